@@ -1,0 +1,3 @@
+"""The `pgrisk` command."""
+
+from __future__ import annotations

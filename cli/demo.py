@@ -1,0 +1,171 @@
+"""`pgrisk demo`: three weeks of a small firm's trading."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import psycopg
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pgrisk import migrations
+from pgrisk.cli import demo_report
+from pgrisk.cli.demo_market import sessions
+from pgrisk.cli.demo_play import Plan, Stage, logins
+from pgrisk.cli.demo_trader import DemoError
+from pgrisk.cli.server import start_database
+from pgrisk.client import embedded
+from pgrisk.client.settings import real_server_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgrisk.cli.demo_market import Session
+
+_ORDERS = 14  # of each agent in each round: about 10,600 decisions in all
+_WIDTH_OF_A_PIPE = 120
+_DAYS = len(sessions())
+
+
+@click.command()
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory of the embedded server.  [default: a temporary one]",
+)
+@click.option("--keep", is_flag=True, help="Leave the server up and print how to connect.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, _DAYS),
+    default=_DAYS,
+    show_default=True,
+    help="Trading days to replay, from 2015-08-10 on.",
+)
+def demo(data_dir: Path | None, keep: bool, days: int) -> None:
+    """Replay August 2015 through the engine: eleven agents, stocks and options, a crash.
+
+    Closes are those of 2015-08-10 to 2015-08-28; agents, broker and options are made up. It ends
+    with what was decided and why, and with a recount of all counters: exit code 1 when one is
+    wrong.
+
+    \b
+      pgrisk demo
+      pgrisk demo --days 3
+      pgrisk demo --keep --data-dir /srv/pgrisk-demo
+
+    With PGRISK_DATABASE_URL set it runs there, provided that nobody has set up a firm there.
+    """
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_PIPE
+    with _database(data_dir, keep, console) as url:
+        try:
+            replay(url, Plan(sessions()[:days], _ORDERS), console, keep)
+        except DemoError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def replay(url: str, plan: Plan, console: Console, keep: bool = False) -> None:
+    """Set the firm up in a migrated database, replay the days of the plan and report.
+
+    `keep` leaves the logins there. Raises DemoError when the database is in use, when an answer
+    changes on asking again, or when what is stored is wrong.
+    """
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} decisions"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = progress.add_task("setting up", total=plan.decisions)
+    with psycopg.connect(url, autocommit=True) as owner:
+        require_no_scopes(owner)
+        with (
+            logins(url, owner, keep) as connect,
+            Stage(connect, plan.orders, lambda n: progress.advance(task, n)) as stage,
+        ):
+            stage.set_up()
+            started = time.perf_counter()
+            with progress:
+                for number, session in enumerate(plan.sessions, start=1):
+                    progress.update(task, description=_describe(session))
+                    stage.play(session)
+                    asked = round(progress.tasks[task].completed)
+                    progress.update(task, total=asked / number * len(plan.sessions))
+                    if not console.is_terminal:
+                        console.print(_describe(session), f" {asked:>6,} decisions so far")
+            seconds = time.perf_counter() - started
+            demo_report.show(console, stage.analyst)
+            console.print()
+            verify(console, stage.analyst, asked)
+    console.print(f"{asked:,} decisions in {seconds:.1f} s", style="bold", highlight=False)
+
+
+def require_no_scopes(connection: psycopg.Connection) -> None:
+    """Raises DemoError where somebody has set up a firm."""
+    if connection.execute("select from risk.scopes").fetchone() is not None:
+        raise DemoError(
+            "the database has scopes already, and the demo needs one without: name a new directory "
+            "with --data-dir, or an empty database in PGRISK_DATABASE_URL"
+        )
+
+
+def _describe(session: Session) -> str:
+    return f"{session.day}  S&P 500 {session.spx:,.2f}  VIX {session.vix:5.2f}"
+
+
+def verify(console: Console, connection: psycopg.Connection, asked: int) -> None:
+    """Recount everything. Raises DemoError for a wrong counter, or a decision lost or doubled."""
+    differences = connection.execute("select * from risk.verify_counters()").fetchall()
+    console.print(f"risk.verify_counters(): {len(differences)} differences", highlight=False)
+    for difference in differences:
+        console.print(*difference, highlight=False)
+    (stored,) = connection.execute("select count(*) from risk.decisions").fetchone() or (0,)
+    if differences:
+        raise DemoError(f"{len(differences)} counters are wrong")
+    if stored != asked:
+        raise DemoError(f"{asked:,} orders were asked about, but {stored:,} decisions are stored")
+
+
+@contextmanager
+def _database(data_dir: Path | None, keep: bool, console: Console) -> Iterator[str]:
+    """The URL of a migrated database: PGRISK_DATABASE_URL, else on a server for the demo."""
+    url = real_server_url()
+    if url:
+        migrations.upgrade(url)
+        yield url
+        return
+    directory = data_dir or Path(tempfile.mkdtemp(prefix="pgrisk-demo-"))
+    keep = keep or (data_dir is not None and embedded.find(data_dir) is not None)
+    try:
+        with console.status("starting PostgreSQL"):
+            url = start_database(directory)
+            migrations.upgrade(url)
+        yield url
+        if keep:
+            _tell_how_to_connect(console, url, directory)
+    finally:
+        server = None if keep else embedded.find(directory)
+        if server:
+            server.stop()
+        if not keep and data_dir is None:
+            shutil.rmtree(directory)
+
+
+def _tell_how_to_connect(console: Console, url: str, directory: Path) -> None:
+    psql = shutil.which("psql") or embedded.find_binaries() / "psql"
+    for line in (
+        "The server stays up. To connect as its superuser (the line holds the password):",
+        f"  {psql} {url}",
+        "To stop it:",
+        f"  pgrisk down --data-dir {directory}",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,95 @@
+"""What the demo shows at the end: read from the views, as any analyst would."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import psycopg
+    from rich.console import Console
+
+_ROWS = 15
+
+_REASONS = """
+select coalesce(d.reason, d.decision), coalesce(d.detail #>> '{violations,0,limit_type}', ''),
+  count(*), round(count(*) * 100.0 / sum(count(*)) over (), 1)
+from risk.decisions as d
+group by d.decision, d.reason, 2
+order by d.decision, sum(count(*)) over (partition by d.reason) desc, 3 desc"""
+
+_AGENTS = """
+select coalesce(s.path[2], 'all'), coalesce(d.account, ''), count(*),
+  count(*) filter (where d.decision = 'ACCEPTED'), count(*) filter (where d.decision = 'REJECTED'),
+  round(count(*) filter (where d.decision = 'REJECTED') * 100.0 / count(*), 1)
+from risk.decisions as d
+join risk.scopes as s on s.scope = d.account
+group by grouping sets ((s.path[2], d.account), (s.path[2]), ())
+order by grouping(s.path[2]), s.path[2], grouping(d.account) desc, d.account"""
+
+_LIFE = """
+select o.state, count(distinct o.order_id)
+from risk.orders as o where o.decision = 'ACCEPTED' group by o.state order by 2 desc, 1"""
+
+_FILLS = """
+select f.kind, coalesce(f.flag, ''), count(*)
+from risk.fills as f group by f.kind, f.flag order by 3 desc, 1, 2"""
+
+_UTILIZATION = """
+select u.scope, u.limit_type, coalesce(u.symbol, u.underlying, u.sector, u.instrument, 'all'),
+  u.limit_value, u.used, u.worst_case, u.utilization_pct, u.status
+from risk.limit_utilization as u
+where u.limit_type not in ('order_rate', 'order_rate_minute') limit %s"""
+
+_POSITIONS = """
+select p.account, p.symbol, p.quantity, p.open_buy, p.open_sell, round(p.average_price, 2), p.mark,
+  round(p.market_value), round(p.unrealized_pnl)
+from risk.positions as p
+order by abs(p.market_value) desc nulls last, p.account, p.symbol limit %s"""
+
+
+def show(console: Console, connection: psycopg.Connection[Any]) -> None:
+    """Print what was decided, what became of it, and where the firm stands."""
+
+    def table(title: str, columns: str, query: str, *parameters: int) -> None:
+        rows = connection.execute(query.encode(), parameters).fetchall()
+        console.print()
+        console.print(title, style="bold", highlight=False)
+        console.print(_table(columns.split("|"), rows))
+
+    held = connection.execute("select count(*) from risk.positions").fetchone()
+    table("Decisions", "outcome|limit|orders|%", _REASONS)
+    table("Desks and agents", "desk|agent|decisions|accepted|refused|refused %", _AGENTS)
+    table("What became of accepted orders", "state|orders", _LIFE)
+    table("Executions", "kind|flag|number", _FILLS)
+    table(
+        f"Tightest {_ROWS} limits (risk.limit_utilization)",
+        "scope|limit|of|amount|filled|worst case|%|status",
+        _UTILIZATION,
+        _ROWS,
+    )
+    table(
+        f"Largest {_ROWS} of {held[0] if held else 0:,} positions (risk.positions)",
+        "account|symbol|quantity|open buy|open sell|average|mark|value|unrealized",
+        _POSITIONS,
+        _ROWS,
+    )
+
+
+def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for number, column in enumerate(columns):
+        is_number = any(isinstance(row[number], int | Decimal) for row in rows)
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _cell(value: object) -> Text:
+    if isinstance(value, Decimal):
+        return Text(f"{value:,f}")
+    return Text(f"{value:,}" if isinstance(value, int) else str(value))

@@ -1,0 +1,3 @@
+"""What Python callers of the engine share."""
+
+from __future__ import annotations

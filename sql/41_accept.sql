@@ -1,0 +1,339 @@
+-- The lean path of a decision: accept what is comfortably inside every limit, or leave it. Whatever
+-- is not plain (a warning, a halt, a reduction, stale data, a refusal, bad input) is left to
+-- 45_decide.sql.
+
+create function risk_private.is_below(
+  c risk_private.counters, l risk_private.counter_level, open_buy numeric, open_sell numeric,
+  gross_position numeric, gross_notional numeric, traded_notional numeric, open_orders integer,
+  open_positions integer)
+returns boolean
+language sql immutable
+return
+  c.gross_position + gross_position < l.gross_position
+  and c.gross_notional + gross_notional < l.gross_notional
+  and c.traded_notional + traded_notional < l.traded_notional
+  and c.open_orders + open_orders < l.open_orders
+  and c.open_positions + open_positions < l.open_positions
+  and (l.dimension <> 3 or (
+    greatest(c.quantity + c.open_buy + open_buy, c.open_sell + open_sell - c.quantity)
+      < l.net_position
+    and c.quantity + c.open_buy + open_buy < l.long_position
+    and c.open_sell + open_sell - c.quantity < l.short_position
+    and (not l.self_cross or (
+      (open_buy = 0 or c.open_sell + open_sell = 0)
+      and (open_sell = 0 or c.open_buy + open_buy = 0)))));
+comment on function risk_private.is_below(
+  risk_private.counters, risk_private.counter_level, numeric, numeric, numeric, numeric, numeric,
+  integer, integer) is
+  'Whether every measure of a counter, so increased, stays below its warning level: then no limit'
+  ' on it can fail. Orders of an account on one side only cannot cross each other.';
+
+create function risk_private.number_acceptances(changes risk_private.change[], at timestamptz)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.rate_events (counter_id, number, accepted_at)
+  select x.counter_id, n, at
+  from unnest(changes) as x
+  join risk_private.counters as c on c.counter_id = x.counter_id
+  cross join generate_series(c.accepted_orders - x.accepted_orders + 1, c.accepted_orders) as n
+  where x.keeps_rate;
+  delete from risk_private.rate_events as e
+  using unnest(changes) as x
+  join risk_private.counters as c on c.counter_id = x.counter_id
+  where x.keeps_rate and c.accepted_orders / 256 > (c.accepted_orders - x.accepted_orders) / 256
+    and e.counter_id = x.counter_id
+    and e.number <= c.accepted_orders
+      - risk_private.accepted_since(x.counter_id, at - interval '60 seconds');
+end
+$$;
+comment on function risk_private.number_acceptances(risk_private.change[], timestamptz) is
+  'Records when the orders just counted were accepted, where a rate limit looks back on it, and '
+  'now and then forgets what no limit looks back on any more.';
+
+create function risk_private.keep_track(
+  changes risk_private.change[], fingerprints risk_private.recent_orders[],
+  duplicate_window numeric, at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_kept integer;
+begin
+  if exists (
+    select from unnest(changes) as x
+    join risk_private.counters as c on c.counter_id = x.counter_id
+    cross join lateral (
+      values ((x.level).order_rate, interval '1 second'),
+        ((x.level).order_rate_minute, interval '60 seconds')
+    ) as r (level, span)
+    where r.level < 'Infinity' and (
+      ceil(r.level) <= x.accepted_orders
+      or exists (
+        select from risk_private.rate_events as e
+        where e.counter_id = x.counter_id
+          and e.number = c.accepted_orders - ceil(r.level)::bigint + 1
+          and e.accepted_at > at - r.span))
+  ) then
+    return false;
+  end if;
+  perform risk_private.number_acceptances(changes, at);
+  insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
+  select distinct f.account_id, f.fingerprint, f.accepted_at from unnest(fingerprints) as f
+  on conflict (account_id, fingerprint) do update set accepted_at = excluded.accepted_at
+    where r.accepted_at
+      <= excluded.accepted_at - make_interval(secs => duplicate_window::double precision);
+  get diagnostics v_kept = row_count;
+  return v_kept = cardinality(fingerprints);
+end
+$$;
+comment on function risk_private.keep_track(
+  risk_private.change[], risk_private.recent_orders[], numeric, timestamptz) is
+  'Records what rate and duplicate limits look back on, once the counters have moved. Returns '
+  'false, to be rolled back, where a rate reaches its warning level or an order repeats.';
+
+-- One long function and no branch that is not needed, because this is what every order waits for:
+-- each operator, plan node and call costs. What most orders do not need is done by others.
+-- Lock order: the account, then the counters of its chain, ascending.
+create function risk_private.accept_order(
+  account text, client_order_id text, symbol text, side text, quantity numeric, price numeric,
+  agent text, time_in_force text)
+returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_bitmapscan = off
+as $$
+declare
+  v_is_buy boolean := side = 'buy';
+  v_account_id integer;
+  v_chain integer[];
+  v_mark_age double precision;
+  v_heartbeat_age double precision;
+  v_required_types bit(32);
+  v_at timestamptz;
+  v_levels risk_private.account_levels;
+  v_instrument_id integer;
+  v_sector_id integer;
+  v_underlying_id integer;
+  v_factor numeric;
+  v_buy numeric;
+  v_sell numeric;
+  v_unit_notional numeric;
+  v_unit_price numeric;
+  v_reference numeric;
+  v_traded numeric;
+  v_long numeric;
+  v_short numeric;
+  v_is_crossed boolean;
+  v_carried_at numeric;
+  v_after numeric;
+  v_growth numeric;
+  v_notional numeric;
+  v_opened integer;
+  v_gross_position numeric;
+  v_gross_notional numeric;
+  v_traded_notional numeric;
+  v_open_orders integer;
+  v_open_positions integer;
+  v_moved integer;
+begin
+  select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
+    c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
+    set_config('synchronous_commit', 'off', true)
+  into v_account_id, v_chain, v_mark_age, v_heartbeat_age, v_required_types, v_gross_position,
+    v_gross_notional, v_traded_notional, v_open_orders, v_open_positions
+  from risk_private.scopes as s
+  join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
+  where s.code = account
+  for no key update of c;
+
+  select l.* into v_levels
+  from risk_private.account_levels as l where l.account_id = v_account_id;
+
+  select i.instrument_id, i.sector_id, i.underlying_id, i.multiplier * f.rate,
+    case when v_is_buy then accept_order.quantity else 0 end,
+    case when v_is_buy then 0 else accept_order.quantity end, risk_private.clock()
+  into v_instrument_id, v_sector_id, v_underlying_id, v_factor, v_buy, v_sell, v_at
+  from risk_private.instruments as i
+  join risk_private.fx_rates as f on f.currency = i.currency
+  where i.symbol = accept_order.symbol and i.status = 'ACTIVE'
+    and accept_order.quantity % i.lot = 0
+    and (accept_order.price is null
+      or (i.tick is null or accept_order.price % i.tick = 0)
+      and (accept_order.price > 0 or i.allow_negative_price))
+    and (i.expiry is null or i.expiry >= risk_private.trading_date());
+
+  if v_instrument_id is not null and (v_levels.is_narrowed
+    or v_at < v_levels.valid_from or v_at >= v_levels.valid_until) then
+    if v_at < v_levels.valid_from or v_at >= v_levels.valid_until then
+      perform risk_private.refresh_account_levels(v_account_id, v_at);
+    end if;
+    v_levels := risk_private.kept_levels(
+      v_levels, v_sector_id, v_underlying_id, v_instrument_id, v_at);
+  end if;
+
+  select abs(m.price) * v_factor,
+    abs(case when v_is_buy then coalesce(accept_order.price, m.ask, m.price)
+             else greatest(accept_order.price, coalesce(m.bid, m.price)) end) * v_factor,
+    case when v_is_buy then coalesce(m.ask, m.price) else coalesce(m.bid, m.price) end
+  into v_unit_notional, v_unit_price, v_reference
+  from risk_private.marks as m
+  where m.instrument_id = v_instrument_id and risk_private.is_fresh(m.as_of, v_mark_age, v_at)
+    and not exists (
+      select from risk_private.trading_states as t
+      where t.scope_id = any (v_chain) and t.underlying_id in (0, v_underlying_id)
+        and t.state <> 'ACTIVE');
+  v_traded := quantity * v_unit_price;
+
+  if (quantity > 0 and quantity <= 1e12 and min_scale(quantity) <= 8
+      and (price is null or abs(price) <= 1e12 and min_scale(price) <= 8)
+      and quantity < v_levels.order_quantity and v_traded < v_levels.order_notional
+      and v_levels.types & v_required_types = v_required_types
+      and client_order_id ~ '^[!-~]+$' and length(client_order_id) <= 64
+      and (agent is null or agent ~ '^[!-~]+$' and length(agent) <= 64)
+      and side in ('buy', 'sell') and time_in_force in ('DAY', 'GTC')
+      and current_setting('transaction_isolation') = 'read committed'
+      and risk_private.may_trade(v_chain)) is not true then
+    return false;
+  end if;
+  if v_levels.price_collar_pct < 'Infinity' or v_heartbeat_age <> 0
+    or v_underlying_id <> v_instrument_id then
+    if (price is null
+        or case when v_is_buy then price - v_reference else v_reference - price end * 100
+          <= v_levels.price_collar_pct * abs(v_reference)) is not true
+      or v_heartbeat_age <> 0 and not exists (
+        select from risk_private.heartbeat as h
+        where risk_private.is_fresh(h.beat_at, v_heartbeat_age, v_at)
+          and risk_private.is_fresh(h.inputs_as_of, v_heartbeat_age, v_at))
+      or v_mark_age <> 0 and v_underlying_id <> v_instrument_id and not exists (
+        select from risk_private.marks as m
+        where m.instrument_id = v_underlying_id
+          and risk_private.is_fresh(m.as_of, v_mark_age, v_at)) then
+      return false;
+    end if;
+  end if;
+
+  insert into risk_private.orders (
+    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
+    time_in_force, unit_prices, filled, decision, allowed_quantity, state, decided_at)
+  values (
+    v_account_id, accept_order.client_order_id, accept_order.agent, array[v_instrument_id],
+    array[case when v_is_buy then 1 else -1 end], accept_order.quantity, accept_order.price, false,
+    accept_order.time_in_force, array[v_unit_price], array[0::numeric], 'ACCEPTED',
+    accept_order.quantity, 'ACCEPTED', v_at)
+  on conflict on constraint orders_pkey do nothing;
+  if not found then
+    return false;
+  end if;
+
+  update risk_private.positions as p set
+    open_buy = p.open_buy + v_buy,
+    open_sell = p.open_sell + v_sell,
+    unit_notional = case
+      when p.quantity = 0 and p.open_buy = 0 and p.open_sell = 0 then v_unit_notional
+      else p.unit_notional end
+  where p.account_id = v_account_id and p.instrument_id = v_instrument_id
+  returning p.quantity + p.open_buy, p.open_sell - p.quantity, p.unit_notional,
+    case when v_is_buy then p.open_sell else p.open_buy end <> 0
+  into v_long, v_short, v_carried_at, v_is_crossed;
+  if not found then
+    insert into risk_private.positions (
+      account_id, instrument_id, open_buy, open_sell, unit_notional)
+    values (v_account_id, v_instrument_id, v_buy, v_sell, v_unit_notional);
+    v_long := v_buy;
+    v_short := v_sell;
+    v_carried_at := v_unit_notional;
+    v_is_crossed := false;
+  end if;
+  -- What the account itself has no room for shall not lock its parents.
+  v_after := greatest(v_long, v_short);
+  v_growth := v_after - greatest(v_long - v_buy, v_short - v_sell);
+  v_notional := v_growth * v_carried_at;
+  v_opened := case when v_growth = v_after then 1 else 0 end;
+  if (v_after < v_levels.net_position and v_long < v_levels.long_position
+      and v_short < v_levels.short_position
+      and not (v_levels.self_cross and v_is_crossed)
+      and v_gross_position + v_growth < v_levels.gross_position
+      and v_gross_notional + v_notional < v_levels.gross_notional
+      and v_traded_notional + v_traded < v_levels.traded_notional
+      and v_open_orders < v_levels.open_orders
+      and v_open_positions + v_opened < v_levels.open_positions) is not true then
+    return true;
+  end if;
+
+  -- The firm's row comes last and is held for as short as can be.
+  update risk_private.counters as c set
+    open_buy = c.open_buy + v_buy,
+    open_sell = c.open_sell + v_sell,
+    gross_position = c.gross_position + v_growth,
+    gross_notional = c.gross_notional + v_notional,
+    traded_notional = c.traded_notional + v_traded,
+    open_orders = c.open_orders + 1,
+    open_positions = c.open_positions + v_opened,
+    accepted_orders = c.accepted_orders + 1
+  from unnest(v_levels.counters) as l
+  where c.counter_id = l.counter_id | case l.dimension
+      when 0 then 0 when 1 then v_sector_id when 2 then v_underlying_id else v_instrument_id end
+    and risk_private.is_below(
+      c, l, v_buy, v_sell, v_growth, v_notional, v_traded, 1, v_opened);
+  get diagnostics v_moved = row_count;
+  if v_moved < cardinality(v_levels.counters) then
+    if v_sector_id is not null or v_moved < (
+      select count(*) from unnest(v_levels.counters) as l where l.dimension <> 1) then
+      return true;
+    end if;
+  end if;
+  if not v_levels.keeps_track then
+    return false;
+  end if;
+  return not risk_private.keep_track(
+    array(
+      select row(
+        l.counter_id | case l.dimension when 0 then 0 when 1 then v_sector_id
+          when 2 then v_underlying_id else v_instrument_id end,
+        null, null, null, null, null, null, null, null, null, null, null, 1, l.keeps_rate, null,
+        l)::risk_private.change
+      from unnest(v_levels.counters) as l
+      where l.dimension <> 1 or v_sector_id is not null),
+    case when v_levels.keeps_fingerprints then array[row(
+      v_account_id,
+      risk_private.fingerprint(
+        array[v_instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
+      v_at)::risk_private.recent_orders] else '{}' end,
+    v_levels.duplicate_window, v_at);
+end
+$$;
+comment on function risk_private.accept_order(
+  text, text, text, text, numeric, numeric, text, text) is
+  'Accepts an order where that is plain. Returns true where there is no room and the transaction '
+  'must be rolled back; false says nothing about the order.';
+
+create function risk_private.accepted(account text, client_order_id text, decided_xid xid8)
+returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+  perform risk_private.flush()
+  from risk_private.scopes as s
+  join risk_private.orders as o on o.account_id = s.scope_id
+    and o.client_order_id = accepted.client_order_id
+  where s.code = account and o.decided_xid = accepted.decided_xid
+    and o.decided_xid is distinct from pg_current_xact_id_if_assigned()
+    and o.decided_by = session_user
+    and o.decision = 'ACCEPTED';
+  return found;
+end
+$$;
+comment on function risk_private.accepted(text, text, xid8) is
+  'Whether the caller''s transaction of that number, committed since, accepted the order without '
+  'explanation; durable once the transaction that calls this commits.';

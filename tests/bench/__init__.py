@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.bench` measures the engine side by side with a bare insert."""

@@ -1,0 +1,44 @@
+"""A plain-Python oracle of the decision engine.
+
+It is written from the definitions in the most obvious way and shares nothing with the SQL:
+no counters are kept, every amount is recomputed from all orders and executions, and the
+allowed quantity is found by judging again.
+"""
+
+from __future__ import annotations
+
+from .book import Book
+from .facts import (
+    Answer,
+    Dimension,
+    Instrument,
+    Leg,
+    LimitKey,
+    LimitVersion,
+    Mark,
+    Order,
+    RiskError,
+    Scope,
+    Violation,
+    World,
+)
+from .judge import Judge
+from .oracle import Oracle
+
+__all__ = [
+    "Answer",
+    "Book",
+    "Dimension",
+    "Instrument",
+    "Judge",
+    "Leg",
+    "LimitKey",
+    "LimitVersion",
+    "Mark",
+    "Oracle",
+    "Order",
+    "RiskError",
+    "Scope",
+    "Violation",
+    "World",
+]

@@ -1,0 +1,261 @@
+"""What the oracle knows: reference data, market data, limits, orders and executions.
+
+Nothing here is derived. Every number that a limit is compared with is recomputed from these
+facts by `book.Book`, each time it is needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+
+PER_ORDER = ("order_quantity", "order_notional", "price_collar_pct")
+PER_INSTRUMENT = ("net_position", "long_position", "short_position")
+SWITCHES = ("duplicate_window", "self_cross")
+LIVE = ("ACCEPTED", "SENT", "ACKNOWLEDGED", "PARTIALLY_FILLED")
+
+GRAVEST_FIRST = (
+    "TRADING_HALTED",
+    "CIRCUIT_BREAKER_TRIPPED",
+    "RESTRICTED_INSTRUMENT",
+    "INSTRUMENT_EXPIRED",
+    "CONFIG_NOT_FOUND",
+    "STALE_DATA",
+    "REFERENCE_PRICE_UNAVAILABLE",
+    "PRICE_OUT_OF_BAND",
+    "DUPLICATE_ORDER",
+    "SELF_CROSS",
+    "RATE_LIMIT_EXCEEDED",
+    "REDUCE_ONLY",
+    "RISK_LIMIT_EXCEEDED",
+)
+
+
+class RiskError(Exception):
+    """A call that makes no sense; `sqlstate` is the error the engine must raise for it."""
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A firm, desk, account or strategy; `parent` is None for the firm."""
+
+    code: str
+    kind: str
+    parent: str | None
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """One tradable symbol; a stock is its own underlying."""
+
+    symbol: str
+    kind: str
+    underlying: str
+    sector: str | None = None
+    multiplier: Decimal = Decimal(1)
+    lot: Decimal = Decimal(1)
+    tick: Decimal = Decimal("0.01")
+    expiry: date | None = None
+    option_right: str | None = None
+    allow_negative_price: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The last price of a symbol and its quotes, as of a moment."""
+
+    price: Decimal
+    bid: Decimal | None
+    ask: Decimal | None
+    as_of: datetime
+
+
+class Dimension(Enum):
+    """What a limit is restricted to, from the widest to the most specific."""
+
+    ALL = 0
+    SECTOR = 1
+    UNDERLYING = 2
+    INSTRUMENT = 3
+
+
+@dataclass(frozen=True)
+class LimitKey:
+    """Which limit: one scope, one type, one dimension and (unless it is ALL) its value."""
+
+    scope: str
+    limit_type: str
+    dimension: Dimension = Dimension.ALL
+    value: str | None = None
+
+    @property
+    def dimension_text(self) -> str:
+        name = self.dimension.name.lower()
+        return name if self.dimension is Dimension.ALL else f"{name}:{self.value}"
+
+    def matches(self, instrument: Instrument) -> bool:
+        if self.dimension is Dimension.ALL:
+            return True
+        return (
+            self.value
+            == {
+                Dimension.SECTOR: instrument.sector,
+                Dimension.UNDERLYING: instrument.underlying,
+                Dimension.INSTRUMENT: instrument.symbol,
+            }[self.dimension]
+        )
+
+
+@dataclass(frozen=True)
+class LimitVersion:
+    """One version of a limit; an amount of None says that the limit was removed."""
+
+    key: LimitKey
+    amount: Decimal | None
+    valid_from: datetime
+    valid_until: datetime | None = None
+    warn_pct: Decimal = Decimal(80)
+
+    def covers(self, moment: datetime) -> bool:
+        return self.valid_from <= moment and (self.valid_until is None or moment < self.valid_until)
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One leg of an order; a single order has one leg with ratio 1."""
+
+    symbol: str
+    side: str
+    ratio: Decimal = Decimal(1)
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.side == "buy" else -1
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A check that refused an order."""
+
+    reason: str
+    limit_type: str | None = None
+    scope: str | None = None
+    dimension: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a caller is told about an order."""
+
+    decision: str
+    reason: str | None
+    allowed_quantity: Decimal
+    violations: frozenset[Violation] = frozenset()
+    warnings: frozenset[tuple[str, str, str]] = frozenset()
+
+
+@dataclass(eq=False)
+class Order:
+    """An order as it was decided, and the state it has come to since.
+
+    `filled_before` is what the order it replaces had filled, per symbol, when it was decided.
+    """
+
+    account: str
+    client_order_id: str
+    legs: tuple[Leg, ...]
+    quantity: Decimal
+    price: Decimal | None
+    agent: str | None = None
+    time_in_force: str = "DAY"
+    is_combo: bool = False
+    decided_at: datetime = field(default=datetime.min)
+    state: str = "ACCEPTED"
+    answer: Answer | None = None
+    notional_prices: dict[str, Decimal] = field(default_factory=dict)
+    replaces: Order | None = None
+    filled_before: dict[str, Decimal] = field(default_factory=dict)
+    replace_pending: bool = False
+    is_confirmed: bool = False
+    cancel_requested: bool = False
+    close_reason: str | None = None
+
+    def close(self, state: str, reason: str | None) -> None:
+        self.state = state
+        self.close_reason = reason
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in LIVE
+
+    @property
+    def was_accepted(self) -> bool:
+        return self.state != "REJECTED"
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What must be equal when the same id is asked again."""
+        replaced = self.replaces.client_order_id if self.replaces else None
+        legs = frozenset(self.legs)
+        return legs, self.quantity, self.price, self.agent, self.time_in_force, replaced
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A fill or a trade.
+
+    `orders` are those that it fills: none for a trade, both while a replace is pending.
+    `takes_up` says that the account had neither a position nor open orders in the symbol.
+    """
+
+    account: str
+    exec_id: str
+    symbol: str
+    side: str
+    quantity: Decimal
+    price: Decimal
+    orders: tuple[Order, ...]
+    takes_up: bool
+    asked: tuple[object, ...]
+
+    @property
+    def signed(self) -> Decimal:
+        return self.quantity if self.side == "buy" else -self.quantity
+
+
+@dataclass
+class World:
+    """Everything that has been told to the engine so far."""
+
+    now: datetime
+    trading_date: date
+    scopes: dict[str, Scope] = field(default_factory=dict)
+    instruments: dict[str, Instrument] = field(default_factory=dict)
+    statuses: dict[str, str] = field(default_factory=dict)
+    marks: dict[str, Mark] = field(default_factory=dict)
+    settings: dict[tuple[str | None, str], str] = field(default_factory=dict)
+    states: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    limit_versions: list[LimitVersion] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
+    executions: list[Execution] = field(default_factory=list)
+    first_execution_today: int = 0
+
+    def chain(self, scope: str) -> list[str]:
+        """The scope and all its ancestors, the firm last."""
+        found: list[str] = []
+        step: str | None = scope
+        while step is not None:
+            found.append(step)
+            step = self.scopes[step].parent
+        return found
+
+    def limits_in_force(self) -> list[LimitVersion]:
+        """Per key the latest version whose window contains now, unless it is a removal."""
+        latest = {v.key: v for v in self.limit_versions if v.covers(self.now)}
+        return [version for version in latest.values() if version.amount is not None]

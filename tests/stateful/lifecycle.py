@@ -1,0 +1,79 @@
+"""Rules for what happens to orders after the decision: fills, trades, releases, dispatch."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from tests.stateful.firm import ACCOUNT, AGENT, OFFSET, SIDE, STOCKS, SYMBOL, TREE, Firm
+
+if TYPE_CHECKING:
+    from tests.model import Order
+
+
+class Lifecycle(Firm):
+    """Everything that the execution gateway reports."""
+
+    def fill(self, order: Order, leg: int, quantity: Decimal, percent: Decimal) -> None:
+        symbol = order.legs[leg % len(order.legs)].symbol
+        price = self.price_near(self.code(symbol), percent)
+        fill = (order.account, order.client_order_id, self.next_id("e"), quantity, price, symbol)
+        self.fills.append(fill)
+        self.both("record_fill", *fill)
+
+    def left(self, order: Order, leg: int) -> Decimal:
+        return self.oracle.book().unfilled(order, order.legs[leg % len(order.legs)].symbol)
+
+    @rule(
+        index=st.integers(0, 10),
+        legs=st.sampled_from([(0,), (1,), (2,), (0, 1, 2, 3)]),
+        quarters=st.sampled_from([1, 2, 4, 4]),
+        more=st.sampled_from([0, 0, 0, 2]),
+        percent=OFFSET,
+    )
+    def record_fill(
+        self, index: int, legs: tuple[int, ...], quarters: int, more: int, percent: Decimal
+    ) -> None:
+        """A quarter, a half or all of what is left of one or all legs; or more than there was."""
+        order = self.pick_order(index, live=True)
+        if order is not None:
+            for leg in legs[: len(order.legs)]:
+                quantity = max(Decimal(1), self.left(order, leg) * quarters // 4)
+                self.fill(order, leg, quantity + more, percent)
+
+    @rule(index=st.integers(0, 30), quantity=st.integers(1, 5))
+    def record_fill_on_any_order(self, index: int, quantity: int) -> None:
+        """Mostly a fill on an order that is released, expired, replaced or was refused."""
+        order = self.pick_order(index, live=False)
+        if order is not None:
+            self.fill(order, 0, Decimal(quantity), Decimal(0))
+
+    @rule(index=st.integers(0, 10), change=st.booleans())
+    def repeat_a_fill(self, index: int, change: bool) -> None:
+        """The same execution again changes nothing; with other content it is RK409."""
+        if self.fills:
+            *order, quantity, price, symbol = self.fills[-1 - index % len(self.fills)]
+            quantity += 1 if change else 0
+            answer = self.both("record_fill", *order, quantity, price, symbol)
+            assert answer == ("RK409" if change else None)
+
+    @rule(
+        account=ACCOUNT,
+        leg=st.tuples(SYMBOL, SIDE),
+        lots=st.integers(1, 8),
+        kind=st.sampled_from(["opening", "unexplained", "assignment", "transfer"]),
+    )
+    def record_trade(self, account: str, leg: tuple[str, str], lots: int, kind: str) -> None:
+        self.trade(account, leg, lots, kind)
+
+    @rule(
+        scope=st.sampled_from(sorted(TREE)),
+        underlying=st.none() | st.sampled_from(STOCKS),
+        agent=AGENT,
+    )
+    def cancel_orders(self, scope: str, underlying: str | None, agent: str | None) -> None:
+        name = self.name(underlying) if underlying else None
+        self.both("cancel_orders", self.name(scope), name, agent)
