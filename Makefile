@@ -5,6 +5,7 @@ READY := $(VENV)/.ready
 REVISION ?= 0001_decision_engine
 TEST_ARGS ?=
 WORKERS ?= 2
+PACKAGES := cli client migrations sql
 
 .PHONY: setup demo test bench lint docs lock freeze clean
 
@@ -36,9 +37,12 @@ test: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
+# mypy sees the folders under the name that the wheel gives them.
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@mkdir -p build/typings/pgrisk
+	@for package in $(PACKAGES); do ln -sfn ../../../$$package build/typings/pgrisk/$$package; done
 	$(BIN)/mypy
 	$(BIN)/squawk migrations/versions/*.sql
 
