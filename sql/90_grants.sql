@@ -43,6 +43,13 @@ grant execute on function
   risk_private.set_marks, risk_private.accounts_to_revalue, risk_private.revalue
 to risk_feed;
 
+-- What options are worth: arithmetic that says nothing of anybody
+grant execute on function
+  risk.option_greeks, risk.implied_volatility, risk_private.option_problem,
+  risk_private.require_option_terms, risk_private.implied_volatility, risk_private.find_deviation,
+  risk_private.fail
+to risk_trader, risk_execution, risk_feed, risk_admin, risk_worker, risk_analyst, risk_auditor;
+
 -- Stopping
 grant execute on procedure risk.cancel_orders, risk_private.cancel_orders
 to risk_trader, risk_admin;

@@ -45,6 +45,7 @@ SUBJECTS = {
         "create_scope upsert_instruments set_instrument_status set_limit set_limits remove_limit "
         "set_setting set_trading_state grant_trading revoke_trading"
     ),
+    "What options are worth": "option_greeks implied_volatility",
     "Proof": "verify_counters",
     "Views of orders and positions": "orders open_orders decisions violations fills positions",
     "Views of limits and exposure": "limits limit_history limit_utilization exposure",

@@ -79,12 +79,16 @@ TOLD_TO_TRADERS = {
     "decide_order": "void",
     "decide_replace": "void",
     "fail": "boolean",
+    "find_deviation": "double precision",
     "flush": "void",
+    "implied_volatility": "double precision",
     "is_settled": "boolean",
     "order_id": "uuid",
     "present_trading_date": "date",
+    "option_problem": "text",
     "preview": "SETOF risk_private.risk_check",
     "request_cancels": "boolean",
+    "require_option_terms": "boolean",
     "visible_accounts": "integer[]",
 }
 

@@ -55,6 +55,8 @@ ALLOWED: dict[str, set[str]] = {
     "set_trading_state": {"risk_admin"},
     "set_instrument_status": {"risk_admin"},
     "open_day": {"risk_admin"},
+    "option_greeks": set(ROLES),
+    "implied_volatility": set(ROLES),
     "verify_counters": OVERSEERS,
     "orders": {"risk_trader", *READERS},
     "open_orders": {"risk_trader", *READERS},
