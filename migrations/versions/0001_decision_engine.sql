@@ -1555,6 +1555,12 @@ begin
       perform risk_private.fail('RK400',
         pg_catalog.format('four_eyes must be on or off, got %L', value), 'argument: value');
     end if;
+  elsif name = 'open_day_at' then
+    if (value = 'off' or value ~ '^([01][0-9]|2[0-3]):[0-5][0-9]$') is not true then
+      perform risk_private.fail('RK400',
+        pg_catalog.format('open_day_at must be a time like 17:00, or off, got %L', value),
+        'argument: value', 'It is the time of the exchange''s clock.');
+    end if;
   elsif name = 'required_limit_types' then
     select t into v_unknown from pg_catalog.unnest(pg_catalog.string_to_array(value, ',')) as t
     where not exists (select from risk_private.limit_types as k
@@ -1574,7 +1580,7 @@ begin
     perform risk_private.fail('RK400', pg_catalog.format('unknown setting %L', name),
       'argument: name',
       'Known: max_mark_age, max_heartbeat_age, max_indicator_age, collar_floor, four_eyes, '
-      'required_limit_types, exchange_time_zone.');
+      'required_limit_types, exchange_time_zone, open_day_at.');
   end if;
 end
 $$;
@@ -1629,6 +1635,11 @@ declare
 begin
   perform risk_private.validate_setting(name, value);
   if scope is not null then
+    if name in ('exchange_time_zone', 'open_day_at') then
+      perform risk_private.fail('RK400',
+        pg_catalog.format('%s holds for all: it cannot be set for a scope', name),
+        'argument: scope', 'Leave the scope out.');
+    end if;
     v_scope_id := (risk_private.scope(set_setting.scope)).scope_id;
   end if;
   perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.settings'));
@@ -1658,7 +1669,8 @@ comment on procedure risk.set_setting(text, text, text) is
   'Sets a setting for a scope and everything below it, or (scope NULL) for all: max_mark_age (60), '
   'max_heartbeat_age (3), max_indicator_age (60) in seconds, 0 = off, the strictest on the chain '
   'holds; collar_floor (0.10, for options); four_eyes (on, off; stored, not yet enforced); '
-  'required_limit_types (comma-separated); exchange_time_zone (America/New_York). Errors: RK400, '
+  'required_limit_types (comma-separated). For all only: exchange_time_zone (America/New_York); '
+  'open_day_at (00:00), when a worker opens each weekday after the first, or off. Errors: RK400, '
   'RK404.';
 
 create function risk_private.trading_date() returns date
@@ -6677,6 +6689,705 @@ $$;
 comment on function risk_private.present_trading_date() is
   'risk_private.trading_date() for readers of views.';
 
+-- 64_worker_heartbeat.sql
+-- The heartbeat: proof that the circuit breakers were evaluated a moment ago, on inputs that were
+-- not too old. Without it decisions refuse whatever does not reduce.
+
+create function risk_private.inputs_as_of(at timestamptz) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_max_age double precision := (
+    select min(nullif(s.max_mark_age, 0)) from risk_private.scopes as s where s.is_leaf);
+  v_suspects integer[];
+  v_oldest timestamptz;
+begin
+  if v_max_age is null then
+    return at;
+  end if;
+  v_suspects := array(
+    select i.instrument_id
+    from risk_private.instruments as i
+    left join risk_private.marks as m on m.instrument_id = i.instrument_id
+    where not risk_private.is_fresh(m.as_of, v_max_age, at));
+  if v_suspects = '{}' then
+    return at;
+  end if;
+  select min(coalesce(m.as_of, '-infinity')) into v_oldest
+  from risk_private.instruments as i
+  cross join lateral (
+    values (i.instrument_id), (i.underlying_id)
+  ) as n (needed_id)
+  join risk_private.positions as p on p.instrument_id = i.instrument_id
+  join risk_private.scopes as s on s.scope_id = p.account_id
+  left join risk_private.marks as m on m.instrument_id = n.needed_id
+  where n.needed_id = any (v_suspects)
+    and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+    and not risk_private.is_fresh(m.as_of, s.max_mark_age, at);
+  return coalesce(v_oldest, at);
+end
+$$;
+comment on function risk_private.inputs_as_of(timestamptz) is
+  'How old the data are that an evaluation at that moment goes by: that moment itself where every '
+  'mark of what is held or in open orders, and of its underlyings, is as fresh as its account '
+  'demands; else the data time of the oldest, -infinity for one that is missing.';
+
+-- Lock order: the lease, then the heartbeat.
+create function risk_private.beat(epoch bigint, evaluated_at timestamptz, inputs_as_of timestamptz)
+returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+begin
+  perform risk_private.require_epoch(epoch);
+  if (evaluated_at <= v_now) is not true then
+    perform risk_private.fail('RK400', 'a heartbeat must not be from the future',
+      pg_catalog.format('argument: evaluated_at %s, the clock: %s', evaluated_at, v_now));
+  end if;
+  update risk_private.heartbeat as h set
+    beat_at = evaluated_at, inputs_as_of = beat.inputs_as_of
+  where (h.beat_at >= evaluated_at and h.beat_at <= v_now) is not true;
+  return found;
+end
+$$;
+comment on function risk_private.beat(bigint, timestamptz, timestamptz) is
+  'Notes when an evaluation began that is now complete, and how old its inputs were. Never goes '
+  'back, but for a beat that a clock running ahead left behind. Raises RK400 for one from the '
+  'future, RK409 when the epoch is over.';
+
+-- Lock order: the lease, then what the sweep locks, then the heartbeat.
+create function risk_private.evaluate(epoch bigint) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz := risk_private.clock();
+  v_tripped integer;
+begin
+  perform risk_private.require_epoch(epoch);
+  v_tripped := risk_private.sweep(epoch);
+  perform risk_private.beat(epoch, v_at, risk_private.inputs_as_of(v_at));
+  return v_tripped;
+end
+$$;
+comment on function risk_private.evaluate(bigint) is
+  'Evaluates every circuit breaker and gives the heartbeat, in one transaction: no heartbeat '
+  'without an evaluation. Returns how many breakers tripped. Raises RK409 when the epoch is over.';
+
+-- 64_worker_jobs.sql
+-- What the worker does beside evaluating breakers: keeps its lease, rolls the day, tells of limits
+-- that lapse or come near, recounts, refreshes materialized views. Every change checks the epoch.
+
+create index limits_expiry_idx on risk_private.limits (valid_until) where valid_until < 'infinity';
+
+create table risk_private.worker_progress (
+  job text primary key,
+  done_until timestamptz not null
+);
+comment on table risk_private.worker_progress is
+  'Up to which moment a job of the worker has looked; kept from leader to leader.';
+
+create table risk_private.limit_warnings (
+  limit_key text primary key,
+  warned_at timestamptz not null
+);
+comment on table risk_private.limit_warnings is
+  'Limits whose warning was alerted and is not armed again yet.';
+
+-- Lock order: the lease.
+create function risk_private.worker_turn(
+  epoch bigint, backend_pids integer[], out has_events boolean)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+  v_expires_at timestamptz;
+begin
+  select l.expires_at into v_expires_at
+  from risk_private.worker_lease as l where l.epoch = worker_turn.epoch;
+  if not found then
+    perform risk_private.require_epoch(epoch);
+  end if;
+  if (v_expires_at between v_now + interval '1 second' and v_now + risk_private.lease_time())
+    is not true then
+    perform pg_catalog.set_config('synchronous_commit', 'off', true);
+    update risk_private.worker_lease as l set
+      expires_at = v_now + risk_private.lease_time(), backend_pids = worker_turn.backend_pids
+    where l.epoch = worker_turn.epoch;
+  end if;
+  has_events := exists (select from pgmq.q_risk_events as q where q.vt <= v_now);
+end
+$$;
+comment on function risk_private.worker_turn(bigint, integer[]) is
+  'What the leader asks some 40 times a second: renews the lease when less than a second of it is '
+  'left, and tells whether messages wait. Raises RK409 when the epoch is over.';
+
+create function risk_private.due_day() returns date
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at text := coalesce(
+    (select s.value from risk_private.settings as s
+     where s.name = 'open_day_at' and s.scope_id is null), '00:00');
+  v_zone text := coalesce(
+    (select s.value from risk_private.settings as s
+     where s.name = 'exchange_time_zone' and s.scope_id is null), 'America/New_York');
+  v_day date;
+begin
+  if v_at = 'off' then
+    return null;
+  end if;
+  v_day := ((risk_private.clock() at time zone v_zone) - v_at::interval)::date;
+  return (
+    select v_day from risk_private.trading_calendar as c
+    where c.trading_date < v_day and pg_catalog.date_part('isodow', v_day) < 6
+      and c.opened_at < (v_day + v_at::time) at time zone v_zone);
+end
+$$;
+comment on function risk_private.due_day() is
+  'The day that is to be opened now: a weekday whose time open_day_at (of the exchange''s clock) '
+  'has come since the last open_day. NULL: none, or nobody has opened a first day.';
+
+-- Lock order: the lease, then the calendar.
+create function risk_private.begin_due_day(epoch bigint, out day date, out account_ids integer[])
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.require_epoch(epoch);
+  day := risk_private.due_day();
+  if day is not null then
+    account_ids := risk_private.set_trading_date(day, null);
+    return;
+  end if;
+  select c.trading_date into day from risk_private.trading_calendar as c;
+  account_ids := array(
+    select s.scope_id from risk_private.scopes as s
+    where s.is_leaf and s.trading_day < begin_due_day.day order by s.scope_id);
+end
+$$;
+comment on function risk_private.begin_due_day(bigint) is
+  'Moves the trading date when a day is due. Returns the day and the accounts that have yet to '
+  'follow, those of a roll that was interrupted too. Raises RK409 when the epoch is over.';
+
+-- Lock order: the lease, then the account, then its chain's counters ascending.
+create function risk_private.roll_account_at(epoch bigint, account_id integer, day date)
+returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.require_epoch(epoch);
+  perform risk_private.roll_account(account_id, day);
+end
+$$;
+comment on function risk_private.roll_account_at(bigint, integer, date) is
+  'Takes an account into a trading day. Raises RK409 when the epoch is over.';
+
+-- Lock order: the lease, then progress.
+create function risk_private.tell_lapsed_limits(epoch bigint) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_until timestamptz := risk_private.clock();
+  v_since timestamptz;
+  v_payloads jsonb[];
+begin
+  perform risk_private.require_epoch(epoch);
+  select p.done_until into v_since
+  from risk_private.worker_progress as p where p.job = 'tell_lapsed_limits' for update;
+  insert into risk_private.worker_progress as p (job, done_until)
+  values ('tell_lapsed_limits', v_until)
+  on conflict on constraint worker_progress_pkey do update set done_until = excluded.done_until;
+  v_payloads := array(
+    select pg_catalog.jsonb_build_object(
+      'scope', s.code, 'limit_type', l.limit_type,
+      'dimension', risk_private.dimension_name(l.dimension, l.key_id),
+      'limit_value', l.amount::text, 'version', l.version, 'valid_until', l.valid_until,
+      'limit_value_now', (
+        select f.amount::text from risk_private.limits_in_force as f
+        where f.scope_id = l.scope_id and f.limit_type = l.limit_type
+          and f.dimension = l.dimension and f.key_id = l.key_id))
+    from risk_private.limits as l
+    join risk_private.scopes as s on s.scope_id = l.scope_id
+    where l.valid_until > v_since and l.valid_until <= v_until and l.amount is not null
+      and not exists (
+        select from risk_private.limits as k
+        where k.scope_id = l.scope_id and k.limit_type = l.limit_type
+          and k.dimension = l.dimension and k.key_id = l.key_id and k.version > l.version
+          and k.valid_from < l.valid_until and k.valid_until >= l.valid_until)
+    order by l.valid_until, l.limit_id);
+  perform risk_private.alerts('limit_lapsed', v_payloads);
+  return pg_catalog.cardinality(v_payloads);
+end
+$$;
+comment on function risk_private.tell_lapsed_limits(bigint) is
+  'Alerts every temporary limit whose time ended since the last look while it was in force, with '
+  'the amount that holds now (null: none). Returns how many. Raises RK409 when the epoch is over.';
+
+-- Lock order: the lease, then warnings.
+create function risk_private.tell_warnings(epoch bigint) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_payloads jsonb[];
+begin
+  perform risk_private.require_epoch(epoch);
+  with used as materialized (
+    select u.*, l.warn_pct, pg_catalog.concat_ws(pg_catalog.chr(31), u.scope, u.limit_type,
+      's' || u.symbol, 'u' || u.underlying, 'k' || u.sector) as limit_key
+    from risk.limit_utilization as u
+    join risk.limits as l
+      on l.scope = u.scope and l.limit_type = u.limit_type and l.version = u.version
+        and l.symbol is not distinct from u.symbol
+        and l.underlying is not distinct from u.underlying
+        and l.sector is not distinct from u.sector
+  ), armed as (
+    delete from risk_private.limit_warnings as w
+    where not exists (
+      select from used as u
+      where u.limit_key = w.limit_key
+        and (u.utilization_pct < u.warn_pct - 5 and u.status = 'OK') is not true)
+  ), crossed as (
+    insert into risk_private.limit_warnings (limit_key, warned_at)
+    select u.limit_key, u.as_of from used as u where u.status in ('WARN', 'BREACH')
+    on conflict on constraint limit_warnings_pkey do nothing
+    returning limit_warnings.limit_key
+  )
+  select coalesce(pg_catalog.array_agg(pg_catalog.jsonb_build_object(
+    'scope', u.scope, 'limit_type', u.limit_type, 'symbol', u.symbol, 'underlying', u.underlying,
+    'sector', u.sector, 'limit_value', u.limit_value::text, 'worst_case', u.worst_case::text,
+    'utilization_pct', u.utilization_pct::text, 'warn_pct', u.warn_pct::text,
+    'status', u.status, 'as_of', u.as_of) order by u.limit_key), '{}') into v_payloads
+  from used as u join crossed as c on c.limit_key = u.limit_key;
+  perform risk_private.alerts('limit_warning', v_payloads);
+  return pg_catalog.cardinality(v_payloads);
+end
+$$;
+comment on function risk_private.tell_warnings(bigint) is
+  'Alerts every limit whose use has reached warn_pct, once; again only after the use has been '
+  'below warn_pct - 5. Returns how many. Raises RK409 when the epoch is over.';
+
+-- Lock order: the lease, then trading states. The count is one statement on one snapshot.
+create function risk_private.reconcile(epoch bigint) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_drift record;
+  v_count integer := 0;
+begin
+  for v_drift in
+    select s.scope_id, count(*)::integer as differences,
+      (pg_catalog.array_agg(pg_catalog.to_jsonb(d)))[1:20] as details,
+      pg_catalog.min(pg_catalog.format('%s of %s is %s, expected %s', d.measure, d.dimension,
+        d.stored, d.expected)) as example
+    from risk.verify_counters() as d
+    join risk_private.scopes as s on s.code = d.scope
+    group by s.scope_id
+    order by s.scope_id
+  loop
+    perform risk_private.require_epoch(epoch);
+    v_count := v_count + v_drift.differences;
+    if risk_private.trip_scope(v_drift.scope_id, 'HALTED',
+      'counters differ from orders and fills: ' || v_drift.example) then
+      perform risk_private.alerts('drift', v_drift.details);
+    end if;
+  end loop;
+  return v_count;
+end
+$$;
+comment on function risk_private.reconcile(bigint) is
+  'Recounts positions and counters from orders and fills. Halts each scope with a difference and '
+  'alerts up to 20 of its differences, when it was not halted already; repairs nothing. Returns '
+  'the number of differences. Raises RK409 when the epoch is over.';
+
+create function risk_private.views_to_refresh() returns text[]
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select array(
+    select c.relname::text from pg_class as c
+    where c.relnamespace = 'risk'::regnamespace and c.relkind = 'm' order by c.relname);
+end;
+comment on function risk_private.views_to_refresh() is 'The materialized views of risk.';
+
+-- Lock order: the lease, then the view.
+create function risk_private.refresh_view(epoch bigint, view_name text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_populated boolean;
+begin
+  perform risk_private.require_epoch(epoch);
+  select m.ispopulated into v_is_populated from pg_catalog.pg_matviews as m
+  where m.schemaname = 'risk' and m.matviewname = view_name;
+  if not found then
+    perform risk_private.fail('RK404',
+      pg_catalog.format('no materialized view %L in risk', view_name), 'argument: view_name');
+  end if;
+  execute pg_catalog.format('refresh materialized view %s risk.%I',
+    case when v_is_populated then 'concurrently' else '' end, view_name);
+end
+$$;
+comment on function risk_private.refresh_view(bigint, text) is
+  'Refreshes a materialized view; readers go on meanwhile. Raises RK404 for another name, RK409 '
+  'when the epoch is over.';
+
+-- 64_worker_lease.sql
+-- Who leads among the workers: one row, taken over when it is not renewed in time. Its epoch is the
+-- fencing token: every effect of a worker locks the row at its own epoch and fails when that is over,
+-- so a worker that was stopped and goes on later can do nothing. An advisory lock would not do: a
+-- stopped leader keeps it.
+
+create table risk_private.worker_lease (
+  epoch bigint primary key,
+  holder text,
+  backend_pids integer[] not null default '{}',
+  expires_at timestamptz not null default '-infinity',
+  singleton boolean not null default true unique check (singleton)
+);
+insert into risk_private.worker_lease (epoch) values (0);
+comment on table risk_private.worker_lease is
+  'Which worker leads. The epoch is the key, so taking over waits for the effects that hold the row '
+  'for key share, and renewing does not.';
+comment on column risk_private.worker_lease.epoch is 'Counts the takeovers.';
+comment on column risk_private.worker_lease.holder is 'Who leads; NULL: nobody.';
+comment on column risk_private.worker_lease.backend_pids is
+  'Its connections, which whoever takes over terminates.';
+comment on column risk_private.worker_lease.expires_at is
+  'From then on another worker may take over.';
+
+create function risk_private.lease_time() returns interval
+language sql immutable
+return interval '1.5 seconds';
+comment on function risk_private.lease_time() is 'How long a lease holds when it is not renewed.';
+
+-- An expiry that no renewal could have set comes from a clock that jumped back since.
+create function risk_private.lease_is_over(expires_at timestamptz, at timestamptz)
+returns boolean
+language sql stable
+return expires_at <= at or expires_at > at + 2 * risk_private.lease_time();
+comment on function risk_private.lease_is_over(timestamptz, timestamptz) is
+  'Whether another worker may take the lease.';
+
+create function risk_private.lease(
+  out epoch bigint, out holder text, out backend_pids integer[], out is_over boolean)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select l.epoch, l.holder, l.backend_pids,
+    risk_private.lease_is_over(l.expires_at, risk_private.clock())
+  into lease.epoch, lease.holder, lease.backend_pids, lease.is_over
+  from risk_private.worker_lease as l;
+end
+$$;
+comment on function risk_private.lease() is 'Who leads now, and whether the lease is over.';
+
+-- Lock order: the lease. Effects of the old leader that are under way end first.
+create function risk_private.take_lease_at(old_epoch bigint, holder text, backend_pids integer[])
+returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_epoch bigint;
+begin
+  perform pg_catalog.set_config('lock_timeout', '1s', true);
+  update risk_private.worker_lease as l set
+    epoch = l.epoch + 1, holder = take_lease_at.holder, backend_pids = take_lease_at.backend_pids,
+    expires_at = risk_private.clock() + risk_private.lease_time()
+  where l.epoch = old_epoch
+    and risk_private.lease_is_over(l.expires_at, risk_private.clock())
+  returning l.epoch into v_epoch;
+  return v_epoch;
+end
+$$;
+comment on function risk_private.take_lease_at(bigint, text, integer[]) is
+  'Takes the lease if it is still over and nobody else took it: the new epoch, else NULL.';
+
+create function risk_private.terminate_worker(backend_pids integer[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pg_catalog.pg_terminate_backend(a.pid)
+  from pg_catalog.pg_stat_activity as a
+  where a.pid = any (backend_pids) and a.datname = pg_catalog.current_database()
+    and a.application_name = 'pgrisk-worker' and a.pid <> pg_catalog.pg_backend_pid();
+exception when insufficient_privilege then
+  raise warning 'the old leader''s connections are of another login and stay: they can do nothing '
+    'with its epoch, but what they have begun is waited for'
+    using hint = 'grant pg_signal_backend to the login of this worker.';
+end
+$$;
+comment on function risk_private.terminate_worker(integer[]) is
+  'Ends the connections of a worker, with the rights of the caller. A process number that another '
+  'program got since is left alone.';
+
+create function risk_private.take_lease(holder text, backend_pids integer[]) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_old record;
+begin
+  v_old := risk_private.lease();
+  if v_old.is_over is not true then
+    return null;
+  end if;
+  if v_old.holder is not null then
+    perform risk_private.terminate_worker(v_old.backend_pids);
+  end if;
+  return risk_private.take_lease_at(v_old.epoch, holder, backend_pids);
+end
+$$;
+comment on function risk_private.take_lease(text, integer[]) is
+  'Takes over a lease that is over, terminating the old leader''s connections: the epoch to work '
+  'with. NULL: another worker leads. Fails with 55P03 where one of those connections stays.';
+
+-- Lock order: the lease; held for key share to the end of the transaction.
+create function risk_private.require_epoch(epoch bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from risk_private.worker_lease as l where l.epoch = require_epoch.epoch for key share;
+  if not found then
+    perform risk_private.fail('RK409',
+      pg_catalog.format('epoch %s is over: another worker leads', coalesce(epoch::text, 'null')),
+      'argument: epoch', 'Take the lease again before doing anything.');
+  end if;
+end
+$$;
+comment on function risk_private.require_epoch(bigint) is
+  'Raises RK409 unless that epoch is the present one; nobody can take over before the '
+  'transaction ends.';
+
+create function risk_private.release_lease(epoch bigint) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.worker_lease as l set
+    holder = null, backend_pids = '{}', expires_at = '-infinity'
+  where l.epoch = release_lease.epoch;
+end
+$$;
+comment on function risk_private.release_lease(bigint) is
+  'Lets another worker lead at once; nothing where the epoch is over.';
+
+-- 64_worker_queues.sql
+-- What wakes the worker: the queue risk_events. A message says that something changed; what is
+-- judged is always read from the tables, so a message that is lost, doubled or late does no harm:
+-- the sweep looks at everything every 250 ms anyway. risk_dead keeps what nobody could handle.
+
+create function risk_private.event(kind text, payload jsonb default '{}', wakes boolean default true)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_message jsonb := pg_catalog.jsonb_build_object('kind', kind) || payload;
+  v_waiting integer;
+begin
+  if exists (
+    select from pgmq.q_risk_events as q where q.message = v_message and q.read_ct = 0) then
+    return;
+  end if;
+  select count(*) into v_waiting from (select from pgmq.q_risk_events limit 10000) as q;
+  if v_waiting >= 10000 then
+    return;
+  end if;
+  perform pgmq.send('risk_events', v_message);
+  if wakes then
+    perform pg_catalog.pg_notify('pgrisk_events', '');
+  end if;
+end
+$$;
+comment on function risk_private.event(text, jsonb, boolean) is
+  'Tells the worker that something changed, in the transaction that changes it: kind, and the keys '
+  'of the payload, such as scope. The same message is not sent again while it waits, and none '
+  'beyond 10,000. wakes: whether to notify, too, which costs a lock at commit: for rare events.';
+
+-- Lock order: the lease, then messages.
+create function risk_private.read_events(epoch bigint, quantity integer)
+returns table (msg_id bigint, read_count integer, message jsonb)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.require_epoch(epoch);
+  perform pg_catalog.set_config('synchronous_commit', 'off', true);
+  return query
+  select m.msg_id, m.read_ct::integer, m.message
+  from pgmq.read('risk_events', 1, quantity) as m
+  order by m.msg_id;
+end
+$$;
+comment on function risk_private.read_events(bigint, integer) is
+  'The next messages on risk_events, oldest first. They come again after a second unless they are '
+  'handled. Raises RK409 when the epoch is over.';
+
+create function risk_private.check_event(message jsonb) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_catalog.jsonb_typeof(message) is distinct from 'object'
+    or pg_catalog.jsonb_typeof(message -> 'kind') is distinct from 'string' then
+    perform risk_private.fail('RK400', 'an event must be a JSON object with a kind',
+      'message: ' || coalesce(message::text, 'null'));
+  end if;
+  if message ->> 'kind' not in ('breaker', 'fill', 'indicator', 'limit', 'marks', 'state') then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('unknown kind of event %L', message ->> 'kind'), 'message: ' || message,
+      'One of breaker, fill, indicator, limit, marks, state.');
+  end if;
+  if message ? 'scope' then
+    perform risk_private.scope(message ->> 'scope');
+  end if;
+end
+$$;
+comment on function risk_private.check_event(jsonb) is
+  'Raises RK400 for a malformed message or unknown kind, RK404 for an unknown scope.';
+
+-- Lock order: the lease, then what the evaluation locks, then messages.
+create function risk_private.handle_events(epoch bigint, msg_ids bigint[]) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tripped integer;
+begin
+  perform risk_private.require_epoch(epoch);
+  perform risk_private.check_event(q.message)
+  from pgmq.q_risk_events as q where q.msg_id = any (msg_ids);
+  v_tripped := risk_private.evaluate(epoch);
+  perform pgmq.delete('risk_events', msg_ids);
+  return v_tripped;
+end
+$$;
+comment on function risk_private.handle_events(bigint, bigint[]) is
+  'Evaluates the circuit breakers and takes those messages off risk_events, in one transaction. '
+  'Returns how many tripped. Raises RK400 or RK404 for a bad message, RK409 when the epoch is over.';
+
+create function risk_private.event_scopes(message jsonb) returns integer[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select s.scope_id from risk_private.scopes as s
+    where s.code = message ->> 'scope'
+      or s.parent_id is null and not exists (
+        select from risk_private.scopes as k where k.code = message ->> 'scope'));
+end
+$$;
+comment on function risk_private.event_scopes(jsonb) is
+  'The scope that a message names; every firm where it names none that exists.';
+
+-- Lock order: the lease, then trading states, then messages.
+create function risk_private.bury_event(epoch bigint, message_id bigint, error text, trips boolean)
+returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_message record;
+  v_scope_id integer;
+begin
+  perform risk_private.require_epoch(epoch);
+  select q.message, q.read_ct, q.enqueued_at into v_message
+  from pgmq.q_risk_events as q where q.msg_id = bury_event.message_id for update;
+  if not found then
+    return false;
+  end if;
+  perform pgmq.send('risk_dead', pg_catalog.jsonb_build_object(
+    'queue', 'risk_events', 'msg_id', message_id, 'message', v_message.message,
+    'error', pg_catalog."left"(error, 1000), 'reads', v_message.read_ct,
+    'enqueued_at', v_message.enqueued_at, 'buried_at', risk_private.clock()));
+  perform pgmq.delete('risk_events', message_id);
+  if trips then
+    foreach v_scope_id in array risk_private.event_scopes(v_message.message) loop
+      perform risk_private.trip_scope(v_scope_id, 'REDUCE_ONLY',
+        'an event could not be handled: ' || pg_catalog."left"(error, 500));
+    end loop;
+  end if;
+  perform risk_private.alert('dead_letter', pg_catalog.jsonb_build_object(
+    'msg_id', message_id, 'error', pg_catalog."left"(error, 1000), 'trips', trips));
+  return true;
+end
+$$;
+comment on function risk_private.bury_event(bigint, bigint, text, boolean) is
+  'Moves a message from risk_events to risk_dead with the error, and where trips lets only '
+  'reducing orders pass in its scope, or in every firm when it names none. False where the '
+  'message is gone. Raises RK409 when the epoch is over.';
+
+create function risk_private.trip_scope(scope_id integer, state text, reason text) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_new boolean;
+begin
+  insert into risk_private.trading_states as t (
+    scope_id, underlying_id, state, reason, changed_by, since)
+  values (trip_scope.scope_id, 0, trip_scope.state, pg_catalog."left"(trip_scope.reason, 1000),
+    session_user, risk_private.clock())
+  on conflict on constraint trading_states_pkey do update set
+    state = excluded.state, reason = excluded.reason, changed_by = excluded.changed_by,
+    since = excluded.since
+    where t.state = 'ACTIVE' or t.state = 'REDUCE_ONLY' and excluded.state = 'HALTED';
+  v_is_new := found;
+  if v_is_new then
+    perform risk_private.alert('scope_tripped', (
+      select pg_catalog.jsonb_build_object('scope', s.code, 'state', trip_scope.state,
+        'reason', trip_scope.reason)
+      from risk_private.scopes as s where s.scope_id = trip_scope.scope_id));
+  end if;
+  return v_is_new;
+end
+$$;
+comment on function risk_private.trip_scope(integer, text, text) is
+  'Sets a scope to REDUCE_ONLY or HALTED because the engine cannot be sure of it, never to '
+  'something milder; a person sets it ACTIVE again. Returns whether that changed anything.';
+
+-- Lock order: the lease, then messages.
+create function risk_private.bound_queues(epoch bigint, most integer default 100000)
+returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_queue text;
+  v_excess bigint[];
+  v_archived integer := 0;
+begin
+  perform risk_private.require_epoch(epoch);
+  foreach v_queue in array array['risk_alerts', 'risk_dead'] loop
+    execute pg_catalog.format(
+      'select array(select q.msg_id from pgmq.%I as q order by q.msg_id desc offset $1)',
+      'q_' || v_queue) into v_excess using most;
+    perform pgmq.archive(v_queue, v_excess) where pg_catalog.cardinality(v_excess) > 0;
+    v_archived := v_archived + pg_catalog.cardinality(v_excess);
+  end loop;
+  return v_archived;
+end
+$$;
+comment on function risk_private.bound_queues(bigint, integer) is
+  'Archives the oldest messages of risk_alerts and risk_dead beyond so many, which nobody came '
+  'for; returns how many. Raises RK409 when the epoch is over.';
+
 -- 70_reference_views.sql
 -- Views of what is set up: scopes, instruments, marks, settings, grants and trading states. No view
 -- locks anything.
@@ -7724,6 +8435,16 @@ grant execute on function
 to risk_admin;
 grant execute on function risk.verify_counters
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
+
+-- The worker. Every function checks its epoch; those without one change nothing.
+grant execute on function
+  risk_private.lease, risk_private.take_lease, risk_private.take_lease_at,
+  risk_private.terminate_worker, risk_private.release_lease, risk_private.worker_turn,
+  risk_private.read_events, risk_private.handle_events, risk_private.bury_event,
+  risk_private.bound_queues, risk_private.evaluate, risk_private.begin_due_day,
+  risk_private.roll_account_at, risk_private.tell_lapsed_limits, risk_private.tell_warnings,
+  risk_private.reconcile, risk_private.views_to_refresh, risk_private.refresh_view
+to risk_worker;
 
 -- Reading. The functions are those that views call: they run as the reader.
 grant select on
