@@ -85,6 +85,7 @@ create table risk_private.instruments (
   tick numeric check (tick is null or (tick > 0 and risk_private.is_amount(tick))),
   currency text not null check (currency ~ '^[A-Z]{3}$'),
   allow_negative_price boolean not null,
+  dividend_yield double precision check (dividend_yield between -10 and 10),
   status text not null default 'ACTIVE' check (status in ('ACTIVE', 'RESTRICTED', 'NO_NEW_SHORTS',
     'BLOCKED')),
   status_reason text,
@@ -96,6 +97,8 @@ create table risk_private.instruments (
 create index instruments_underlying_idx on risk_private.instruments (underlying_id);
 create index instruments_sector_idx on risk_private.instruments (sector_id);
 comment on table risk_private.instruments is 'What can be traded. A stock''s underlying is itself.';
+comment on column risk_private.instruments.dividend_yield is
+  'Of an underlying, continuously compounded; NULL: the setting of that name.';
 comment on column risk_private.instruments.status is
   'ACTIVE; RESTRICTED: closing only; NO_NEW_SHORTS: no order that makes or enlarges a short; '
   'BLOCKED: nothing.';
@@ -111,9 +114,12 @@ create table risk_private.marks (
   vega double precision,
   theta double precision,
   rho double precision,
+  volatility_as_of timestamptz,
   as_of timestamptz not null
 ) with (fillfactor = 50);
 comment on table risk_private.marks is 'The latest mark and quote of each instrument.';
+comment on column risk_private.marks.volatility_as_of is
+  'Data time of the implied volatility: re-marking from a tick of the underlying keeps it.';
 
 create table risk_private.trading_calendar (
   singleton boolean primary key default true check (singleton),

@@ -14,6 +14,13 @@ begin
         pg_catalog.format('%s must be a number >= 0, got %L', name, value),
         'argument: value');
     end if;
+  elsif name in ('risk_free_rate', 'dividend_yield') then
+    if (value ~ '^-?([0-9](\.[0-9]{1,12})?|10)$') is not true then
+      perform risk_private.fail('RK400',
+        pg_catalog.format('%s must be a number from -10 to 10, got %L', name, value),
+        'argument: value',
+        'It is continuously compounded, per year: 0.05 is 5 %.');
+    end if;
   elsif name = 'four_eyes' then
     if (value in ('on', 'off')) is not true then
       perform risk_private.fail('RK400',
@@ -44,7 +51,7 @@ begin
     perform risk_private.fail('RK400', pg_catalog.format('unknown setting %L', name),
       'argument: name',
       'Known: max_mark_age, max_heartbeat_age, max_indicator_age, collar_floor, four_eyes, '
-      'required_limit_types, exchange_time_zone, open_day_at.');
+      'required_limit_types, exchange_time_zone, open_day_at, risk_free_rate, dividend_yield.');
   end if;
 end
 $$;
@@ -99,7 +106,7 @@ declare
 begin
   perform risk_private.validate_setting(name, value);
   if scope is not null then
-    if name in ('exchange_time_zone', 'open_day_at') then
+    if name in ('exchange_time_zone', 'open_day_at', 'risk_free_rate', 'dividend_yield') then
       perform risk_private.fail('RK400',
         pg_catalog.format('%s holds for all: it cannot be set for a scope', name),
         'argument: scope', 'Leave the scope out.');
@@ -134,7 +141,9 @@ comment on procedure risk.set_setting(text, text, text) is
   'max_heartbeat_age (3), max_indicator_age (60) in seconds, 0 = off, the strictest on the chain '
   'holds; collar_floor (0.10, for options); four_eyes (on, off; stored, not yet enforced); '
   'required_limit_types (comma-separated). For all only: exchange_time_zone (America/New_York); '
-  'open_day_at (00:00), when a worker opens each weekday after the first, or off. Errors: RK400, '
+  'open_day_at (00:00), when a worker opens each weekday after the first, or off; risk_free_rate '
+  'and dividend_yield (0; continuously compounded), with which options are valued where the feed '
+  'sends no Greeks (risk.upsert_instruments sets the yield of one underlying). Errors: RK400, '
   'RK404.';
 
 create function risk_private.trading_date() returns date

@@ -38,9 +38,11 @@ grant execute on function
 to risk_execution;
 
 -- Market data
-grant execute on procedure risk.set_marks to risk_feed;
+grant execute on procedure risk.set_marks, risk.remark_underlying, risk_private.carry_marks
+to risk_feed;
 grant execute on function
-  risk_private.set_marks, risk_private.accounts_to_revalue, risk_private.revalue
+  risk_private.set_marks, risk_private.remark_underlying, risk_private.accounts_to_revalue,
+  risk_private.revalue
 to risk_feed;
 
 -- What options are worth: arithmetic that says nothing of anybody

@@ -40,7 +40,7 @@ SUBJECTS = {
     "What happened to an order": (
         "dispatch_order ack_order record_fill record_trade release_order cancel_orders"
     ),
-    "Market data and the trading day": "set_marks open_day",
+    "Market data and the trading day": "set_marks remark_underlying open_day",
     "Administration": (
         "create_scope upsert_instruments set_instrument_status set_limit set_limits remove_limit "
         "set_setting set_trading_state grant_trading revoke_trading"

@@ -28,6 +28,7 @@ VALUES: dict[str, tuple[str | None, ...]] = {
     "text": TEXTS,
     "name": (None, "", "nobody at all", INJECTION),
     "numeric": NUMBERS,
+    "double precision": (None, "NaN", "Infinity", "-Infinity", "-11", "1e300"),
     "jsonb": JSONS,
     "boolean": (None,),
     "date": (None, "infinity", "-infinity"),
@@ -53,6 +54,8 @@ KEY: Arguments = {"scope": "D1", "limit_type": "gross_notional"}
 ASIDE: Arguments = {"symbol": None, "underlying": None, "sector": None}
 REST: Arguments = {"agent": None, "time_in_force": "GTC"}
 TRADE: Arguments = {"exec_id": FRESH, "fee": "1", "executed_at": None}
+OPTION: Arguments = {"kind": "call", "spot": "100", "strike": "90", "years": "0.5"}
+CARRY: Arguments = {"rate": "0.03", "dividend": "0.01"}
 GREEKS = ("bids", "asks", "ivs", "deltas", "gammas", "vegas", "thetas", "rhos")
 # A call of each routine that would be answered.
 BASE: dict[str, Arguments] = {
@@ -71,6 +74,10 @@ BASE: dict[str, Arguments] = {
     "dispatch_order": OPEN,
     "cancel_orders": {"scope": "A1", "reason": "why", "underlying": None, "agent": None},
     "set_marks": {"symbols": "{XOM}", "prices": "{80}", "as_of": None, **dict.fromkeys(GREEKS)},
+    "remark_underlying": {"symbol": "AAPL", "price": "100", "as_of": None}
+    | {"bid": None, "ask": None},
+    "option_greeks": OPTION | CARRY | {"volatility": "0.2"},
+    "implied_volatility": OPTION | CARRY | {"price": "15"},
     "open_day": {"day": "2099-01-05", "equities": None},
     "create_scope": {"code": FRESH, "kind": "account", "parent": "D1"},
     "upsert_instruments": {"instruments": '[{"symbol": "NEW", "kind": "stock"}]'},
@@ -122,6 +129,9 @@ TAKEN: dict[tuple[str, str], set[str]] = {
     ("cancel_orders", "agent"): CODES,
     ("set_marks", "prices"): {"{{1}}"},
     **{("set_marks", name): FLAT for name in GREEKS},
+    ("remark_underlying", "price"): {"0.3", "1e-20"},
+    **{("remark_underlying", name): {"0.3", "1e-20"} for name in ("bid", "ask")},
+    ("option_greeks", "volatility"): {"1e300"},
     ("open_day", "equities"): {"{}"},
     ("create_scope", "code"): CODES,
     ("create_scope", "parent"): CODES,  # made by then
@@ -144,7 +154,7 @@ OPTIONAL = {
     *("agent", "symbol of record_fill", "executed_at", "broker_order_id", "as_of"),
     *("equities", "parent of firm", "symbol of set_limit", "underlying", "sector", "valid_from"),
     *("valid_until", "reason of set_limit", "reason of set_limits", "reason of remove_limit"),
-    *("symbol of remove_limit", "scope of set_setting", *GREEKS),
+    *("symbol of remove_limit", "scope of set_setting", "bid", "ask", *GREEKS),
 }
 
 
@@ -265,7 +275,8 @@ def prepare(firm: Caller, routine: str) -> Arguments:
 def attempt(firm: Caller, routine: str, types: dict[str, str], arguments: dict[str, Any]) -> str:
     """What comes of a call: "taken", "refused" in good order, or what is wrong with the error."""
     pairs = ", ".join(f"{name} => %({name})s::{types[name]}" for name in types)
-    verb = "select * from" if routine.startswith("preview") else "call"
+    is_read = routine.startswith(("preview", "option", "implied"))
+    verb = "select * from" if is_read else "call"
     try:
         firm.rows(f"{verb} risk.{routine}({pairs})", **arguments)
     except psycopg.Error as error:

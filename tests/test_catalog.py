@@ -55,6 +55,7 @@ DEFINERS = {
     "risk_private.refresh_view",
     "risk_private.release_lease",
     "risk_private.release_order",
+    "risk_private.remark_underlying",
     "risk_private.remove_limit",
     "risk_private.request_cancels",
     "risk_private.revalue",

@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "confirm_replace": {"risk_execution"},
     "reject_replace": {"risk_execution"},
     "set_marks": {"risk_feed"},
+    "remark_underlying": {"risk_feed"},
     "cancel_orders": {"risk_trader", "risk_admin"},
     "create_scope": {"risk_admin"},
     "upsert_instruments": {"risk_admin"},

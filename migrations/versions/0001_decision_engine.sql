@@ -260,6 +260,7 @@ create table risk_private.instruments (
   tick numeric check (tick is null or (tick > 0 and risk_private.is_amount(tick))),
   currency text not null check (currency ~ '^[A-Z]{3}$'),
   allow_negative_price boolean not null,
+  dividend_yield double precision check (dividend_yield between -10 and 10),
   status text not null default 'ACTIVE' check (status in ('ACTIVE', 'RESTRICTED', 'NO_NEW_SHORTS',
     'BLOCKED')),
   status_reason text,
@@ -271,6 +272,8 @@ create table risk_private.instruments (
 create index instruments_underlying_idx on risk_private.instruments (underlying_id);
 create index instruments_sector_idx on risk_private.instruments (sector_id);
 comment on table risk_private.instruments is 'What can be traded. A stock''s underlying is itself.';
+comment on column risk_private.instruments.dividend_yield is
+  'Of an underlying, continuously compounded; NULL: the setting of that name.';
 comment on column risk_private.instruments.status is
   'ACTIVE; RESTRICTED: closing only; NO_NEW_SHORTS: no order that makes or enlarges a short; '
   'BLOCKED: nothing.';
@@ -286,9 +289,12 @@ create table risk_private.marks (
   vega double precision,
   theta double precision,
   rho double precision,
+  volatility_as_of timestamptz,
   as_of timestamptz not null
 ) with (fillfactor = 50);
 comment on table risk_private.marks is 'The latest mark and quote of each instrument.';
+comment on column risk_private.marks.volatility_as_of is
+  'Data time of the implied volatility: re-marking from a tick of the underlying keeps it.';
 
 create table risk_private.trading_calendar (
   singleton boolean primary key default true check (singleton),
@@ -780,7 +786,8 @@ create type risk_private.instrument_terms as (
   tick numeric,
   currency text,
   sector text,
-  allow_negative_price boolean
+  allow_negative_price boolean,
+  dividend_yield double precision
 );
 
 create function risk_private.validate_instrument(t risk_private.instrument_terms) returns void
@@ -811,6 +818,8 @@ declare
     when t.sector is not null
       and not risk_private.is_code(t.sector) then 'sector must be 1 to 64 printable characters'
     when t.expiry in ('infinity', '-infinity') then 'expiry must be a date'
+    when t.dividend_yield is not null and not t.dividend_yield between -10 and 10
+      then 'dividend_yield must be a number from -10 to 10 (0.02 is 2 %)'
   end;
 begin
   if v_problem is not null then
@@ -841,7 +850,7 @@ begin
                 where not k = any (array['symbol', 'kind', 'underlying', 'expiry', 'strike',
                   'option_right', 'multiplier',
                                          'lot', 'tick', 'currency', 'sector',
-                                         'allow_negative_price']) limit 1);
+                                         'allow_negative_price', 'dividend_yield']) limit 1);
   if v_unknown is not null then
     perform risk_private.fail('RK400', pg_catalog.format('unknown key %L', v_unknown),
       'item: ' || item::text);
@@ -850,7 +859,7 @@ begin
     v_terms := pg_catalog.jsonb_populate_record(
       row(null, null, null, null, null, null, case when item ->> 'kind' = 'option' then 100
         else 1 end, 1, null,
-          'USD', null, false)::risk_private.instrument_terms, item);
+          'USD', null, false, null)::risk_private.instrument_terms, item);
   exception when data_exception then
     perform risk_private.fail('RK400', sqlerrm, 'item: ' || item::text);
   end;
@@ -872,7 +881,7 @@ begin
     insert into risk_private.instruments (
       symbol, kind, underlying_id, sector_id, expiry, strike, option_right, multiplier, lot, tick,
       currency,
-      allow_negative_price)
+      allow_negative_price, dividend_yield)
     values (
       v_terms.symbol, v_terms.kind,
       coalesce(v_underlying.instrument_id,
@@ -880,7 +889,7 @@ begin
                  'instrument_id'))),
       v_sector_id, v_terms.expiry, v_terms.strike, v_terms.option_right, v_terms.multiplier,
       v_terms.lot, v_terms.tick,
-      v_terms.currency, coalesce(v_terms.allow_negative_price, false));
+      v_terms.currency, coalesce(v_terms.allow_negative_price, false), v_terms.dividend_yield);
     return;
   end if;
   perform risk_private.change_instrument(
@@ -924,7 +933,8 @@ begin
     expiry = terms.expiry, strike = terms.strike, option_right = terms.option_right,
     multiplier = terms.multiplier,
     lot = terms.lot, tick = terms.tick, currency = terms.currency,
-    allow_negative_price = coalesce(terms.allow_negative_price, false)
+    allow_negative_price = coalesce(terms.allow_negative_price, false),
+    dividend_yield = terms.dividend_yield
   where i.instrument_id = old.instrument_id;
 end
 $$;
@@ -961,8 +971,9 @@ comment on procedure risk.upsert_instruments(jsonb) is
   'Adds or changes instruments, all or none: an array of {symbol, kind (stock, etf, index, option, '
   'future), underlying, expiry, strike, option_right (call, put), multiplier (default 100 for '
   'options, else 1), lot (default 1), tick (default none), currency (default USD), sector (default '
-  'the underlying''s), allow_negative_price}. An underlying comes before its options. Errors: '
-  'RK400, RK404 unknown underlying, RK409 fixed terms of a traded instrument.';
+  'the underlying''s), allow_negative_price, dividend_yield (of an underlying: what its options '
+  'are valued with; default the setting)}. An underlying comes before its options. Errors: RK400, '
+  'RK404 unknown underlying, RK409 fixed terms of a traded instrument.';
 
 create function risk_private.grant_trading(role name, scope text) returns void
 language plpgsql volatile security definer
@@ -1550,6 +1561,13 @@ begin
         pg_catalog.format('%s must be a number >= 0, got %L', name, value),
         'argument: value');
     end if;
+  elsif name in ('risk_free_rate', 'dividend_yield') then
+    if (value ~ '^-?([0-9](\.[0-9]{1,12})?|10)$') is not true then
+      perform risk_private.fail('RK400',
+        pg_catalog.format('%s must be a number from -10 to 10, got %L', name, value),
+        'argument: value',
+        'It is continuously compounded, per year: 0.05 is 5 %.');
+    end if;
   elsif name = 'four_eyes' then
     if (value in ('on', 'off')) is not true then
       perform risk_private.fail('RK400',
@@ -1580,7 +1598,7 @@ begin
     perform risk_private.fail('RK400', pg_catalog.format('unknown setting %L', name),
       'argument: name',
       'Known: max_mark_age, max_heartbeat_age, max_indicator_age, collar_floor, four_eyes, '
-      'required_limit_types, exchange_time_zone, open_day_at.');
+      'required_limit_types, exchange_time_zone, open_day_at, risk_free_rate, dividend_yield.');
   end if;
 end
 $$;
@@ -1635,7 +1653,7 @@ declare
 begin
   perform risk_private.validate_setting(name, value);
   if scope is not null then
-    if name in ('exchange_time_zone', 'open_day_at') then
+    if name in ('exchange_time_zone', 'open_day_at', 'risk_free_rate', 'dividend_yield') then
       perform risk_private.fail('RK400',
         pg_catalog.format('%s holds for all: it cannot be set for a scope', name),
         'argument: scope', 'Leave the scope out.');
@@ -1670,7 +1688,9 @@ comment on procedure risk.set_setting(text, text, text) is
   'max_heartbeat_age (3), max_indicator_age (60) in seconds, 0 = off, the strictest on the chain '
   'holds; collar_floor (0.10, for options); four_eyes (on, off; stored, not yet enforced); '
   'required_limit_types (comma-separated). For all only: exchange_time_zone (America/New_York); '
-  'open_day_at (00:00), when a worker opens each weekday after the first, or off. Errors: RK400, '
+  'open_day_at (00:00), when a worker opens each weekday after the first, or off; risk_free_rate '
+  'and dividend_yield (0; continuously compounded), with which options are valued where the feed '
+  'sends no Greeks (risk.upsert_instruments sets the yield of one underlying). Errors: RK400, '
   'RK404.';
 
 create function risk_private.trading_date() returns date
@@ -5326,110 +5346,305 @@ comment on procedure risk.reject_replace(text, text) is
   'Errors: RK404, RK409.';
 
 -- 49_marks.sql
--- Marks, and what moves with them: the values at which positions are carried.
+-- Marks: what instruments are worth now, and options where the feed sends no Greeks.
 
 create function risk_private.mark_problem(
-  price numeric, bid numeric, ask numeric, may_be_negative boolean, greeks double precision[])
-    returns text
+  price numeric, bid numeric, ask numeric, may_be_negative boolean, iv double precision,
+  delta double precision, gamma double precision, vega double precision, theta double precision,
+  rho double precision)
+returns text
 language sql immutable
 return case
   when may_be_negative is null then 'unknown symbol'
-  when not risk_private.is_finite(price) then 'price must be a finite number'
-  when bid is not null and not risk_private.is_finite(bid) then 'bid must be a finite number'
-  when ask is not null and not risk_private.is_finite(ask) then 'ask must be a finite number'
-  when not may_be_negative and (price <= 0 or bid <= 0 or ask <= 0) then 'prices must be above 0'
-  when abs(price) > 1e12 or abs(bid) > 1e12 or abs(ask) > 1e12 then 'prices must be within 1e12'
-  when bid > ask then 'the bid is above the ask'
-  when 'NaN' = any (greeks) or 'Infinity' = any (greeks) or '-Infinity' = any (greeks)
-    then 'volatility and Greeks must be finite numbers'
-  when greeks[1] < 0 then 'volatility must not be negative'
+  when price is null then 'price is missing'
+  when greatest(abs(price), abs(bid), abs(ask)) > 1e12
+    then 'prices must be finite numbers within 1e12'
+  when not may_be_negative and least(price, bid, ask) <= 0 then 'prices must be above 0'
+  when bid > ask then 'crossed quote: the bid is above the ask'
+  when greatest(abs(iv), abs(delta), abs(gamma), abs(vega), abs(theta), abs(rho)) > 1e12
+    then 'volatility and Greeks must be finite numbers within 1e12'
+  when iv < 0 then 'volatility must not be negative'
 end;
-comment on function risk_private.mark_problem(numeric, numeric, numeric, boolean,
-  double precision[]) is
-  'What is wrong with a mark; NULL where nothing is.';
+comment on function risk_private.mark_problem(
+  numeric, numeric, numeric, boolean, double precision, double precision, double precision,
+  double precision, double precision, double precision) is
+  'What is wrong with a mark; NULL where nothing is. NaN is above every number.';
+
+create function risk_private.mark_time(as_of timestamptz) returns timestamptz
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+begin
+  if as_of = '-infinity' or as_of > v_now + interval '1 minute' then
+    perform risk_private.fail('RK400', 'as_of must be a moment, and not in the future',
+      format('argument: as_of %s, now %s', as_of, v_now),
+      'A mark from the future would keep out all that come before it.');
+  end if;
+  return coalesce(as_of, v_now);
+end
+$$;
+comment on function risk_private.mark_time(timestamptz) is
+  'The data time of marks, by default now; RK400 where it is more than a minute ahead.';
+
+create function risk_private.session_left(at timestamptz) returns double precision
+language sql stable
+begin atomic
+  select case when l.at::date = l.today
+    then greatest(0, pg_catalog.date_part('epoch', time '16:00' - l.at::time) / 86400) else 0 end
+  from (
+    select risk_private.trading_date() as today, session_left.at at time zone coalesce(
+      (select s.value from risk_private.settings as s
+       where s.name = 'exchange_time_zone' and s.scope_id is null), 'America/New_York') as at
+  ) as l;
+end;
+comment on function risk_private.session_left(timestamptz) is
+  'Days from a moment of the trading date to its close, 16:00 in the exchange''s time zone; 0 on '
+  'any other date.';
+
+-- The scalar subselects are evaluated once a query, not once a row.
+create view risk_private.option_terms as
+select
+  i.instrument_id, i.underlying_id, i.option_right as kind, i.strike::double precision as strike,
+  (i.expiry - (select risk_private.trading_date()))::double precision as days,
+  r.rate,
+  case when u.kind = 'future' then r.rate else coalesce(u.dividend_yield, r.dividend) end
+    as dividend
+from risk_private.instruments as i
+join risk_private.instruments as u on u.instrument_id = i.underlying_id
+cross join (
+  select
+    coalesce(max(s.value) filter (where s.name = 'risk_free_rate'), '0')::double precision
+      as rate,
+    coalesce(max(s.value) filter (where s.name = 'dividend_yield'), '0')::double precision
+      as dividend
+  from risk_private.settings as s
+  where s.scope_id is null
+) as r
+where i.kind = 'option';
+comment on view risk_private.option_terms is
+  'With what every option is valued. days: whole calendar days from the trading date to expiry, '
+  'below 0 once it has expired. An option on a future carries no cost: its dividend is the rate.';
+
+-- Whoever calls it holds the marks, so the order in which they are updated does not matter.
+create function risk_private.complete_marks(instrument_ids integer[], at timestamptz)
+returns void
+language sql volatile
+begin atomic
+  with given as materialized (
+    select
+      o.instrument_id, o.kind, o.days, s.price::double precision as spot, o.strike,
+      greatest(0, o.days + (select risk_private.session_left(complete_marks.at))) / 365 as years,
+      o.rate, o.dividend, m.price::double precision as price, m.implied_volatility
+    from risk_private.marks as m
+    join risk_private.option_terms as o on o.instrument_id = m.instrument_id
+    join risk_private.marks as s on s.instrument_id = o.underlying_id
+    where m.instrument_id = any (complete_marks.instrument_ids) and m.as_of = complete_marks.at
+  ), known as materialized (
+    select g.*, coalesce(g.implied_volatility, risk_private.implied_volatility(
+      g.kind, g.price, g.spot, g.strike, g.years, g.rate, g.dividend)) as volatility
+    from given as g
+    where risk_private.option_problem(g.kind, g.spot, g.strike, g.years, g.rate, g.dividend)
+      is null
+  )
+  update risk_private.marks as m set
+    implied_volatility = k.volatility, volatility_as_of = m.as_of,
+    delta = coalesce(m.delta, v.delta), gamma = coalesce(m.gamma, v.gamma),
+    vega = coalesce(m.vega, v.vega), theta = coalesce(m.theta, v.theta),
+    rho = coalesce(m.rho, v.rho)
+  from known as k
+  cross join lateral (
+    select g.delta, g.gamma, g.vega, g.theta, g.rho
+    from risk.option_greeks(k.kind, k.spot, k.strike, k.years, k.rate, k.dividend,
+      k.volatility) as g
+    where k.days >= 0
+    union all
+    select 0, 0, 0, 0, 0 where k.days < 0
+  ) as v
+  where m.instrument_id = k.instrument_id and k.volatility is not null;
+end;
+comment on function risk_private.complete_marks(integer[], timestamptz) is
+  'Computes what the feed left out of the marks of options: the volatility out of the price, the '
+  'Greeks by risk.option_greeks at the underlying''s mark. Where there is no such mark, or no '
+  'volatility gives the price, they stay unknown.';
+
+create type risk_private.marked as (instrument_ids integer[], report jsonb);
+comment on type risk_private.marked is
+  'The instruments whose marks moved, and what was refused: [{row, symbol, problem}] or NULL.';
 
 create function risk_private.set_marks(
   symbols text[], prices numeric[], bids numeric[], asks numeric[], ivs double precision[],
-  deltas double precision[],
-  gammas double precision[], vegas double precision[], thetas double precision[],
-  rhos double precision[],
-  as_of timestamptz)
+  deltas double precision[], gammas double precision[], vegas double precision[],
+  thetas double precision[], rhos double precision[], as_of timestamptz)
+returns risk_private.marked
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_at timestamptz := risk_private.mark_time(as_of);
+  v_size integer := cardinality(symbols);
+  v_marked risk_private.marked;
+  v_good_ids integer[];
+  v_incomplete_ids integer[];
+begin
+  if coalesce(v_size, 0) = 0 or array_ndims(symbols) <> 1 then
+    perform risk_private.fail('RK400', 'symbols must be a list of at least one symbol',
+      'argument: symbols');
+  end if;
+  if cardinality(prices) is distinct from v_size
+    or exists (
+      select from (values (cardinality(bids)), (cardinality(asks)), (cardinality(ivs)),
+        (cardinality(deltas)), (cardinality(gammas)), (cardinality(vegas)),
+        (cardinality(thetas)), (cardinality(rhos))) as a (size)
+      where a.size <> v_size) then
+    perform risk_private.fail('RK400', 'every array must have one element per symbol',
+      'argument: prices, bids, asks, …');
+  end if;
+  perform risk_private.begin_change();
+  -- Marks are locked in the order of their instruments, by whoever sets them.
+  with given as materialized (
+    select
+      t.*, i.instrument_id,
+      i.option_right is not null and (t.iv is null or t.delta is null or t.gamma is null
+        or t.vega is null or t.theta is null or t.rho is null) as is_incomplete,
+      case when lag(i.instrument_id) over w = i.instrument_id
+          or lead(i.instrument_id) over w = i.instrument_id
+        then 'the symbol stands twice in the batch'
+        else risk_private.mark_problem(t.price, t.bid, t.ask, i.allow_negative_price, t.iv,
+          t.delta, t.gamma, t.vega, t.theta, t.rho) end as problem
+    from unnest(symbols, prices, bids, asks, ivs, deltas, gammas, vegas, thetas, rhos)
+      with ordinality
+      as t (symbol, price, bid, ask, iv, delta, gamma, vega, theta, rho, row_number)
+    left join risk_private.instruments as i on i.symbol = t.symbol
+    window w as (order by i.instrument_id)
+  ), applied as (
+    insert into risk_private.marks as m (
+      instrument_id, price, bid, ask, implied_volatility, delta, gamma, vega, theta, rho,
+      volatility_as_of, as_of)
+    select g.instrument_id, g.price, g.bid, g.ask, g.iv, g.delta, g.gamma, g.vega, g.theta,
+      g.rho, case when g.iv is not null then v_at end, v_at
+    from given as g
+    where g.problem is null
+    order by g.instrument_id
+    on conflict (instrument_id) do update set
+      price = excluded.price, bid = excluded.bid, ask = excluded.ask,
+      implied_volatility = excluded.implied_volatility, delta = excluded.delta,
+      gamma = excluded.gamma, vega = excluded.vega, theta = excluded.theta, rho = excluded.rho,
+      volatility_as_of = excluded.volatility_as_of, as_of = excluded.as_of
+      where m.as_of <= excluded.as_of
+    returning m.instrument_id
+  )
+  select
+    (select array_agg(a.instrument_id) from applied as a),
+    jsonb_agg(
+      jsonb_build_object('row', g.row_number, 'symbol', g.symbol, 'problem', g.problem)
+      order by g.row_number) filter (where g.problem is not null),
+    array_agg(g.instrument_id) filter (where g.problem is null),
+    array_agg(g.instrument_id) filter (where g.problem is null and g.is_incomplete)
+    into v_marked.instrument_ids, v_marked.report, v_good_ids, v_incomplete_ids
+  from given as g;
+  if cardinality(v_good_ids) is distinct from cardinality(v_marked.instrument_ids) then
+    v_marked.report := (
+      select jsonb_agg(r.refused order by (r.refused ->> 'row')::integer)
+      from (
+        select jsonb_array_elements(v_marked.report) as refused
+        union all
+        select jsonb_build_object('row', t.row_number, 'symbol', t.symbol, 'problem',
+          'older than the stored mark')
+        from unnest(symbols) with ordinality as t (symbol, row_number)
+        join risk_private.instruments as i on i.symbol = t.symbol
+        where i.instrument_id = any (v_good_ids)
+          and i.instrument_id <> all (coalesce(v_marked.instrument_ids, '{}'))) as r);
+  end if;
+  if v_marked.instrument_ids is null then
+    perform risk_private.fail('RK400', format('no mark could be set: %s (%s)',
+      v_marked.report -> 0 ->> 'problem', v_marked.report -> 0 ->> 'symbol'),
+      v_marked.report::text);
+  end if;
+  if v_incomplete_ids is not null then
+    perform risk_private.complete_marks(v_incomplete_ids, v_at);
+  end if;
+  return v_marked;
+end
+$$;
+comment on function risk_private.set_marks(
+  text[], numeric[], numeric[], numeric[], double precision[], double precision[],
+  double precision[], double precision[], double precision[], double precision[],
+  timestamptz) is
+  'Stores marks, and tells which instruments moved and which rows were refused.';
+
+create function risk_private.remark_underlying(
+  symbol text, price numeric, bid numeric, ask numeric, as_of timestamptz)
 returns integer[]
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_at timestamptz := coalesce(as_of, risk_private.clock());
-  v_size integer := pg_catalog.cardinality(symbols);
-  v_problems text;
+  v_at timestamptz := risk_private.mark_time(as_of);
+  v_id integer := risk_private.instrument_id(symbol);
+  v_problem text;
   v_instrument_ids integer[];
 begin
-  if coalesce(v_size, 0) = 0 or pg_catalog.array_ndims(symbols) <> 1 then
-    perform risk_private.fail('RK400', 'symbols must be a list of at least one symbol',
-      'argument: symbols');
+  select case when i.kind = 'option' then 'an option is no underlying'
+      when exists (select from risk_private.marks as m
+        where m.instrument_id = v_id and m.as_of > v_at) then 'older than the stored mark'
+      else risk_private.mark_problem(price, bid, ask, i.allow_negative_price, null, null, null,
+        null, null, null) end
+    into v_problem
+  from risk_private.instruments as i
+  where i.instrument_id = v_id;
+  if v_problem is not null then
+    perform risk_private.fail('RK400', v_problem, format(
+      'symbol %s, price %s, bid %s, ask %s, as_of %s', symbol, price, bid, ask, v_at));
   end if;
-  if pg_catalog.cardinality(prices) is distinct from v_size
-    or exists (
-      select from (values (pg_catalog.cardinality(bids)), (pg_catalog.cardinality(asks)),
-        (pg_catalog.cardinality(ivs)),
-        (pg_catalog.cardinality(deltas)), (pg_catalog.cardinality(gammas)),
-        (pg_catalog.cardinality(vegas)),
-        (pg_catalog.cardinality(thetas)), (pg_catalog.cardinality(rhos))) as a (size)
-      where a.size <> v_size) then
-    perform risk_private.fail('RK400', 'every array must have one element per symbol',
-      'argument: prices, bids, asks, …');
-  end if;
-  if as_of in ('infinity', '-infinity') then
-    perform risk_private.fail('RK400', 'as_of must be a moment', 'argument: as_of');
-  end if;
-  select pg_catalog.string_agg(pg_catalog.format('row %s (%s): %s', r.row_number, r.symbol,
-    r.problem), '; '
-                               order by r.row_number) into v_problems
-  from (
-    select t.row_number, t.symbol,
-      case when count(*) over (partition by t.symbol) > 1 then 'the symbol stands twice'
-           else risk_private.mark_problem(t.price, t.bid, t.ask, i.allow_negative_price,
-                                          array[t.iv, t.delta, t.gamma, t.vega, t.theta, t.rho]) end
-                                            as problem
-    from unnest(symbols, prices, bids, asks, ivs, deltas, gammas, vegas, thetas,
-      rhos) with ordinality
-      as t (symbol, price, bid, ask, iv, delta, gamma, vega, theta, rho, row_number)
-    left join risk_private.instruments as i on i.symbol = t.symbol
-  ) as r
-  where r.problem is not null;
-  if v_problems is not null then
-    perform risk_private.fail('RK400', 'marks refused: ' || pg_catalog."left"(v_problems, 500),
-      v_problems,
-      'Nothing of the batch was applied.');
-  end if;
-  with applied as (
+  perform risk_private.begin_change();
+  with given as materialized (
+    select
+      o.instrument_id, o.kind, o.strike, o.rate, o.dividend,
+      remark_underlying.price::double precision as spot,
+      greatest(0, o.days + (select risk_private.session_left(v_at))) / 365 as years,
+      m.implied_volatility, m.volatility_as_of
+    from risk_private.option_terms as o
+    join risk_private.marks as m on m.instrument_id = o.instrument_id
+    where o.underlying_id = v_id and o.days >= 0 and m.implied_volatility is not null
+      and m.as_of <= v_at
+  ), applied as (
     insert into risk_private.marks as m (
-      instrument_id, price, bid, ask, implied_volatility, delta, gamma, vega, theta, rho, as_of)
-    select i.instrument_id, t.price, t.bid, t.ask, t.iv, t.delta, t.gamma, t.vega, t.theta, t.rho,
-      v_at
-    from unnest(symbols, prices, bids, asks, ivs, deltas, gammas, vegas, thetas, rhos)
-      as t (symbol, price, bid, ask, iv, delta, gamma, vega, theta, rho)
-    join risk_private.instruments as i on i.symbol = t.symbol
-    order by i.instrument_id
+      instrument_id, price, bid, ask, implied_volatility, delta, gamma, vega, theta, rho,
+      volatility_as_of, as_of)
+    select r.*, v_at
+    from (
+      select v_id as instrument_id, remark_underlying.price, remark_underlying.bid,
+        remark_underlying.ask, null::double precision, null::double precision,
+        null::double precision, null::double precision, null::double precision,
+        null::double precision, null::timestamptz
+      union all
+      select g.instrument_id, greatest(round(v.price::numeric, 8), 0.00000001), null, null,
+        g.implied_volatility, v.delta, v.gamma, v.vega, v.theta, v.rho, g.volatility_as_of
+      from given as g
+      cross join lateral risk.option_greeks(
+        g.kind, g.spot, g.strike, g.years, g.rate, g.dividend, g.implied_volatility) as v
+      where risk_private.option_problem(g.kind, g.spot, g.strike, g.years, g.rate, g.dividend)
+        is null
+      order by instrument_id
+    ) as r
     on conflict (instrument_id) do update set
-      price = excluded.price, bid = excluded.bid, ask = excluded.ask,
-      implied_volatility = excluded.implied_volatility, delta = excluded.delta,
-      gamma = excluded.gamma,
-      vega = excluded.vega, theta = excluded.theta, rho = excluded.rho, as_of = excluded.as_of
+      price = excluded.price, bid = excluded.bid, ask = excluded.ask, delta = excluded.delta,
+      gamma = excluded.gamma, vega = excluded.vega, theta = excluded.theta, rho = excluded.rho,
+      as_of = excluded.as_of
       where m.as_of <= excluded.as_of
     returning m.instrument_id
   )
-  select coalesce(pg_catalog.array_agg(a.instrument_id), '{}') into v_instrument_ids
-    from applied as a;
-  return v_instrument_ids;
+  select array_agg(a.instrument_id) into v_instrument_ids from applied as a;
+  return coalesce(v_instrument_ids, '{}');
 end
 $$;
-comment on function risk_private.set_marks(
-  text[], numeric[], numeric[], numeric[], double precision[], double precision[],
-  double precision[], double precision[],
-  double precision[], double precision[], timestamptz) is
-  'Stores marks and returns the instruments that moved. A mark older than the stored one is passed '
-  'over.';
+comment on function risk_private.remark_underlying(text, numeric, numeric, numeric, timestamptz)
+is 'Stores the mark of an underlying and values its options; tells which instruments moved.';
 
 -- An order in flight may have read the mark before this one without being visible yet: whoever
 -- holds an account's lock at this moment is waited for by revalue(). Skipping locked rows, it waits
@@ -5506,39 +5721,84 @@ comment on function risk_private.revalue(integer, integer[]) is
   'Carries an account''s positions in the instruments at their present marks, moving its counters '
   'by the difference.';
 
-create procedure risk.set_marks(
-  symbols text[], prices numeric[], bids numeric[] default null, asks numeric[] default null,
-  ivs double precision[] default null, deltas double precision[] default null,
-  gammas double precision[] default null,
-  vegas double precision[] default null, thetas double precision[] default null,
-  rhos double precision[] default null,
-  as_of timestamptz default null)
+create procedure risk_private.carry_marks(instrument_ids integer[])
 language plpgsql
 as $$
 declare
-  v_instrument_ids integer[];
   v_account_ids integer[];
   v_account_id integer;
 begin
-  v_instrument_ids := risk_private.set_marks(
-    symbols, prices, bids, asks, ivs, deltas, gammas, vegas, thetas, rhos, as_of);
-  commit;
-  v_account_ids := risk_private.accounts_to_revalue(v_instrument_ids);
+  v_account_ids := risk_private.accounts_to_revalue(instrument_ids);
   commit;
   foreach v_account_id in array v_account_ids loop
-    perform risk_private.revalue(v_account_id, v_instrument_ids);
+    perform risk_private.revalue(v_account_id, instrument_ids);
     commit;
   end loop;
 end
 $$;
+comment on procedure risk_private.carry_marks(integer[]) is
+  'Carries every position in the instruments at their present marks, account by account.';
+
+create procedure risk.set_marks(
+  symbols text[], prices numeric[], bids numeric[] default null, asks numeric[] default null,
+  ivs double precision[] default null, deltas double precision[] default null,
+  gammas double precision[] default null, vegas double precision[] default null,
+  thetas double precision[] default null, rhos double precision[] default null,
+  as_of timestamptz default null, inout report jsonb default null)
+language plpgsql
+as $$
+declare
+  v_marked risk_private.marked;
+begin
+  v_marked := risk_private.set_marks(
+    symbols, prices, bids, asks, ivs, deltas, gammas, vegas, thetas, rhos, as_of);
+  commit;
+  call risk_private.carry_marks(v_marked.instrument_ids);
+  report := v_marked.report;
+end
+$$;
 comment on procedure risk.set_marks(
   text[], numeric[], numeric[], numeric[], double precision[], double precision[],
-  double precision[], double precision[],
-  double precision[], double precision[], timestamptz) is
+  double precision[], double precision[], double precision[], double precision[], timestamptz,
+  jsonb) is
   'Sets prices, and optionally bids, asks, implied volatilities and Greeks, of many instruments as '
   'of one moment (default now), then carries every position in them at the new marks, account by '
-  'account. A bid or ask left out is cleared. A mark older than the stored one is passed over. '
-  'Errors: RK400 names the row and the rule; then nothing was applied.';
+  'account. A bid or ask left out is cleared. What an option lacks is computed by '
+  'risk.option_greeks: its volatility out of its price, its Greeks from its volatility, at the '
+  'mark of its underlying (of the same batch, or the stored one), the settings risk_free_rate and '
+  'dividend_yield or the underlying''s own yield, and the time to 16:00 exchange time on its '
+  'expiry in calendar days / 365, counted from as_of, or from the close of the trading date where '
+  'as_of is on another date. Without a mark of the underlying, or where no volatility gives the '
+  'price, they are unknown (NULL); after expiry they are 0. report: the rows that were refused, '
+  '[{row, symbol, problem}], NULL where none was: unknown symbol, a symbol that stands twice, not '
+  'finite, not above 0 (unless the instrument allows it), crossed quote, negative volatility, '
+  'older than the stored mark. The others are applied. Errors: RK400 where no row was good, arrays '
+  'differ in length, or as_of is more than a minute ahead.';
+
+create procedure risk.remark_underlying(
+  symbol text, price numeric, bid numeric default null, ask numeric default null,
+  as_of timestamptz default null, inout instruments_marked integer default null)
+language plpgsql
+as $$
+declare
+  v_instrument_ids integer[];
+begin
+  v_instrument_ids := risk_private.remark_underlying(symbol, price, bid, ask, as_of);
+  commit;
+  call risk_private.carry_marks(v_instrument_ids);
+  instruments_marked := pg_catalog.cardinality(v_instrument_ids);
+end
+$$;
+comment on procedure risk.remark_underlying(text, numeric, numeric, numeric, timestamptz, integer)
+is
+  'Sets the mark of an underlying from one tick and values all its options that have an implied '
+  'volatility anew, as risk.set_marks would with that volatility. Such an option gets a price '
+  '(rounded to 8 decimals, at least 0.00000001), Greeks and the tick''s as_of; its bid and ask, '
+  'made at another spot, are cleared; its volatility and volatility_as_of stay. Options whose own '
+  'mark is newer than the tick, that have no volatility or have expired keep their marks. Then '
+  'every position in what moved is carried at the new marks. instruments_marked counts what moved, '
+  'the underlying included. Errors: RK404 unknown symbol; RK400 an option, a bad price or quote, a tick older than '
+  'the stored mark, as_of more than a minute ahead.';
 
 -- 50_fills.sql
 -- Fills: never refused, never counted twice. The broker's truth wins over what was reserved.
@@ -7428,7 +7688,8 @@ comment on column risk.scopes.created_at is 'When the scope was created.';
 create view risk.instruments as
 select
   i.symbol, i.kind, u.symbol as underlying, s.name as sector, i.expiry, i.strike, i.option_right,
-  i.multiplier, i.lot, i.tick, i.currency, i.allow_negative_price, i.status, i.status_reason
+  i.multiplier, i.lot, i.tick, i.currency, i.allow_negative_price, i.status, i.status_reason,
+  i.dividend_yield
 from risk_private.instruments as i
 join risk_private.instruments as u on u.instrument_id = i.underlying_id
 left join risk_private.sectors as s on s.sector_id = i.sector_id;
@@ -7450,11 +7711,13 @@ comment on column risk.instruments.status is
   'ACTIVE; RESTRICTED: reducing orders only; NO_NEW_SHORTS: no order that makes or enlarges a '
   'short; BLOCKED: no order.';
 comment on column risk.instruments.status_reason is 'Why the status was last set.';
+comment on column risk.instruments.dividend_yield is
+  'Of an underlying: the yield its options are valued with, 0.02 for 2 %; NULL: the setting''s.';
 
 create view risk.marks as
 select
   i.symbol, m.price, m.bid, m.ask, m.implied_volatility, m.delta, m.gamma, m.vega, m.theta, m.rho,
-  m.as_of
+  m.as_of, m.volatility_as_of
 from risk_private.marks as m
 join risk_private.instruments as i on i.instrument_id = m.instrument_id;
 comment on view risk.marks is 'The latest mark, quote and Greeks of each instrument, per unit.';
@@ -7462,13 +7725,16 @@ comment on column risk.marks.symbol is 'Symbol of the instrument.';
 comment on column risk.marks.price is 'Mark price.';
 comment on column risk.marks.bid is 'Best bid; NULL where the feed sent none.';
 comment on column risk.marks.ask is 'Best ask; NULL where the feed sent none.';
-comment on column risk.marks.implied_volatility is 'Annual implied volatility, 0.2 for 20 %.';
+comment on column risk.marks.implied_volatility is
+  'Annual implied volatility, 0.2 for 20 %: the feed''s, else the price''s.';
 comment on column risk.marks.delta is 'Price change per 1.00 of the underlying.';
 comment on column risk.marks.gamma is 'Change of delta per 1.00 of the underlying.';
 comment on column risk.marks.vega is 'Price change per volatility point (0.01).';
 comment on column risk.marks.theta is 'Price change per calendar day.';
 comment on column risk.marks.rho is 'Price change per 1 % of interest rate.';
 comment on column risk.marks.as_of is 'Data time of the mark.';
+comment on column risk.marks.volatility_as_of is
+  'Data time of the implied volatility: re-marking from a tick of the underlying keeps it.';
 
 create view risk.settings as
 select g.name, s.code as scope, g.value, g.set_by, g.set_at
@@ -8402,9 +8668,11 @@ grant execute on function
 to risk_execution;
 
 -- Market data
-grant execute on procedure risk.set_marks to risk_feed;
+grant execute on procedure risk.set_marks, risk.remark_underlying, risk_private.carry_marks
+to risk_feed;
 grant execute on function
-  risk_private.set_marks, risk_private.accounts_to_revalue, risk_private.revalue
+  risk_private.set_marks, risk_private.remark_underlying, risk_private.accounts_to_revalue,
+  risk_private.revalue
 to risk_feed;
 
 -- What options are worth: arithmetic that says nothing of anybody
