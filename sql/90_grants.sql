@@ -84,6 +84,11 @@ grant execute on function
   risk_private.reconcile, risk_private.views_to_refresh, risk_private.refresh_view
 to risk_worker;
 
+-- Limits for caches; whose limits, the function checks.
+grant execute on function
+  risk.hot_limits, risk.limit_cache, risk_private.hot_limits, risk_private.limit_cache
+to risk_trader, risk_admin, risk_worker, risk_analyst, risk_auditor;
+
 -- Reading. The functions are those that views call: they run as the reader.
 grant select on
   risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions

@@ -59,6 +59,8 @@ ALLOWED: dict[str, set[str]] = {
     "option_greeks": set(ROLES),
     "implied_volatility": set(ROLES),
     "verify_counters": OVERSEERS,
+    "hot_limits": {"risk_trader", *OVERSEERS},
+    "limit_cache": {"risk_trader", *OVERSEERS},
     "orders": {"risk_trader", *READERS},
     "open_orders": {"risk_trader", *READERS},
     "decisions": {"risk_trader", *READERS},
