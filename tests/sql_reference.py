@@ -46,6 +46,7 @@ SUBJECTS = {
         "set_setting set_trading_state grant_trading revoke_trading"
     ),
     "What options are worth": "option_greeks implied_volatility",
+    "Limits for caches": "hot_limits limit_cache",
     "Proof": "verify_counters",
     "Views of orders and positions": "orders open_orders decisions violations fills positions",
     "Views of limits and exposure": "limits limit_history limit_utilization exposure",
