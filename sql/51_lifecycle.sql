@@ -277,19 +277,25 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_today date;
+  v_opened_at timestamptz;
 begin
   if day is null or day in ('infinity', '-infinity') then
     perform risk_private.fail('RK400', 'day must be a date', 'argument: day');
   end if;
-  select c.trading_date into v_today from risk_private.trading_calendar as c for update;
+  select c.trading_date, c.opened_at into v_today, v_opened_at
+  from risk_private.trading_calendar as c for update;
   if day < v_today then
     perform risk_private.fail('RK400',
       pg_catalog.format('the trading date is %s already: it moves forward only', v_today),
       'argument: day');
   end if;
+  if day > v_today then
+    perform risk_private.record_closes(v_today, v_opened_at);
+  end if;
   perform risk_private.set_start_equities(day, equities);
   update risk_private.trading_calendar as c set
-    trading_date = day, opened_at = risk_private.clock(), opened_by = session_user;
+    trading_date = day, opened_by = session_user,
+    opened_at = case when day = v_today then v_opened_at else risk_private.clock() end;
   return array(
     select s.scope_id from risk_private.scopes as s
     where s.is_leaf and s.trading_day is distinct from day order by s.scope_id);
@@ -340,5 +346,6 @@ end
 $$;
 comment on procedure risk.open_day(date, jsonb) is
   'Rolls the trading day, forward only: day orders expire, traded notional and today''s P&L start '
-  'again, account by account. equities: start-of-day equity per account, {"A1": "250000"}. '
+  'again, account by account; the marks of underlyings are kept as closes of the day that ends. '
+  'equities: start-of-day equity per account, {"A1": "250000"}. '
   'Repeating a day resumes a roll that was interrupted. Errors: RK400, RK404 unknown account.';

@@ -244,18 +244,9 @@ create function risk_private.refresh_view(epoch bigint, view_name text) returns 
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_is_populated boolean;
 begin
   perform risk_private.require_epoch(epoch);
-  select m.ispopulated into v_is_populated from pg_catalog.pg_matviews as m
-  where m.schemaname = 'risk' and m.matviewname = view_name;
-  if not found then
-    perform risk_private.fail('RK404',
-      pg_catalog.format('no materialized view %L in risk', view_name), 'argument: view_name');
-  end if;
-  execute pg_catalog.format('refresh materialized view %s risk.%I',
-    case when v_is_populated then 'concurrently' else '' end, view_name);
+  perform risk_private.refresh_materialized(view_name);
 end
 $$;
 comment on function risk_private.refresh_view(bigint, text) is

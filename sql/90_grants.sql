@@ -45,6 +45,15 @@ grant execute on function
   risk_private.revalue
 to risk_feed;
 
+-- History
+grant execute on procedure risk.load_closes to risk_feed, risk_admin;
+grant execute on function risk_private.load_closes to risk_feed, risk_admin;
+grant select on risk.return_history, risk.correlation_matrix
+to risk_admin, risk_worker, risk_analyst, risk_auditor;
+grant execute on procedure risk.refresh_views to risk_admin, risk_worker;
+grant execute on function risk_private.views_to_refresh, risk_private.refresh_materialized
+to risk_admin, risk_worker;
+
 -- What options are worth: arithmetic that says nothing of anybody
 grant execute on function
   risk.option_greeks, risk.implied_volatility, risk_private.option_problem,

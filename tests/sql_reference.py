@@ -40,7 +40,7 @@ SUBJECTS = {
     "What happened to an order": (
         "dispatch_order ack_order record_fill record_trade release_order cancel_orders"
     ),
-    "Market data and the trading day": "set_marks remark_underlying open_day",
+    "Market data and the trading day": "set_marks remark_underlying load_closes open_day",
     "Administration": (
         "create_scope upsert_instruments set_instrument_status set_limit set_limits remove_limit "
         "set_setting set_trading_state grant_trading revoke_trading"
@@ -50,6 +50,7 @@ SUBJECTS = {
     "Proof": "verify_counters",
     "Views of orders and positions": "orders open_orders decisions violations fills positions",
     "Views of limits and exposure": "limits limit_history limit_utilization exposure",
+    "Returns and correlations": "return_history correlation_matrix refresh_views",
     "Views of what is set up": "scopes instruments marks settings trading_grants trading_states",
     "Views of health": "health queue_status",
 }

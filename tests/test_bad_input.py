@@ -36,6 +36,7 @@ VALUES: dict[str, tuple[str | None, ...]] = {
     "text[]": (None, "{}", "{NULL}", "{no such}", "{{AAPL}}", "{AAPL,AAPL}"),
     "numeric[]": (*ARRAYS, "{0}", "{-1}", "{1e400}"),
     "double precision[]": ARRAYS,
+    "date[]": (None, "{}", "{NULL}", "{infinity}", "{2999-01-01}", "{2026-01-02,2026-01-02}"),
     "bigint[]": (),
 }
 LEGS = '[{"symbol": "AAPL", "side": "buy"}, {"symbol": "XOM", "side": "sell"}]'
@@ -76,6 +77,8 @@ BASE: dict[str, Arguments] = {
     "set_marks": {"symbols": "{XOM}", "prices": "{80}", "as_of": None, **dict.fromkeys(GREEKS)},
     "remark_underlying": {"symbol": "AAPL", "price": "100", "as_of": None}
     | {"bid": None, "ask": None},
+    "load_closes": {"symbols": "{XOM}", "days": "{2026-01-02}", "closes": "{80}"},
+    "refresh_views": {},
     "option_greeks": OPTION | CARRY | {"volatility": "0.2"},
     "implied_volatility": OPTION | CARRY | {"price": "15"},
     "open_day": {"day": "2099-01-05", "equities": None},
@@ -132,6 +135,7 @@ TAKEN: dict[tuple[str, str], set[str]] = {
     ("remark_underlying", "price"): {"0.3", "1e-20"},
     **{("remark_underlying", name): {"0.3", "1e-20"} for name in ("bid", "ask")},
     ("option_greeks", "volatility"): {"1e300"},
+    ("load_closes", "closes"): {"{{1}}"},
     ("open_day", "equities"): {"{}"},
     ("create_scope", "code"): CODES,
     ("create_scope", "parent"): CODES,  # made by then

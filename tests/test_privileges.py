@@ -45,6 +45,8 @@ ALLOWED: dict[str, set[str]] = {
     "set_marks": {"risk_feed"},
     "remark_underlying": {"risk_feed"},
     "cancel_orders": {"risk_trader", "risk_admin"},
+    "load_closes": {"risk_feed", "risk_admin"},
+    "refresh_views": {"risk_admin", "risk_worker"},
     "create_scope": {"risk_admin"},
     "upsert_instruments": {"risk_admin"},
     "grant_trading": {"risk_admin"},
@@ -79,6 +81,8 @@ ALLOWED: dict[str, set[str]] = {
     "limit_history": OVERSEERS,
     "limit_utilization": OVERSEERS,
     "exposure": OVERSEERS,
+    "return_history": OVERSEERS,
+    "correlation_matrix": OVERSEERS,
 }
 # What the worker calls in risk_private: functions that check its epoch, or change nothing.
 OF_THE_WORKER = {

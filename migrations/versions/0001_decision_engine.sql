@@ -2295,6 +2295,112 @@ comment on function risk.implied_volatility(
   'price: below the discounted intrinsic value, or not below the discounted spot (call) or strike '
   '(put).';
 
+-- 36_closes.sql
+-- Daily closes of underlyings: recorded when the trading day is rolled, or loaded.
+
+create table risk_private.closes (
+  instrument_id integer not null references risk_private.instruments,
+  day date not null,
+  close numeric not null check (close > 0 and risk_private.is_finite(close)),
+  recorded_at timestamptz not null,
+  primary key (instrument_id, day)
+);
+create index closes_day_idx on risk_private.closes (day);
+comment on table risk_private.closes is
+  'Closing prices of underlyings per trading day, adjusted for all later splits.';
+
+create function risk_private.record_closes(day date, since timestamptz) returns void
+language sql volatile
+begin atomic
+  insert into risk_private.closes as c (instrument_id, day, close, recorded_at)
+  select m.instrument_id, record_closes.day, m.price, risk_private.clock()
+  from risk_private.marks as m
+  join risk_private.instruments as i on i.instrument_id = m.instrument_id
+  where i.kind <> 'option' and m.price > 0 and m.as_of >= record_closes.since
+  order by m.instrument_id
+  on conflict on constraint closes_pkey do update set
+    close = excluded.close, recorded_at = excluded.recorded_at;
+end;
+comment on function risk_private.record_closes(date, timestamptz) is
+  'Keeps the present marks of underlyings as the closes of a day, where they are no older than the '
+  'opening of that day: what was not marked all day has no close.';
+
+create function risk_private.adjust_closes(instrument_id integer, ratio numeric) returns void
+language sql volatile
+begin atomic
+  update risk_private.closes as c set close = c.close / adjust_closes.ratio
+  where c.instrument_id = adjust_closes.instrument_id;
+end;
+comment on function risk_private.adjust_closes(integer, numeric) is
+  'Brings stored closes to the level after a split: 4 for 4-for-1.';
+
+create function risk_private.load_closes(symbols text[], days date[], closes numeric[])
+returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_size integer := cardinality(symbols);
+  v_today date := risk_private.trading_date();
+  v_problem record;
+begin
+  if coalesce(v_size, 0) = 0 or array_ndims(symbols) <> 1
+    or cardinality(days) is distinct from v_size or cardinality(closes) is distinct from v_size then
+    perform risk_private.fail('RK400', 'symbols, days and closes must be lists of the same length',
+      'argument: symbols, days, closes');
+  end if;
+  select p.* into v_problem
+  from (
+    select t.row_number, t.symbol, t.day, t.close,
+      case
+        when i.instrument_id is null then 'unknown symbol'
+        when i.kind = 'option' then 'an option is no underlying'
+        when (t.day > '-infinity' and t.day <= v_today) is not true
+          then format('day must be a date up to the trading date %s', v_today)
+        when (t.close > 0 and t.close <= 1e12) is not true
+          then 'close must be a number above 0, within 1e12'
+        when count(*) over (partition by t.symbol, t.day) > 1 then 'the day stands twice'
+      end as problem
+    from unnest(symbols, days, closes) with ordinality as t (symbol, day, close, row_number)
+    left join risk_private.instruments as i on i.symbol = t.symbol
+  ) as p
+  where p.problem is not null
+  order by p.row_number
+  limit 1;
+  if found then
+    perform risk_private.fail(
+      case when v_problem.problem = 'unknown symbol' then 'RK404' else 'RK400' end,
+      format('row %s (%s): %s', v_problem.row_number, v_problem.symbol, v_problem.problem),
+      format('day %s, close %s; nothing was loaded', v_problem.day, v_problem.close));
+  end if;
+  insert into risk_private.closes as c (instrument_id, day, close, recorded_at)
+  select i.instrument_id, t.day, t.close, risk_private.clock()
+  from unnest(symbols, days, closes) as t (symbol, day, close)
+  join risk_private.instruments as i on i.symbol = t.symbol
+  order by i.instrument_id, t.day
+  on conflict on constraint closes_pkey do update set
+    close = excluded.close, recorded_at = excluded.recorded_at;
+  return v_size;
+end
+$$;
+comment on function risk_private.load_closes(text[], date[], numeric[]) is
+  'What risk.load_closes does.';
+
+create procedure risk.load_closes(
+  symbols text[], days date[], closes numeric[], inout loaded integer default null)
+language plpgsql
+as $$
+begin
+  loaded := risk_private.load_closes(symbols, days, closes);
+  commit;
+end
+$$;
+comment on procedure risk.load_closes(text[], date[], numeric[], integer) is
+  'Loads closing prices of underlyings, all or none: one symbol, day and close per row, adjusted '
+  'for splits (and for dividends, if total returns are wanted). What is stored for that day is '
+  'replaced. From then on risk.open_day adds the closes of the day that ends. loaded: how many '
+  'rows. Errors: RK400, RK404 unknown symbol, naming the first bad row.';
+
 -- 39_protocol.sql
 -- What every change of the book goes through, and what both ways of deciding check alike.
 
@@ -6531,19 +6637,25 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_today date;
+  v_opened_at timestamptz;
 begin
   if day is null or day in ('infinity', '-infinity') then
     perform risk_private.fail('RK400', 'day must be a date', 'argument: day');
   end if;
-  select c.trading_date into v_today from risk_private.trading_calendar as c for update;
+  select c.trading_date, c.opened_at into v_today, v_opened_at
+  from risk_private.trading_calendar as c for update;
   if day < v_today then
     perform risk_private.fail('RK400',
       pg_catalog.format('the trading date is %s already: it moves forward only', v_today),
       'argument: day');
   end if;
+  if day > v_today then
+    perform risk_private.record_closes(v_today, v_opened_at);
+  end if;
   perform risk_private.set_start_equities(day, equities);
   update risk_private.trading_calendar as c set
-    trading_date = day, opened_at = risk_private.clock(), opened_by = session_user;
+    trading_date = day, opened_by = session_user,
+    opened_at = case when day = v_today then v_opened_at else risk_private.clock() end;
   return array(
     select s.scope_id from risk_private.scopes as s
     where s.is_leaf and s.trading_day is distinct from day order by s.scope_id);
@@ -6594,7 +6706,8 @@ end
 $$;
 comment on procedure risk.open_day(date, jsonb) is
   'Rolls the trading day, forward only: day orders expire, traded notional and today''s P&L start '
-  'again, account by account. equities: start-of-day equity per account, {"A1": "250000"}. '
+  'again, account by account; the marks of underlyings are kept as closes of the day that ends. '
+  'equities: start-of-day equity per account, {"A1": "250000"}. '
   'Repeating a day resumes a roll that was interrupted. Errors: RK400, RK404 unknown account.';
 
 -- 60_states.sql
@@ -7284,18 +7397,9 @@ create function risk_private.refresh_view(epoch bigint, view_name text) returns 
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_is_populated boolean;
 begin
   perform risk_private.require_epoch(epoch);
-  select m.ispopulated into v_is_populated from pg_catalog.pg_matviews as m
-  where m.schemaname = 'risk' and m.matviewname = view_name;
-  if not found then
-    perform risk_private.fail('RK404',
-      pg_catalog.format('no materialized view %L in risk', view_name), 'argument: view_name');
-  end if;
-  execute pg_catalog.format('refresh materialized view %s risk.%I',
-    case when v_is_populated then 'concurrently' else '' end, view_name);
+  perform risk_private.refresh_materialized(view_name);
 end
 $$;
 comment on function risk_private.refresh_view(bigint, text) is
@@ -8703,6 +8807,138 @@ comment on function risk.limit_cache() is
   'together, which grows with every change and is told on the channel risk_limits; and a key '
   'with which to sign what is kept, different for every role and database.';
 
+-- 75_return_views.sql
+-- Returns and correlations. Materialized, because they change once a day; no decision reads them.
+
+create view risk_private.daily_returns as
+select
+  c.instrument_id, c.day,
+  lag(c.day) over w as previous_day, c.close,
+  (pg_catalog.ln(c.close) - pg_catalog.ln(lag(c.close) over w))::double precision as log_return,
+  c.recorded_at
+from risk_private.closes as c
+window w as (partition by c.instrument_id order by c.day);
+comment on view risk_private.daily_returns is
+  'ln(close / previous close) of every stored close; NULL for the first of an instrument.';
+
+-- A return counts for a pair where both span the same days: one that a missing close has made
+-- longer is compared with none.
+create view risk_private.correlations as
+with recent as (
+  select d.day
+  from (select distinct c.day from risk_private.closes as c) as d
+  order by d.day desc limit 61
+), returns as (
+  select r.instrument_id, r.day, r.previous_day, r.log_return, r.recorded_at
+  from risk_private.daily_returns as r
+  where r.previous_day >= (select min(t.day) from recent as t)
+    and r.instrument_id in (
+      select i.underlying_id
+      from risk_private.positions as p
+      join risk_private.instruments as i on i.instrument_id = p.instrument_id
+      where p.quantity <> 0)
+), pairs as (
+  select
+    a.instrument_id as one_id, b.instrument_id as other_id,
+    greatest(-1, least(1, pg_catalog.corr(a.log_return, b.log_return))) as correlation,
+    count(*)::integer as days, min(a.day) as first_day, max(a.day) as last_day,
+    max(greatest(a.recorded_at, b.recorded_at)) as as_of
+  from returns as a
+  join returns as b
+    on b.day = a.day and b.previous_day = a.previous_day and b.instrument_id > a.instrument_id
+  group by a.instrument_id, b.instrument_id
+  having count(*) >= 20 and pg_catalog.var_pop(a.log_return) > 1e-18
+    and pg_catalog.var_pop(b.log_return) > 1e-18
+)
+select o.underlying_id, o.other_id, p.correlation, p.days, p.first_day, p.last_day, p.as_of
+from pairs as p
+cross join lateral (
+  values (p.one_id, p.other_id), (p.other_id, p.one_id)
+) as o (underlying_id, other_id);
+comment on view risk_private.correlations is
+  'Pearson correlation of the daily log returns of held underlyings over the last 60 trading days '
+  '(61 closes), each pair in both orders. A pair needs 20 common days, and variance.';
+
+create materialized view risk.return_history as
+select i.symbol as underlying, r.day, r.previous_day, r.close, r.log_return, r.recorded_at as as_of
+from risk_private.daily_returns as r
+join risk_private.instruments as i on i.instrument_id = r.instrument_id
+where r.day > (select max(c.day) - 366 from risk_private.closes as c);
+create unique index return_history_key on risk.return_history (underlying, day);
+comment on materialized view risk.return_history is
+  'Daily closes and log returns of underlyings over the last year, as of the last refresh '
+  '(risk.refresh_views; the worker does it).';
+comment on column risk.return_history.underlying is 'Symbol of the underlying.';
+comment on column risk.return_history.day is 'Trading day of the close.';
+comment on column risk.return_history.previous_day is
+  'Day of the close before it: longer ago where closes are missing; NULL for the first.';
+comment on column risk.return_history.close is
+  'Closing price, adjusted for all later splits, in the instrument''s currency.';
+comment on column risk.return_history.log_return is
+  'ln(close / close of previous_day); NULL for the first.';
+comment on column risk.return_history.as_of is 'When the close was recorded or loaded.';
+
+create materialized view risk.correlation_matrix as
+select
+  i.symbol as underlying, o.symbol as other, c.correlation, c.days, c.first_day, c.last_day,
+  c.as_of
+from risk_private.correlations as c
+join risk_private.instruments as i on i.instrument_id = c.underlying_id
+join risk_private.instruments as o on o.instrument_id = c.other_id;
+create unique index correlation_matrix_key on risk.correlation_matrix (underlying, other);
+comment on materialized view risk.correlation_matrix is
+  'Correlations of the daily log returns of underlyings that some account holds (itself, or '
+  'through options and futures), over the last 60 trading days, each pair in both orders; as of '
+  'the last refresh (risk.refresh_views; the worker does it).';
+comment on column risk.correlation_matrix.underlying is 'Symbol of the one underlying.';
+comment on column risk.correlation_matrix.other is 'Symbol of the other.';
+comment on column risk.correlation_matrix.correlation is
+  'Pearson''s coefficient, -1 to 1. Pairs with fewer than 20 common days or without variance are '
+  'left out.';
+comment on column risk.correlation_matrix.days is 'How many daily returns both have.';
+comment on column risk.correlation_matrix.first_day is 'The first of those days.';
+comment on column risk.correlation_matrix.last_day is 'The last of them.';
+comment on column risk.correlation_matrix.as_of is
+  'When the newest of those closes was recorded or loaded.';
+
+create function risk_private.refresh_materialized(view_name text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_populated boolean;
+begin
+  select m.ispopulated into v_is_populated
+  from pg_matviews as m
+  where m.schemaname = 'risk' and m.matviewname = view_name;
+  if not found then
+    perform risk_private.fail('RK404', format('no materialized view %L in risk', view_name),
+      'argument: view_name');
+  end if;
+  execute format('refresh materialized view %s risk.%I',
+    case when v_is_populated then 'concurrently' else '' end, view_name);
+end
+$$;
+comment on function risk_private.refresh_materialized(text) is
+  'Refreshes one materialized view of risk; readers go on meanwhile. Raises RK404 for another '
+  'name.';
+
+create procedure risk.refresh_views()
+language plpgsql
+as $$
+declare
+  v_name text;
+begin
+  foreach v_name in array risk_private.views_to_refresh() loop
+    perform risk_private.refresh_materialized(v_name);
+    commit;
+  end loop;
+end
+$$;
+comment on procedure risk.refresh_views() is
+  'Refreshes the materialized views, one after the other, blocking neither readers nor decisions. '
+  'A worker does the same by itself.';
+
 -- 80_verify.sql
 -- Proof: counters and positions recomputed from what they summarise, orders and fills.
 
@@ -8914,6 +9150,15 @@ grant execute on function
   risk_private.set_marks, risk_private.remark_underlying, risk_private.accounts_to_revalue,
   risk_private.revalue
 to risk_feed;
+
+-- History
+grant execute on procedure risk.load_closes to risk_feed, risk_admin;
+grant execute on function risk_private.load_closes to risk_feed, risk_admin;
+grant select on risk.return_history, risk.correlation_matrix
+to risk_admin, risk_worker, risk_analyst, risk_auditor;
+grant execute on procedure risk.refresh_views to risk_admin, risk_worker;
+grant execute on function risk_private.views_to_refresh, risk_private.refresh_materialized
+to risk_admin, risk_worker;
 
 -- What options are worth: arithmetic that says nothing of anybody
 grant execute on function
