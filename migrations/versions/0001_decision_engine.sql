@@ -8864,6 +8864,7 @@ select i.symbol as underlying, r.day, r.previous_day, r.close, r.log_return, r.r
 from risk_private.daily_returns as r
 join risk_private.instruments as i on i.instrument_id = r.instrument_id
 where r.day > (select max(c.day) - 366 from risk_private.closes as c);
+-- squawk-ignore require-concurrent-index-creation
 create unique index return_history_key on risk.return_history (underlying, day);
 comment on materialized view risk.return_history is
   'Daily closes and log returns of underlyings over the last year, as of the last refresh '
@@ -8885,6 +8886,7 @@ select
 from risk_private.correlations as c
 join risk_private.instruments as i on i.instrument_id = c.underlying_id
 join risk_private.instruments as o on o.instrument_id = c.other_id;
+-- squawk-ignore require-concurrent-index-creation
 create unique index correlation_matrix_key on risk.correlation_matrix (underlying, other);
 comment on materialized view risk.correlation_matrix is
   'Correlations of the daily log returns of underlyings that some account holds (itself, or '
