@@ -102,7 +102,6 @@ OF_THE_WORKER = {
     "tell_lapsed_limits",
     "tell_warnings",
     "terminate_worker",
-    "views_to_refresh",
     "worker_turn",
 }
 VIEWS_OF_ACCOUNTS = ("orders", "open_orders", "decisions", "violations", "fills", "positions")
@@ -175,7 +174,7 @@ def test_the_matrix_of_roles_and_public_objects(admin: Caller) -> None:
            union all
            select c.relname, r.rolname, has_table_privilege(r.rolname, c.oid, 'select')
            from pg_class as c cross join pg_roles as r
-           where c.relnamespace = 'risk'::regnamespace
+           where c.relnamespace = 'risk'::regnamespace and c.relkind in ('v', 'm')
              and r.rolname ~ '^risk_' and r.rolname <> 'risk_owner'""",
     ):
         found.setdefault(name, set()).update({role} if allowed else set())
