@@ -62,14 +62,36 @@ create table risk_private.fills (
   recorded_at timestamptz not null,
   recorded_xid xid8 not null default pg_catalog.pg_current_xact_id(),
   recorded_by name not null default session_user,
+  booking bigint generated always as identity,
+  booked_on text,
+  status text not null default 'BOOKED' check (status in ('BOOKED', 'BUSTED', 'CORRECTED')),
+  unit_amount numeric not null default 0,
+  rate numeric not null default 0,
+  realized numeric not null default 0,
+  ratio numeric,
   primary key (account_id, exec_id)
 );
 create index fills_order_idx on risk_private.fills (account_id, client_order_id);
+create index fills_instrument_idx on risk_private.fills (account_id, instrument_id, booking);
 comment on table risk_private.fills is 'Executions, each once, as the broker reported them.';
 comment on column risk_private.fills.unit_price is
   'Money per unit of quantity: |price| x multiplier x rate.';
 comment on column risk_private.fills.flag is
   'over_fill, fill_on_closed_order, fill_on_rejected_order, unexplained_trade.';
+comment on column risk_private.fills.signed_quantity is
+  'As it stands: 0 once busted. What it was before stands in fill_corrections.';
+comment on column risk_private.fills.booking is
+  'The order in which executions were booked, by which average costs are reckoned.';
+comment on column risk_private.fills.booked_on is
+  'The order whose filled quantity it counts to: the one named, or what has replaced it.';
+comment on column risk_private.fills.unit_amount is
+  'Price x multiplier: money per unit of quantity, in the currency of the instrument.';
+comment on column risk_private.fills.rate is
+  'Base currency per unit of that currency when it was booked; 0: unknown.';
+comment on column risk_private.fills.realized is
+  'Profit that it realized at average cost, before its fee, in the currency of the instrument.';
+comment on column risk_private.fills.ratio is
+  'Kind adjustment only: what a split multiplied the position by.';
 
 create table risk_private.positions (
   account_id integer not null,
@@ -78,13 +100,20 @@ create table risk_private.positions (
   open_buy numeric not null default 0,
   open_sell numeric not null default 0,
   unit_notional numeric not null default 0,
+  cost numeric not null default 0,
   average_price numeric not null default 0,
   realized_pnl_today numeric not null default 0,
+  fees_today numeric not null default 0,
   primary key (account_id, instrument_id)
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
 create index positions_instrument_idx on risk_private.positions (instrument_id);
 comment on table risk_private.positions is
   'Per account and instrument: position, open orders, and the unit values carried.';
+comment on column risk_private.positions.cost is
+  'What was paid for the position (below 0: received) at average cost, in the currency of the '
+  'instrument; average_price is made of it.';
+comment on column risk_private.positions.realized_pnl_today is
+  'Realized since the trading day was opened, less fees_today, in base currency.';
 comment on column risk_private.positions.unit_notional is
   '|mark| x multiplier x rate at which this position is carried in the counters; moved by '
   'revaluation.';

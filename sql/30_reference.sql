@@ -39,6 +39,7 @@ $$;
 comment on function risk_private.instrument_id(text) is
   'The instrument of that symbol; RK404 where there is none.';
 
+-- Lock order: other changes of limits; the counters of the chain above, ascending; their equities.
 create function risk_private.create_scope(code text, kind text, parent text) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -73,13 +74,18 @@ begin
         pg_catalog.format('a %s cannot stand below a %s', kind, v_parent.kind),
         'argument: kind', 'The order is firm > desk > account > strategy.');
     end if;
-    perform from risk_private.counters as c
-    where c.counter_id = risk_private.counter_id(v_parent.scope_id) for no key update;
+    perform risk_private.lock_chain(v_parent.scope_id);
     if exists (select from risk_private.positions as p where p.account_id = v_parent.scope_id)
-      or exists (select from risk_private.orders as o where o.account_id = v_parent.scope_id) then
-      perform risk_private.fail('RK409', pg_catalog.format('%L holds positions or orders', parent),
+      or exists (select from risk_private.orders as o where o.account_id = v_parent.scope_id)
+      or exists (
+        select from risk_private.cash_balances as b where b.account_id = v_parent.scope_id) then
+      perform risk_private.fail('RK409',
+        pg_catalog.format('%L holds positions, orders or cash', parent),
         'argument: parent',
         'Only a scope that has never traded can get scopes below it.');
+    end if;
+    if v_parent.is_leaf then
+      perform risk_private.end_as_leaf(v_parent);
     end if;
     update risk_private.scopes as s set is_leaf = false where s.scope_id = v_parent.scope_id
       and s.is_leaf;
@@ -90,6 +96,7 @@ begin
           (select c.trading_date from risk_private.trading_calendar as c));
   insert into risk_private.counters (counter_id, scope_id, dimension, key_id)
   values (risk_private.counter_id(v_scope_id), v_scope_id, 0, 0);
+  perform risk_private.begin_as_leaf(v_scope_id);
   perform risk_private.resolve_settings(v_scope_id);
   delete from risk_private.account_levels as l where l.account_id = v_parent.scope_id;
   perform risk_private.compile_account_levels(v_scope_id, risk_private.clock());

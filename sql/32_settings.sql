@@ -146,20 +146,30 @@ comment on procedure risk.set_setting(text, text, text) is
   'sends no Greeks (risk.upsert_instruments sets the yield of one underlying). Errors: RK400, '
   'RK404.';
 
+create function risk_private.exchange_date(at timestamptz) returns date
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (at at time zone coalesce(
+    (select s.value from risk_private.settings as s
+     where s.name = 'exchange_time_zone' and s.scope_id is null),
+    'America/New_York'))::date;
+end
+$$;
+comment on function risk_private.exchange_date(timestamptz) is
+  'The date at the exchange at a moment, whatever the time zones of server and session are: setting '
+  'exchange_time_zone, summer time included.';
+
 create function risk_private.trading_date() returns date
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
-    select coalesce(
-      c.trading_date,
-      (risk_private.clock() at time zone coalesce(
-        (select s.value from risk_private.settings as s where s.name = 'exchange_time_zone'
-          and s.scope_id is null),
-        'America/New_York'))::date)
+    select coalesce(c.trading_date, risk_private.exchange_date(risk_private.clock()))
     from risk_private.trading_calendar as c);
 end
 $$;
 comment on function risk_private.trading_date() is
-  'The last open_day, else today in the exchange''s time zone.';
+  'The last open_day, else today at the exchange.';

@@ -151,73 +151,6 @@ $$;
 comment on function risk_private.is_recorded(risk_private.fills) is
   'Whether this very execution is booked already; RK409 where its id stands for another.';
 
-create function risk_private.book(execution risk_private.fills) returns risk_private.fills
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_fill risk_private.fills := execution;
-begin
-  select abs(execution.price) * i.multiplier * coalesce(f.rate, 1), s.trading_day,
-    risk_private.clock()
-  into v_fill.unit_price, v_fill.trading_day, v_fill.recorded_at
-  from risk_private.instruments as i
-  cross join risk_private.scopes as s
-  left join risk_private.fx_rates as f on f.currency = i.currency
-  where i.instrument_id = execution.instrument_id and s.scope_id = execution.account_id;
-  v_fill.executed_at := coalesce(execution.executed_at, v_fill.recorded_at);
-  insert into risk_private.fills (
-    account_id, exec_id, client_order_id, instrument_id, signed_quantity, price, fee, unit_price,
-    kind, flag, trading_day,
-    executed_at, recorded_at)
-  values (
-    v_fill.account_id, v_fill.exec_id, v_fill.client_order_id, v_fill.instrument_id,
-    v_fill.signed_quantity, v_fill.price,
-    v_fill.fee, v_fill.unit_price, v_fill.kind, v_fill.flag, v_fill.trading_day, v_fill.executed_at,
-    v_fill.recorded_at);
-  return v_fill;
-end
-$$;
-comment on function risk_private.book(risk_private.fills) is
-  'Stores an execution, valued in base currency.';
-
--- Average cost: what enlarges a position moves its average price, what reduces it realizes profit
--- or loss.
-create function risk_private.cost(fill risk_private.fills) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  update risk_private.positions as p set
-    average_price = case
-      when p.quantity = 0 then 0
-      when b.q = 0 or b.q * p.quantity < 0 then fill.price
-      when b.q * fill.signed_quantity > 0
-        then (p.average_price * abs(b.q) + fill.price * abs(fill.signed_quantity)) / abs(p.quantity)
-      else p.average_price
-    end,
-    realized_pnl_today = p.realized_pnl_today + coalesce(f.rate, 1) * (case
-      when b.q * fill.signed_quantity < 0
-        then (fill.price - p.average_price) * pg_catalog.sign(b.q) * i.multiplier
-          * case when abs(fill.signed_quantity) < abs(b.q) then abs(fill.signed_quantity)
-            else abs(b.q) end
-      else 0
-    end - fill.fee)
-  from risk_private.instruments as i
-  left join risk_private.fx_rates as f on f.currency = i.currency
-  cross join lateral (
-    select h.quantity - fill.signed_quantity as q
-    from risk_private.positions as h
-    where h.account_id = fill.account_id and h.instrument_id = fill.instrument_id
-  ) as b
-  where p.account_id = fill.account_id and p.instrument_id = fill.instrument_id
-    and i.instrument_id = p.instrument_id;
-end
-$$;
-comment on function risk_private.cost(risk_private.fills) is
-  'Moves the average price and realized P&L of a position that has just taken a fill. Fees count '
-  'against the P&L.';
-
 create function risk_private.successor(o risk_private.orders) returns risk_private.orders
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -242,7 +175,7 @@ comment on function risk_private.successor(risk_private.orders) is
   'The order that a fill under this id belongs to: the live half of a pending replace, the end of '
   'a chain of confirmed ones.';
 
--- Lock order: the account, then its chain's counters ascending (within settle).
+-- Lock order: the account; its chain's counters ascending (within settle); their equities.
 create function risk_private.record_fill(
   account text, client_order_id text, exec_id text, quantity numeric, price numeric, symbol text,
   fee numeric,
@@ -263,6 +196,7 @@ declare
   v_before risk_private.working_legs[];
   v_ids text[];
   v_fill risk_private.fills;
+  v_money risk_private.money;
 begin
   perform risk_private.begin_change();
   perform risk_private.validate_execution(exec_id, quantity, price, fee, executed_at);
@@ -300,7 +234,9 @@ begin
     when quantity > (select w.open_quantity from pg_catalog.unnest(v_before) as w
       where w.leg = v_leg) then 'over_fill'
   end;
+  v_fill.booked_on := v_order.client_order_id;
   v_fill := risk_private.book(v_fill);
+  v_money := risk_private.account_for(v_fill);
   update risk_private.orders as o set filled[v_leg] = o.filled[v_leg] + record_fill.quantity
   where o.account_id = v_leaf.scope_id and (
     o.client_order_id = v_order.client_order_id
@@ -308,7 +244,8 @@ begin
   perform risk_private.note_fills(v_leaf.scope_id, v_ids, v_fill.recorded_at);
   perform risk_private.settle(v_leaf.scope_id, v_before,
     risk_private.reserved(v_leaf.scope_id, v_ids), array[v_fill]);
-  perform risk_private.cost(v_fill);
+  perform risk_private.follow_fill(v_leaf.scope_id, v_fill.instrument_id, v_fill.signed_quantity,
+    v_money);
   if v_fill.flag is not null then
     perform risk_private.alert(v_fill.flag, pg_catalog.jsonb_build_object(
       'account', account, 'client_order_id', client_order_id, 'exec_id', exec_id, 'quantity',
@@ -367,7 +304,7 @@ comment on procedure risk.record_fill(text, text, text, numeric, numeric, text, 
   'exec_id. An over-fill, a fill of a closed or of a rejected order is booked in full, flagged in '
   'detail and alerted. Errors: RK400, RK404 unknown order, RK409 same exec_id with other content.';
 
--- Lock order: the account, then its chain's counters ascending (within settle).
+-- Lock order: the account; its chain's counters ascending (within settle); their equities.
 create function risk_private.record_trade(
   account text, symbol text, side text, quantity numeric, price numeric, exec_id text, kind text,
   fee numeric,
@@ -383,6 +320,7 @@ as $$
 declare
   v_leaf risk_private.scopes := risk_private.scope(account);
   v_fill risk_private.fills;
+  v_money risk_private.money;
 begin
   perform risk_private.begin_change();
   perform risk_private.validate_execution(exec_id, quantity, price, fee, executed_at);
@@ -414,8 +352,10 @@ begin
     return;
   end if;
   v_fill := risk_private.book(v_fill);
+  v_money := risk_private.account_for(v_fill);
   perform risk_private.settle(v_leaf.scope_id, '{}', '{}', array[v_fill]);
-  perform risk_private.cost(v_fill);
+  perform risk_private.follow_fill(v_leaf.scope_id, v_fill.instrument_id, v_fill.signed_quantity,
+    v_money);
   if v_fill.flag is not null then
     perform risk_private.alert(v_fill.flag, pg_catalog.jsonb_build_object(
       'account', account, 'symbol', symbol, 'exec_id', exec_id, 'side', side, 'quantity',
