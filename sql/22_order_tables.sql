@@ -68,7 +68,7 @@ create table risk_private.fills (
   unit_amount numeric not null default 0,
   rate numeric not null default 0,
   realized numeric not null default 0,
-  ratio numeric,
+  adjustment_id bigint,
   primary key (account_id, exec_id)
 );
 create index fills_order_idx on risk_private.fills (account_id, client_order_id);
@@ -90,8 +90,8 @@ comment on column risk_private.fills.rate is
   'Base currency per unit of that currency when it was booked; 0: unknown.';
 comment on column risk_private.fills.realized is
   'Profit that it realized at average cost, before its fee, in the currency of the instrument.';
-comment on column risk_private.fills.ratio is
-  'Kind adjustment only: what a split multiplied the position by.';
+comment on column risk_private.fills.adjustment_id is
+  'The split that changed the quantity; NULL for executions.';
 
 create table risk_private.positions (
   account_id integer not null,

@@ -6,6 +6,8 @@ create table risk_private.cash_balances (
   amount numeric not null default 0,
   cost numeric not null default 0,
   rate numeric,
+  made_known numeric not null default 0,
+  made_known_on date,
   primary key (account_id, currency)
 ) with (fillfactor = 70);
 create index cash_balances_currency_idx on risk_private.cash_balances (currency);
@@ -16,6 +18,9 @@ comment on column risk_private.cash_balances.cost is
 comment on column risk_private.cash_balances.rate is
   'Base currency per unit at which this cash stands in equities; NULL: no rate is known yet, and '
   'so the equity is not either.';
+
+comment on column risk_private.cash_balances.made_known is
+  'What cash and cost came to when the first rate made them known: a flow of that day.';
 
 create table risk_private.cash_postings (
   posting_id bigint generated always as identity primary key,
@@ -89,6 +94,7 @@ create table risk_private.fill_corrections (
   kind text not null check (kind in ('bust', 'correction')),
   old_quantity numeric not null,
   old_price numeric not null,
+  old_fee numeric not null,
   new_quantity numeric not null,
   new_price numeric not null,
   late_realized numeric not null,
@@ -105,6 +111,22 @@ comment on table risk_private.fill_corrections is
 comment on column risk_private.fill_corrections.late_realized is
   'Change of the realized profit and (late_fees) fees of earlier days, in base currency: it counts '
   'to the day of the correction.';
+
+create table risk_private.adjustments (
+  adjustment_id bigint generated always as identity primary key,
+  instrument_id integer not null references risk_private.instruments,
+  split_to numeric not null,
+  split_from numeric not null,
+  options_by text,
+  strike_change numeric not null,
+  old_symbol text not null,
+  reason text not null,
+  trading_day date,
+  adjusted_at timestamptz not null,
+  adjusted_by name not null default session_user
+);
+comment on table risk_private.adjustments is
+  'Splits and other changes of the terms of instruments: see risk.adjust_instrument.';
 
 create table risk_private.closed_days (
   scope_id integer not null,
@@ -126,3 +148,17 @@ create table risk_private.closed_days (
 );
 comment on table risk_private.closed_days is
   'What each trading day made of every scope, kept when the next one was opened.';
+
+create type risk_private.money as (
+  equity numeric,
+  cash numeric,
+  book numeric,
+  realized numeric,
+  fees numeric,
+  income numeric,
+  flows numeric,
+  unknown integer
+);
+comment on type risk_private.money is
+  'What something adds to the equities of a chain, in base currency. What book moves by beyond '
+  'realized - fees + income + flows is the doing of exchange rates.';

@@ -366,6 +366,7 @@ begin
     update risk_private.positions as p set unit_notional = p.unit_notional + m.revaluation
     from pg_catalog.unnest(v_movements) as m
     where p.account_id = m.account_id and p.instrument_id = m.instrument_id;
+    perform risk_private.follow_marks(account_id, v_movements);
   end if;
 end
 $$;

@@ -1,20 +1,6 @@
 -- Cash and equity. Cash is kept per currency at the rate that it is carried at; equities sum it with
 -- the carried value of positions, for the account and every scope above.
 
-create type risk_private.money as (
-  equity numeric,
-  cash numeric,
-  book numeric,
-  realized numeric,
-  fees numeric,
-  income numeric,
-  flows numeric,
-  unknown integer
-);
-comment on type risk_private.money is
-  'What something adds to the equities of a chain, in base currency. What book moves by beyond '
-  'realized - fees + income + flows is the doing of exchange rates.';
-
 create function risk_private.base_currency() returns text
 language sql immutable
 return 'USD';

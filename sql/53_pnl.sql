@@ -52,10 +52,9 @@ declare
 begin
   select abs(execution.price) * i.multiplier * coalesce(f.rate, 1),
     execution.price * i.multiplier, risk_private.cash_rate(execution.account_id, i.currency),
-    s.trading_day, risk_private.clock(), coalesce(execution.realized, c.realized),
-    coalesce(execution.status, 'BOOKED')
+    s.trading_day, risk_private.clock(), c.realized
   into v_fill.unit_price, v_fill.unit_amount, v_fill.rate, v_fill.trading_day, v_fill.recorded_at,
-    v_fill.realized, v_fill.status
+    v_fill.realized
   from risk_private.instruments as i
   cross join risk_private.scopes as s
   left join risk_private.fx_rates as f on f.currency = i.currency
@@ -67,13 +66,13 @@ begin
   v_fill.executed_at := coalesce(execution.executed_at, v_fill.recorded_at);
   insert into risk_private.fills (
     account_id, exec_id, client_order_id, instrument_id, signed_quantity, price, fee, unit_price,
-    kind, flag, trading_day, executed_at, recorded_at, booked_on, status, unit_amount, rate,
-    realized, ratio)
+    kind, flag, trading_day, executed_at, recorded_at, booked_on, unit_amount, rate,
+    realized)
   values (
     v_fill.account_id, v_fill.exec_id, v_fill.client_order_id, v_fill.instrument_id,
     v_fill.signed_quantity, v_fill.price, v_fill.fee, v_fill.unit_price, v_fill.kind, v_fill.flag,
-    v_fill.trading_day, v_fill.executed_at, v_fill.recorded_at, v_fill.booked_on, v_fill.status,
-    v_fill.unit_amount, v_fill.rate, v_fill.realized, v_fill.ratio);
+    v_fill.trading_day, v_fill.executed_at, v_fill.recorded_at, v_fill.booked_on,
+    v_fill.unit_amount, v_fill.rate, v_fill.realized);
   return v_fill;
 end
 $$;
@@ -152,10 +151,30 @@ declare
   v_money risk_private.money := m;
 begin
   v_money.equity := m.equity + traded * (
-    select p.unit_value from risk_private.positions as p
+    select p.unit_notional from risk_private.positions as p
     where p.account_id = follow_fill.account_id and p.instrument_id = follow_fill.instrument_id);
   perform risk_private.move_equities(account_id, v_money);
 end
 $$;
 comment on function risk_private.follow_fill(integer, integer, numeric, risk_private.money) is
   'Moves equities by what account_for said and by the carried value of what was traded.';
+
+-- Lock order: the caller holds the counters of the chain; then its equities, ascending.
+create function risk_private.follow_marks(account_id integer, movements risk_private.movement[])
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_change numeric := (
+    select sum(p.quantity * m.revaluation)
+    from unnest(movements) as m
+    join risk_private.positions as p
+      on p.account_id = m.account_id and p.instrument_id = m.instrument_id);
+begin
+  perform risk_private.move_equities(
+    account_id, row(v_change, 0, 0, 0, 0, 0, 0, 0)::risk_private.money);
+end
+$$;
+comment on function risk_private.follow_marks(integer, risk_private.movement[]) is
+  'Moves equities by what a revaluation changed the value of positions.';

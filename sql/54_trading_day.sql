@@ -21,7 +21,7 @@ begin
       coalesce(sum(abs(f.signed_quantity) * f.unit_price), 0) as traded_notional
     from risk_private.fills as f
     join risk_private.scopes as a on a.scope_id = f.account_id and a.trading_day = f.trading_day
-    where f.account_id = close_day.account_id and f.signed_quantity <> 0 and f.ratio is null
+    where f.account_id = close_day.account_id and f.signed_quantity <> 0 and f.adjustment_id is null
   ) as t
   where s.scope_id = close_day.account_id and s.trading_day is not null
   on conflict on constraint closed_days_pkey do update set

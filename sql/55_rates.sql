@@ -35,3 +35,102 @@ end
 $$;
 comment on function risk_private.set_fx(text, numeric, timestamptz) is
   'Stores a rate; false where the stored one is newer.';
+
+create function risk_private.instruments_in(currency text) returns integer[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select i.instrument_id from risk_private.instruments as i
+    where i.currency = instruments_in.currency
+      and exists (
+        select from risk_private.positions as p where p.instrument_id = i.instrument_id));
+end
+$$;
+comment on function risk_private.instruments_in(text) is
+  'The instruments of a currency that somebody has traded.';
+
+create function risk_private.accounts_in(currency text) returns integer[]
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account_ids integer[] := risk_private.accounts_to_revalue(risk_private.instruments_in(currency));
+begin
+  return array(
+    select a from unnest(v_account_ids) as a
+    union
+    select b.account_id from risk_private.cash_balances as b where b.currency = accounts_in.currency
+    order by 1);
+end
+$$;
+comment on function risk_private.accounts_in(text) is
+  'Accounts that carry cash or positions of a currency, or may come to.';
+
+-- Lock order: the account; the counters of its chain, ascending; their equities.
+create function risk_private.recarry(account_id integer, currency text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_cash risk_private.cash_balances;
+  v_rate numeric;
+  v_money risk_private.money;
+begin
+  perform risk_private.begin_change();
+  perform risk_private.lock_account(account_id);
+  select b.* into v_cash from risk_private.cash_balances as b
+  where b.account_id = recarry.account_id and b.currency = recarry.currency;
+  select f.rate into v_rate from risk_private.fx_rates as f where f.currency = recarry.currency;
+  if v_cash.account_id is not null and v_rate is distinct from v_cash.rate then
+    update risk_private.cash_balances as b set
+      rate = v_rate,
+      made_known = case when b.rate is null then (b.amount + b.cost) * v_rate else b.made_known end,
+      made_known_on = case when b.rate is null then s.trading_day else b.made_known_on end
+    from risk_private.scopes as s
+    where b.account_id = recarry.account_id and b.currency = recarry.currency
+      and s.scope_id = b.account_id;
+    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
+    v_rate := v_rate - coalesce(v_cash.rate, 0);
+    v_money.equity := v_money.equity * v_rate;
+    v_money.cash := v_money.cash * v_rate;
+    v_money.book := v_money.book * v_rate;
+    if v_cash.rate is null then
+      v_money.flows := v_money.book;
+      v_money.unknown := -1;
+    end if;
+    perform risk_private.lock_chain(account_id);
+    perform risk_private.move_equities(account_id, v_money);
+  end if;
+  perform risk_private.revalue(account_id, risk_private.instruments_in(currency));
+end
+$$;
+comment on function risk_private.recarry(integer, text) is
+  'Carries an account''s cash and positions of a currency at its present rate. What a rate makes of '
+  'cash and cost is currency P&L; the first rate of all makes no profit, it only makes known.';
+
+create procedure risk.set_fx(currency text, rate numeric, as_of timestamptz default null)
+language plpgsql
+as $$
+declare
+  v_account_ids integer[];
+  v_account_id integer;
+begin
+  if risk_private.set_fx(currency, rate, as_of) then
+    commit;
+    v_account_ids := risk_private.accounts_in(currency);
+    commit;
+    foreach v_account_id in array v_account_ids loop
+      perform risk_private.recarry(v_account_id, currency);
+      commit;
+    end loop;
+  end if;
+  commit;
+end
+$$;
+comment on procedure risk.set_fx(text, numeric, timestamptz) is
+  'Sets the rate of a currency, in base currency (USD) per unit, as of a moment (default now), then '
+  'carries all cash and positions of that currency at it, account by account. A rate older than the '
+  'stored one is passed over. Without a rate, or with one older than max_mark_age, only reducing '
+  'orders pass in that currency. Errors: RK400, also for the base currency, whose rate is 1.';

@@ -155,8 +155,12 @@ begin atomic
       ('open_positions', c.open_positions, r.open_positions, 0)
   ) as m (measure, stored, expected, least_dimension)
   where coalesce(c.dimension, r.dimension) >= m.least_dimension
-    and coalesce(m.stored, 0) <> coalesce(m.expected, 0);
+    and coalesce(m.stored, 0) <> coalesce(m.expected, 0)
+  union all
+  select s.code, d.dimension, d.measure, d.stored, d.expected
+  from risk_private.money_differences() as d
+  join risk_private.scopes as s on s.scope_id = d.scope_id;
 end;
 comment on function risk.verify_counters() is
-  'Recomputes every position and counter from orders, fills and carried values: one row per '
-  'difference, none when sound.';
+  'Recomputes every position, counter, cash balance and equity from orders, fills, postings and '
+  'carried values: one row per difference, none when sound.';

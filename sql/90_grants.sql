@@ -31,6 +31,11 @@ grant execute on procedure
   risk.record_fill, risk.record_trade, risk.ack_order, risk.release_order, risk.dispatch_order,
   risk.confirm_replace, risk.reject_replace
 to risk_execution;
+grant execute on procedure risk.post_cash to risk_execution, risk_admin;
+grant execute on function risk_private.post_cash to risk_execution, risk_admin;
+grant execute on procedure risk.set_fx to risk_feed;
+grant execute on function risk_private.set_fx, risk_private.accounts_in, risk_private.recarry
+to risk_feed;
 grant execute on function
   risk_private.record_fill, risk_private.record_trade, risk_private.fill_detail,
   risk_private.ack_order, risk_private.release_order, risk_private.dispatch_order,
@@ -100,7 +105,8 @@ to risk_trader, risk_admin, risk_worker, risk_analyst, risk_auditor;
 
 -- Reading. The functions are those that views call: they run as the reader.
 grant select on
-  risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions
+  risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions,
+  risk.cash
 to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on risk.instruments, risk.marks
 to risk_trader, risk_execution, risk_feed, risk_admin, risk_worker, risk_analyst, risk_auditor;
@@ -108,7 +114,7 @@ grant select on risk.scopes, risk.trading_states, risk.queue_status, risk.health
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on
   risk.settings, risk.trading_grants, risk.limits, risk.limit_history, risk.limit_utilization,
-  risk.exposure
+  risk.exposure, risk.pnl
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.order_id, risk_private.visible_accounts, risk_private.is_settled,
@@ -117,7 +123,8 @@ to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_audi
 grant execute on function risk_private.clock
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
-  risk_private.counter_id, risk_private.worst_case, risk_private.accepted_since
+  risk_private.counter_id, risk_private.worst_case, risk_private.accepted_since,
+  risk_private.drawdown_pct
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 
 reset role;

@@ -40,13 +40,16 @@ SUBJECTS = {
     "What happened to an order": (
         "dispatch_order ack_order record_fill record_trade release_order cancel_orders"
     ),
-    "Market data and the trading day": "set_marks remark_underlying load_closes open_day",
+    "Market data and the trading day": (
+        "set_marks remark_underlying set_fx load_closes open_day post_cash"
+    ),
     "Administration": (
         "create_scope upsert_instruments set_instrument_status set_limit set_limits remove_limit "
         "set_setting set_trading_state grant_trading revoke_trading"
     ),
     "What options are worth": "option_greeks implied_volatility",
     "Limits for caches": "hot_limits limit_cache",
+    "Views of money": "pnl cash",
     "Proof": "verify_counters",
     "Views of orders and positions": "orders open_orders decisions violations fills positions",
     "Views of limits and exposure": "limits limit_history limit_utilization exposure",

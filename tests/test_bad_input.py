@@ -79,6 +79,9 @@ BASE: dict[str, Arguments] = {
     | {"bid": None, "ask": None},
     "load_closes": {"symbols": "{XOM}", "days": "{2026-01-02}", "closes": "{80}"},
     "refresh_views": {},
+    "set_fx": {"currency": "EUR", "rate": "1.1", "as_of": None},
+    "post_cash": {"account": "A1", "amount": "5", "reason": "dividend"}
+    | {"currency": None, "reference": None},
     "option_greeks": OPTION | CARRY | {"volatility": "0.2"},
     "implied_volatility": OPTION | CARRY | {"price": "15"},
     "open_day": {"day": "2099-01-05", "equities": None},
@@ -134,6 +137,10 @@ TAKEN: dict[tuple[str, str], set[str]] = {
     **{("set_marks", name): FLAT for name in GREEKS},
     ("remark_underlying", "price"): {"0.3", "1e-20"},
     **{("remark_underlying", name): {"0.3", "1e-20"} for name in ("bid", "ask")},
+    ("set_fx", "rate"): {"0.3"},
+    ("post_cash", "amount"): {"-1", "0.3"},
+    ("post_cash", "reason"): CODES,
+    ("post_cash", "reference"): CODES,
     ("option_greeks", "volatility"): {"1e300"},
     ("load_closes", "closes"): {"{{1}}"},
     ("open_day", "equities"): {"{}"},
@@ -155,6 +162,7 @@ TAKEN: dict[tuple[str, str], set[str]] = {
 OPTIONAL = {
     *(f"price of {what}" for what in ("check_order", "check_combo", "replace_order")),
     *("price of preview_order", "price of preview_combo"),
+    *("currency of post_cash", "reference"),
     *("agent", "symbol of record_fill", "executed_at", "broker_order_id", "as_of"),
     *("equities", "parent of firm", "symbol of set_limit", "underlying", "sector", "valid_from"),
     *("valid_until", "reason of set_limit", "reason of set_limits", "reason of remove_limit"),

@@ -44,6 +44,8 @@ ALLOWED: dict[str, set[str]] = {
     "reject_replace": {"risk_execution"},
     "set_marks": {"risk_feed"},
     "remark_underlying": {"risk_feed"},
+    "post_cash": {"risk_execution", "risk_admin"},
+    "set_fx": {"risk_feed"},
     "cancel_orders": {"risk_trader", "risk_admin"},
     "load_closes": {"risk_feed", "risk_admin"},
     "refresh_views": {"risk_admin", "risk_worker"},
@@ -69,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     "violations": {"risk_trader", *READERS},
     "fills": {"risk_trader", *READERS},
     "positions": {"risk_trader", *READERS},
+    "cash": {"risk_trader", *READERS},
     "instruments": set(ROLES),
     "marks": set(ROLES),
     "scopes": READERS,
@@ -83,6 +86,7 @@ ALLOWED: dict[str, set[str]] = {
     "exposure": OVERSEERS,
     "return_history": OVERSEERS,
     "correlation_matrix": OVERSEERS,
+    "pnl": OVERSEERS,
 }
 # What the worker calls in risk_private: functions that check its epoch, or change nothing.
 OF_THE_WORKER = {

@@ -522,14 +522,36 @@ create table risk_private.fills (
   recorded_at timestamptz not null,
   recorded_xid xid8 not null default pg_catalog.pg_current_xact_id(),
   recorded_by name not null default session_user,
+  booking bigint generated always as identity,
+  booked_on text,
+  status text not null default 'BOOKED' check (status in ('BOOKED', 'BUSTED', 'CORRECTED')),
+  unit_amount numeric not null default 0,
+  rate numeric not null default 0,
+  realized numeric not null default 0,
+  adjustment_id bigint,
   primary key (account_id, exec_id)
 );
 create index fills_order_idx on risk_private.fills (account_id, client_order_id);
+create index fills_instrument_idx on risk_private.fills (account_id, instrument_id, booking);
 comment on table risk_private.fills is 'Executions, each once, as the broker reported them.';
 comment on column risk_private.fills.unit_price is
   'Money per unit of quantity: |price| x multiplier x rate.';
 comment on column risk_private.fills.flag is
   'over_fill, fill_on_closed_order, fill_on_rejected_order, unexplained_trade.';
+comment on column risk_private.fills.signed_quantity is
+  'As it stands: 0 once busted. What it was before stands in fill_corrections.';
+comment on column risk_private.fills.booking is
+  'The order in which executions were booked, by which average costs are reckoned.';
+comment on column risk_private.fills.booked_on is
+  'The order whose filled quantity it counts to: the one named, or what has replaced it.';
+comment on column risk_private.fills.unit_amount is
+  'Price x multiplier: money per unit of quantity, in the currency of the instrument.';
+comment on column risk_private.fills.rate is
+  'Base currency per unit of that currency when it was booked; 0: unknown.';
+comment on column risk_private.fills.realized is
+  'Profit that it realized at average cost, before its fee, in the currency of the instrument.';
+comment on column risk_private.fills.adjustment_id is
+  'The split that changed the quantity; NULL for executions.';
 
 create table risk_private.positions (
   account_id integer not null,
@@ -538,13 +560,20 @@ create table risk_private.positions (
   open_buy numeric not null default 0,
   open_sell numeric not null default 0,
   unit_notional numeric not null default 0,
+  cost numeric not null default 0,
   average_price numeric not null default 0,
   realized_pnl_today numeric not null default 0,
+  fees_today numeric not null default 0,
   primary key (account_id, instrument_id)
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
 create index positions_instrument_idx on risk_private.positions (instrument_id);
 comment on table risk_private.positions is
   'Per account and instrument: position, open orders, and the unit values carried.';
+comment on column risk_private.positions.cost is
+  'What was paid for the position (below 0: received) at average cost, in the currency of the '
+  'instrument; average_price is made of it.';
+comment on column risk_private.positions.realized_pnl_today is
+  'Realized since the trading day was opened, less fees_today, in base currency.';
 comment on column risk_private.positions.unit_notional is
   '|mark| x multiplier x rate at which this position is carried in the counters; moved by '
   'revaluation.';
@@ -661,6 +690,172 @@ comment on function risk_private.accepted_since(bigint, timestamptz) is
   'How many orders a counter has accepted after that moment: bisection, as the numbers are in '
   'order of time.';
 
+-- 25_money_tables.sql
+-- Money: cash per currency, the equity of every scope, and what was done to executions afterwards.
+
+create table risk_private.cash_balances (
+  account_id integer not null,
+  currency text not null check (currency ~ '^[A-Z]{3}$'),
+  amount numeric not null default 0,
+  cost numeric not null default 0,
+  rate numeric,
+  made_known numeric not null default 0,
+  made_known_on date,
+  primary key (account_id, currency)
+) with (fillfactor = 70);
+create index cash_balances_currency_idx on risk_private.cash_balances (currency);
+comment on table risk_private.cash_balances is
+  'Cash of an account in each currency that it has ever traded or been paid in.';
+comment on column risk_private.cash_balances.cost is
+  'Sum of positions.cost in this currency: cash and cost are what a change of the rate moves.';
+comment on column risk_private.cash_balances.rate is
+  'Base currency per unit at which this cash stands in equities; NULL: no rate is known yet, and '
+  'so the equity is not either.';
+
+comment on column risk_private.cash_balances.made_known is
+  'What cash and cost came to when the first rate made them known: a flow of that day.';
+
+create table risk_private.cash_postings (
+  posting_id bigint generated always as identity primary key,
+  account_id integer not null references risk_private.scopes,
+  currency text not null,
+  amount numeric not null,
+  reason text not null,
+  reference text,
+  rate numeric not null,
+  trading_day date,
+  posted_at timestamptz not null,
+  posted_by name not null default session_user,
+  unique (account_id, reference)
+);
+comment on table risk_private.cash_postings is
+  'Every risk.post_cash. Deposits, withdrawals and transfers are flows; all else is income.';
+comment on column risk_private.cash_postings.rate is
+  'Base currency per unit at the time.';
+
+create table risk_private.equities (
+  scope_id integer primary key,
+  known_equity numeric not null default 0,
+  unknown integer not null default 0,
+  equity numeric generated always as (case when unknown = 0 then known_equity end) stored,
+  known_start numeric not null default 0,
+  unstarted integer not null default 0,
+  start_equity numeric generated always as (case when unstarted = 0 then known_start end) stored,
+  cash numeric not null default 0,
+  book numeric not null default 0,
+  start_unrealized numeric not null default 0,
+  flows numeric not null default 0,
+  realized numeric not null default 0,
+  fees numeric not null default 0,
+  income numeric not null default 0,
+  currency_pnl numeric not null default 0,
+  peak numeric not null default 0,
+  as_of timestamptz not null
+) with (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+comment on table risk_private.equities is
+  'Equity of every scope and what moved it since the trading day was opened, in base currency. '
+  'Parents are the sums of the accounts below, but for the peak, which is their own. Touched only '
+  'while the counters of the chain are locked.';
+comment on column risk_private.equities.equity is
+  'Cash + quantity x mark x multiplier x rate as carried; NULL while a currency below has no rate.';
+comment on column risk_private.equities.known_equity is
+  'The part of the equity that is known; unknown counts the (account, currency) pairs without rate.';
+comment on column risk_private.equities.start_equity is
+  'Equity at the start of the trading day; NULL while an account below has never been in a day.';
+comment on column risk_private.equities.known_start is
+  'The part of it that is known; unstarted counts the accounts without.';
+comment on column risk_private.equities.book is
+  'Cash and positions at cost: what the equity exceeds it by is unrealized.';
+comment on column risk_private.equities.start_unrealized is
+  'Unrealized profit when the day was opened.';
+comment on column risk_private.equities.flows is
+  'Since the day was opened: money and positions brought in less those taken out. Likewise the next '
+  'four.';
+comment on column risk_private.equities.realized is 'Profit of closing trades, before fees.';
+comment on column risk_private.equities.income is
+  'Cash posted that is no flow: dividends, interest, charges.';
+comment on column risk_private.equities.currency_pnl is
+  'What changes of rates made of cash and cost.';
+comment on column risk_private.equities.peak is
+  'Highest equity, sampled at each revaluation and fill, ever since; scaled by flows, so that they '
+  'leave the drawdown in percent as it is.';
+
+create table risk_private.fill_corrections (
+  correction_id bigint generated always as identity primary key,
+  account_id integer not null,
+  exec_id text not null,
+  kind text not null check (kind in ('bust', 'correction')),
+  old_quantity numeric not null,
+  old_price numeric not null,
+  old_fee numeric not null,
+  new_quantity numeric not null,
+  new_price numeric not null,
+  late_realized numeric not null,
+  late_fees numeric not null,
+  reason text not null,
+  trading_day date,
+  corrected_at timestamptz not null,
+  corrected_xid xid8 not null default pg_catalog.pg_current_xact_id(),
+  corrected_by name not null default session_user
+);
+create index fill_corrections_fill_idx on risk_private.fill_corrections (account_id, exec_id);
+comment on table risk_private.fill_corrections is
+  'What became of executions after they were booked. Quantities are signed.';
+comment on column risk_private.fill_corrections.late_realized is
+  'Change of the realized profit and (late_fees) fees of earlier days, in base currency: it counts '
+  'to the day of the correction.';
+
+create table risk_private.adjustments (
+  adjustment_id bigint generated always as identity primary key,
+  instrument_id integer not null references risk_private.instruments,
+  split_to numeric not null,
+  split_from numeric not null,
+  options_by text,
+  strike_change numeric not null,
+  old_symbol text not null,
+  reason text not null,
+  trading_day date,
+  adjusted_at timestamptz not null,
+  adjusted_by name not null default session_user
+);
+comment on table risk_private.adjustments is
+  'Splits and other changes of the terms of instruments: see risk.adjust_instrument.';
+
+create table risk_private.closed_days (
+  scope_id integer not null,
+  day date not null,
+  start_equity numeric,
+  equity numeric,
+  flows numeric not null,
+  realized numeric not null,
+  fees numeric not null,
+  income numeric not null,
+  currency_pnl numeric not null,
+  unrealized numeric not null,
+  start_unrealized numeric not null,
+  peak numeric not null,
+  executions bigint not null,
+  traded_notional numeric not null,
+  closed_at timestamptz not null,
+  primary key (scope_id, day)
+);
+comment on table risk_private.closed_days is
+  'What each trading day made of every scope, kept when the next one was opened.';
+
+create type risk_private.money as (
+  equity numeric,
+  cash numeric,
+  book numeric,
+  realized numeric,
+  fees numeric,
+  income numeric,
+  flows numeric,
+  unknown integer
+);
+comment on type risk_private.money is
+  'What something adds to the equities of a chain, in base currency. What book moves by beyond '
+  'realized - fees + income + flows is the doing of exchange rates.';
+
 -- 30_reference.sql
 -- Reference data: scopes, instruments, grants and settings.
 
@@ -703,6 +898,7 @@ $$;
 comment on function risk_private.instrument_id(text) is
   'The instrument of that symbol; RK404 where there is none.';
 
+-- Lock order: other changes of limits; the counters of the chain above, ascending; their equities.
 create function risk_private.create_scope(code text, kind text, parent text) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -737,13 +933,18 @@ begin
         pg_catalog.format('a %s cannot stand below a %s', kind, v_parent.kind),
         'argument: kind', 'The order is firm > desk > account > strategy.');
     end if;
-    perform from risk_private.counters as c
-    where c.counter_id = risk_private.counter_id(v_parent.scope_id) for no key update;
+    perform risk_private.lock_chain(v_parent.scope_id);
     if exists (select from risk_private.positions as p where p.account_id = v_parent.scope_id)
-      or exists (select from risk_private.orders as o where o.account_id = v_parent.scope_id) then
-      perform risk_private.fail('RK409', pg_catalog.format('%L holds positions or orders', parent),
+      or exists (select from risk_private.orders as o where o.account_id = v_parent.scope_id)
+      or exists (
+        select from risk_private.cash_balances as b where b.account_id = v_parent.scope_id) then
+      perform risk_private.fail('RK409',
+        pg_catalog.format('%L holds positions, orders or cash', parent),
         'argument: parent',
         'Only a scope that has never traded can get scopes below it.');
+    end if;
+    if v_parent.is_leaf then
+      perform risk_private.end_as_leaf(v_parent);
     end if;
     update risk_private.scopes as s set is_leaf = false where s.scope_id = v_parent.scope_id
       and s.is_leaf;
@@ -754,6 +955,7 @@ begin
           (select c.trading_date from risk_private.trading_calendar as c));
   insert into risk_private.counters (counter_id, scope_id, dimension, key_id)
   values (risk_private.counter_id(v_scope_id), v_scope_id, 0, 0);
+  perform risk_private.begin_as_leaf(v_scope_id);
   perform risk_private.resolve_settings(v_scope_id);
   delete from risk_private.account_levels as l where l.account_id = v_parent.scope_id;
   perform risk_private.compile_account_levels(v_scope_id, risk_private.clock());
@@ -1693,23 +1895,33 @@ comment on procedure risk.set_setting(text, text, text) is
   'sends no Greeks (risk.upsert_instruments sets the yield of one underlying). Errors: RK400, '
   'RK404.';
 
+create function risk_private.exchange_date(at timestamptz) returns date
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (at at time zone coalesce(
+    (select s.value from risk_private.settings as s
+     where s.name = 'exchange_time_zone' and s.scope_id is null),
+    'America/New_York'))::date;
+end
+$$;
+comment on function risk_private.exchange_date(timestamptz) is
+  'The date at the exchange at a moment, whatever the time zones of server and session are: setting '
+  'exchange_time_zone, summer time included.';
+
 create function risk_private.trading_date() returns date
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
-    select coalesce(
-      c.trading_date,
-      (risk_private.clock() at time zone coalesce(
-        (select s.value from risk_private.settings as s where s.name = 'exchange_time_zone'
-          and s.scope_id is null),
-        'America/New_York'))::date)
+    select coalesce(c.trading_date, risk_private.exchange_date(risk_private.clock()))
     from risk_private.trading_calendar as c);
 end
 $$;
 comment on function risk_private.trading_date() is
-  'The last open_day, else today in the exchange''s time zone.';
+  'The last open_day, else today at the exchange.';
 
 -- 34_account_levels.sql
 -- What an account's orders are compared with, folded along its chain into one row, so that
@@ -5820,6 +6032,7 @@ begin
     update risk_private.positions as p set unit_notional = p.unit_notional + m.revaluation
     from pg_catalog.unnest(v_movements) as m
     where p.account_id = m.account_id and p.instrument_id = m.instrument_id;
+    perform risk_private.follow_marks(account_id, v_movements);
   end if;
 end
 $$;
@@ -6060,73 +6273,6 @@ $$;
 comment on function risk_private.is_recorded(risk_private.fills) is
   'Whether this very execution is booked already; RK409 where its id stands for another.';
 
-create function risk_private.book(execution risk_private.fills) returns risk_private.fills
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_fill risk_private.fills := execution;
-begin
-  select abs(execution.price) * i.multiplier * coalesce(f.rate, 1), s.trading_day,
-    risk_private.clock()
-  into v_fill.unit_price, v_fill.trading_day, v_fill.recorded_at
-  from risk_private.instruments as i
-  cross join risk_private.scopes as s
-  left join risk_private.fx_rates as f on f.currency = i.currency
-  where i.instrument_id = execution.instrument_id and s.scope_id = execution.account_id;
-  v_fill.executed_at := coalesce(execution.executed_at, v_fill.recorded_at);
-  insert into risk_private.fills (
-    account_id, exec_id, client_order_id, instrument_id, signed_quantity, price, fee, unit_price,
-    kind, flag, trading_day,
-    executed_at, recorded_at)
-  values (
-    v_fill.account_id, v_fill.exec_id, v_fill.client_order_id, v_fill.instrument_id,
-    v_fill.signed_quantity, v_fill.price,
-    v_fill.fee, v_fill.unit_price, v_fill.kind, v_fill.flag, v_fill.trading_day, v_fill.executed_at,
-    v_fill.recorded_at);
-  return v_fill;
-end
-$$;
-comment on function risk_private.book(risk_private.fills) is
-  'Stores an execution, valued in base currency.';
-
--- Average cost: what enlarges a position moves its average price, what reduces it realizes profit
--- or loss.
-create function risk_private.cost(fill risk_private.fills) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  update risk_private.positions as p set
-    average_price = case
-      when p.quantity = 0 then 0
-      when b.q = 0 or b.q * p.quantity < 0 then fill.price
-      when b.q * fill.signed_quantity > 0
-        then (p.average_price * abs(b.q) + fill.price * abs(fill.signed_quantity)) / abs(p.quantity)
-      else p.average_price
-    end,
-    realized_pnl_today = p.realized_pnl_today + coalesce(f.rate, 1) * (case
-      when b.q * fill.signed_quantity < 0
-        then (fill.price - p.average_price) * pg_catalog.sign(b.q) * i.multiplier
-          * case when abs(fill.signed_quantity) < abs(b.q) then abs(fill.signed_quantity)
-            else abs(b.q) end
-      else 0
-    end - fill.fee)
-  from risk_private.instruments as i
-  left join risk_private.fx_rates as f on f.currency = i.currency
-  cross join lateral (
-    select h.quantity - fill.signed_quantity as q
-    from risk_private.positions as h
-    where h.account_id = fill.account_id and h.instrument_id = fill.instrument_id
-  ) as b
-  where p.account_id = fill.account_id and p.instrument_id = fill.instrument_id
-    and i.instrument_id = p.instrument_id;
-end
-$$;
-comment on function risk_private.cost(risk_private.fills) is
-  'Moves the average price and realized P&L of a position that has just taken a fill. Fees count '
-  'against the P&L.';
-
 create function risk_private.successor(o risk_private.orders) returns risk_private.orders
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -6151,7 +6297,7 @@ comment on function risk_private.successor(risk_private.orders) is
   'The order that a fill under this id belongs to: the live half of a pending replace, the end of '
   'a chain of confirmed ones.';
 
--- Lock order: the account, then its chain's counters ascending (within settle).
+-- Lock order: the account; its chain's counters ascending (within settle); their equities.
 create function risk_private.record_fill(
   account text, client_order_id text, exec_id text, quantity numeric, price numeric, symbol text,
   fee numeric,
@@ -6172,6 +6318,7 @@ declare
   v_before risk_private.working_legs[];
   v_ids text[];
   v_fill risk_private.fills;
+  v_money risk_private.money;
 begin
   perform risk_private.begin_change();
   perform risk_private.validate_execution(exec_id, quantity, price, fee, executed_at);
@@ -6209,7 +6356,9 @@ begin
     when quantity > (select w.open_quantity from pg_catalog.unnest(v_before) as w
       where w.leg = v_leg) then 'over_fill'
   end;
+  v_fill.booked_on := v_order.client_order_id;
   v_fill := risk_private.book(v_fill);
+  v_money := risk_private.account_for(v_fill);
   update risk_private.orders as o set filled[v_leg] = o.filled[v_leg] + record_fill.quantity
   where o.account_id = v_leaf.scope_id and (
     o.client_order_id = v_order.client_order_id
@@ -6217,7 +6366,8 @@ begin
   perform risk_private.note_fills(v_leaf.scope_id, v_ids, v_fill.recorded_at);
   perform risk_private.settle(v_leaf.scope_id, v_before,
     risk_private.reserved(v_leaf.scope_id, v_ids), array[v_fill]);
-  perform risk_private.cost(v_fill);
+  perform risk_private.follow_fill(v_leaf.scope_id, v_fill.instrument_id, v_fill.signed_quantity,
+    v_money);
   if v_fill.flag is not null then
     perform risk_private.alert(v_fill.flag, pg_catalog.jsonb_build_object(
       'account', account, 'client_order_id', client_order_id, 'exec_id', exec_id, 'quantity',
@@ -6276,7 +6426,7 @@ comment on procedure risk.record_fill(text, text, text, numeric, numeric, text, 
   'exec_id. An over-fill, a fill of a closed or of a rejected order is booked in full, flagged in '
   'detail and alerted. Errors: RK400, RK404 unknown order, RK409 same exec_id with other content.';
 
--- Lock order: the account, then its chain's counters ascending (within settle).
+-- Lock order: the account; its chain's counters ascending (within settle); their equities.
 create function risk_private.record_trade(
   account text, symbol text, side text, quantity numeric, price numeric, exec_id text, kind text,
   fee numeric,
@@ -6292,6 +6442,7 @@ as $$
 declare
   v_leaf risk_private.scopes := risk_private.scope(account);
   v_fill risk_private.fills;
+  v_money risk_private.money;
 begin
   perform risk_private.begin_change();
   perform risk_private.validate_execution(exec_id, quantity, price, fee, executed_at);
@@ -6323,8 +6474,10 @@ begin
     return;
   end if;
   v_fill := risk_private.book(v_fill);
+  v_money := risk_private.account_for(v_fill);
   perform risk_private.settle(v_leaf.scope_id, '{}', '{}', array[v_fill]);
-  perform risk_private.cost(v_fill);
+  perform risk_private.follow_fill(v_leaf.scope_id, v_fill.instrument_id, v_fill.signed_quantity,
+    v_money);
   if v_fill.flag is not null then
     perform risk_private.alert(v_fill.flag, pg_catalog.jsonb_build_object(
       'account', account, 'symbol', symbol, 'exec_id', exec_id, 'side', side, 'quantity',
@@ -6358,7 +6511,7 @@ comment on procedure risk.record_trade(
   'exec_id with other content.';
 
 -- 51_lifecycle.sql
--- What else happens to an order: sent, acknowledged, released; and the roll of the trading day.
+-- What else happens to an order: sent, acknowledged, released.
 
 -- Lock order: the account.
 create function risk_private.ack_order(account text, client_order_id text, broker_order_id text)
@@ -6583,7 +6736,573 @@ comment on procedure risk.dispatch_order(text, text, text, text) is
   'REDUCE_ONLY forbids it by now, releases it and answers REJECTED with the reason. After a crash, '
   'orders still ACCEPTED were not sent; SENT ones may have been. Errors: RK404.';
 
--- Lock order: the account, then its chain's counters ascending (within close_order and move).
+-- 52_cash.sql
+-- Cash and equity. Cash is kept per currency at the rate that it is carried at; equities sum it with
+-- the carried value of positions, for the account and every scope above.
+
+create function risk_private.base_currency() returns text
+language sql immutable
+return 'USD';
+comment on function risk_private.base_currency() is
+  'The currency of every sum over instruments; its rate is 1.';
+
+-- The caller holds the account.
+create function risk_private.move_cash(account_id integer, currency text, amount numeric,
+  cost numeric)
+returns risk_private.money
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rate numeric;
+  v_unknown integer := 0;
+begin
+  update risk_private.cash_balances as b set
+    amount = b.amount + move_cash.amount, cost = b.cost + move_cash.cost
+  where b.account_id = move_cash.account_id and b.currency = move_cash.currency
+  returning b.rate into v_rate;
+  if not found then
+    insert into risk_private.cash_balances as b (account_id, currency, amount, cost, rate)
+    values (
+      move_cash.account_id, move_cash.currency, move_cash.amount, move_cash.cost,
+      (select f.rate from risk_private.fx_rates as f where f.currency = move_cash.currency))
+    returning b.rate into v_rate;
+    v_unknown := (v_rate is null)::integer;
+  end if;
+  v_rate := coalesce(v_rate, 0);
+  return row(amount * v_rate, amount * v_rate, (amount + cost) * v_rate, 0, 0, 0, 0,
+    v_unknown)::risk_private.money;
+end
+$$;
+comment on function risk_private.move_cash(integer, text, numeric, numeric) is
+  'Adds to the cash of an account, and to the cost of its positions, in one currency. Returns what '
+  'that adds to equities.';
+
+create function risk_private.cash_rate(account_id integer, currency text) returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return coalesce(
+    (select b.rate from risk_private.cash_balances as b
+     where b.account_id = cash_rate.account_id and b.currency = cash_rate.currency),
+    (select f.rate from risk_private.fx_rates as f where f.currency = cash_rate.currency), 0);
+end
+$$;
+comment on function risk_private.cash_rate(integer, text) is
+  'Base currency per unit at which an account''s cash in a currency is carried; 0: unknown.';
+
+-- Lock order: the caller holds the account; then the counters of its chain, ascending.
+create function risk_private.lock_chain(account_id integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from risk_private.counters as c
+  where c.counter_id = any (array(
+    select risk_private.counter_id(k.scope_id)
+    from risk_private.scopes as s cross join unnest(s.chain) as k (scope_id)
+    where s.scope_id = lock_chain.account_id))
+  order by c.counter_id
+  for no key update;
+end
+$$;
+comment on function risk_private.lock_chain(integer) is
+  'Locks an account and all scopes above it, for what moves their equities and no counter.';
+
+create function risk_private.rebased_peak(peak numeric, equity numeric, flows numeric)
+returns numeric
+language sql immutable
+return case
+  when flows = 0 then peak
+  when equity > 0 and equity + flows > 0
+    then pg_catalog.round(peak * (equity + flows) / equity, 12)
+  else peak + flows
+end;
+comment on function risk_private.rebased_peak(numeric, numeric, numeric) is
+  'The peak after a flow: (peak - equity) / peak stays what it was. From an equity of 0 or less, or '
+  'to one, that cannot be, and the peak moves by the flow.';
+
+-- Lock order: the caller holds the counters of the chain; then its equities, ascending.
+create function risk_private.move_equities(account_id integer, m risk_private.money) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+  update risk_private.equities as e set
+    known_equity = e.known_equity + m.equity,
+    unknown = e.unknown + m.unknown,
+    cash = e.cash + m.cash,
+    book = e.book + m.book,
+    flows = e.flows + m.flows,
+    realized = e.realized + m.realized,
+    fees = e.fees + m.fees,
+    income = e.income + m.income,
+    currency_pnl = e.currency_pnl + m.book - (m.realized - m.fees + m.income + m.flows),
+    peak = greatest(
+      risk_private.rebased_peak(e.peak, e.known_equity, m.flows), e.known_equity + m.equity),
+    as_of = risk_private.clock()
+  where e.scope_id = any (
+    (select s.chain from risk_private.scopes as s where s.scope_id = move_equities.account_id)
+      ::integer[]);
+end
+$$;
+comment on function risk_private.move_equities(integer, risk_private.money) is
+  'Adds to the equities of an account and of every scope above it, and samples their peaks.';
+
+create function risk_private.is_flow(reason text) returns boolean
+language sql immutable
+return reason in ('deposit', 'withdrawal', 'transfer');
+comment on function risk_private.is_flow(text) is
+  'Whether cash of that reason is brought in or taken out; all else is profit or loss.';
+
+create function risk_private.validate_posting(amount numeric, reason text, currency text,
+  reference text) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not (risk_private.is_amount(abs(amount)) and amount <> 0) then
+    perform risk_private.fail('RK400',
+      'amount must be a finite number other than 0, within 1e15, with at most 12 decimals',
+      'argument: amount, value: ' || coalesce(pg_catalog."left"(amount::text, 40), 'NULL'));
+  end if;
+  if not risk_private.is_code(reason) then
+    perform risk_private.fail('RK400', 'reason must be 1 to 64 printable characters',
+      'argument: reason',
+      'deposit, withdrawal and transfer are flows; all else (dividend, interest, fee) is P&L.');
+  end if;
+  if reason = 'deposit' and amount < 0 or reason = 'withdrawal' and amount > 0 then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('a %s of %s: what leaves the account is below 0', reason, amount),
+      'argument: amount');
+  end if;
+  if reference is not null and not risk_private.is_code(reference) then
+    perform risk_private.fail('RK400', 'reference must be 1 to 64 printable characters',
+      'argument: reference');
+  end if;
+  if not exists (select from risk_private.fx_rates as f where f.currency = validate_posting.currency)
+  then
+    perform risk_private.fail('RK404', pg_catalog.format('no rate for currency %L', currency),
+      'argument: currency', 'Set one with risk.set_fx.');
+  end if;
+end
+$$;
+comment on function risk_private.validate_posting(numeric, text, text, text) is
+  'Raises RK400 or RK404 for cash that cannot be posted.';
+
+create function risk_private.is_posted(posting risk_private.cash_postings) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_known risk_private.cash_postings;
+begin
+  select p.* into v_known from risk_private.cash_postings as p
+  where p.account_id = posting.account_id and p.reference = posting.reference;
+  if v_known.posting_id is null then
+    return false;
+  end if;
+  if row(v_known.currency, v_known.amount, v_known.reason)
+    is distinct from row(posting.currency, posting.amount, posting.reason) then
+    perform risk_private.fail('RK409',
+      pg_catalog.format('reference %L was posted with other content', posting.reference),
+      'argument: reference');
+  end if;
+  return true;
+end
+$$;
+comment on function risk_private.is_posted(risk_private.cash_postings) is
+  'Whether this very posting was made already; RK409 where its reference stands for another.';
+
+-- Lock order: the account; the counters of its chain ascending; their equities ascending.
+create function risk_private.post_cash(account text, amount numeric, reason text, currency text,
+  reference text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_leaf risk_private.scopes := risk_private.scope(account);
+  v_posting risk_private.cash_postings;
+  v_money risk_private.money;
+  v_value numeric;
+begin
+  perform risk_private.begin_change();
+  v_posting.account_id := v_leaf.scope_id;
+  v_posting.currency := coalesce(currency, risk_private.base_currency());
+  v_posting.amount := amount;
+  v_posting.reason := pg_catalog.lower(reason);
+  v_posting.reference := reference;
+  perform risk_private.validate_posting(amount, v_posting.reason, v_posting.currency, reference);
+  perform risk_private.lock_chain(v_leaf.scope_id);
+  if not (select s.is_leaf from risk_private.scopes as s where s.scope_id = v_leaf.scope_id) then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('%L has scopes below it: cash belongs to those', account),
+      'argument: account');
+  end if;
+  if risk_private.is_posted(v_posting) then
+    return;
+  end if;
+  v_money := risk_private.move_cash(v_leaf.scope_id, v_posting.currency, amount, 0);
+  v_value := v_money.cash;
+  v_money.flows := case when risk_private.is_flow(v_posting.reason) then v_value else 0 end;
+  v_money.income := v_value - v_money.flows;
+  perform risk_private.move_equities(v_leaf.scope_id, v_money);
+  insert into risk_private.cash_postings (
+    account_id, currency, amount, reason, reference, rate, trading_day, posted_at)
+  select v_leaf.scope_id, v_posting.currency, amount, v_posting.reason, post_cash.reference,
+    risk_private.cash_rate(v_leaf.scope_id, v_posting.currency), s.trading_day,
+    risk_private.clock()
+  from risk_private.scopes as s where s.scope_id = v_leaf.scope_id;
+end
+$$;
+comment on function risk_private.post_cash(text, numeric, text, text, text) is
+  'What risk.post_cash does.';
+
+create procedure risk.post_cash(account text, amount numeric, reason text,
+  currency text default null, reference text default null)
+language plpgsql
+as $$
+begin
+  perform risk_private.post_cash(account, amount, reason, currency, reference);
+  commit;
+  perform risk_private.flush();
+  commit;
+end
+$$;
+comment on procedure risk.post_cash(text, numeric, text, text, text) is
+  'Adds cash to an account, below 0 takes it out; currency by default the base currency. reason '
+  'deposit, withdrawal or transfer is a flow: no profit, and the drawdown in percent stays as it '
+  'is. Any other (dividend, interest, fee) is profit or loss. With a reference it is posted once, '
+  'however often it is called. Errors: RK400, RK404 unknown account or currency without rate, RK409 '
+  'same reference with other content.';
+
+-- The caller holds the counters of the chain.
+create function risk_private.begin_as_leaf(scope_id integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_unstarted integer;
+begin
+  select (s.trading_day is null)::integer into v_unstarted
+  from risk_private.scopes as s where s.scope_id = begin_as_leaf.scope_id;
+  insert into risk_private.equities (scope_id, as_of)
+  values (begin_as_leaf.scope_id, risk_private.clock());
+  perform risk_private.move_start(scope_id, 0, v_unstarted);
+end
+$$;
+comment on function risk_private.begin_as_leaf(integer) is
+  'Gives a new scope its equity of 0: known, and its start too once a trading day is open.';
+
+-- The caller holds the counters of the chain.
+create function risk_private.end_as_leaf(leaf risk_private.scopes) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.move_start(e.scope_id, -e.known_start, -e.unstarted)
+  from risk_private.equities as e where e.scope_id = leaf.scope_id;
+end
+$$;
+comment on function risk_private.end_as_leaf(risk_private.scopes) is
+  'Takes away the start of day of an account that becomes a parent: from now on it is the sum of '
+  'what is below.';
+
+create function risk_private.move_start(account_id integer, known_start numeric, unstarted integer)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.equities as e set
+    known_start = e.known_start + move_start.known_start,
+    unstarted = e.unstarted + move_start.unstarted
+  from risk_private.scopes as s
+  where s.scope_id = move_start.account_id and e.scope_id = any (s.chain);
+end
+$$;
+comment on function risk_private.move_start(integer, numeric, integer) is
+  'Adds to the start of day of an account and every scope above it. The caller holds the counters of '
+  'the chain.';
+
+-- 53_pnl.sql
+-- Profit and loss at average cost: what enlarges a position adds to its cost, what reduces it takes
+-- a proportionate part of the cost out and realizes the rest. Cost and realized profit are kept in
+-- the currency of the instrument, and what rounding does to one it undoes in the other, so cash and
+-- P&L agree to the last digit.
+
+create function risk_private.is_in_kind(kind text) returns boolean
+language sql immutable
+return kind in ('opening', 'transfer');
+comment on function risk_private.is_in_kind(text) is
+  'Whether a trade of that kind moves no cash: the position itself is brought in or taken out, at '
+  'the price given, which is a flow.';
+
+create function risk_private.average_cost(
+  quantity numeric, cost numeric, traded numeric, unit_amount numeric,
+  out new_cost numeric, out realized numeric)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_closed numeric := case
+    when quantity * traded < 0 then least(abs(quantity), abs(traded)) else 0 end;
+  v_removed numeric := case
+    when v_closed = abs(quantity) then cost
+    else pg_catalog.round(cost * v_closed / abs(quantity), 12) end;
+begin
+  realized := v_closed * unit_amount * pg_catalog.sign(quantity) - v_removed;
+  new_cost := cost - v_removed
+    + (traded + v_closed * pg_catalog.sign(quantity)) * unit_amount;
+end
+$$;
+comment on function risk_private.average_cost(numeric, numeric, numeric, numeric) is
+  'Cost of a position after a trade of that signed quantity, and the profit that it realizes. A '
+  'trade through zero closes at the average cost and opens the rest at its own price.';
+
+create function risk_private.average_price(cost numeric, quantity numeric, multiplier numeric)
+returns numeric
+language sql immutable
+return case
+  when quantity = 0 then 0
+  else pg_catalog.trim_scale(pg_catalog.round(cost / (quantity * multiplier), 12))
+end;
+comment on function risk_private.average_price(numeric, numeric, numeric) is
+  'Average cost per unit, as prices are quoted.';
+
+-- The caller holds the account.
+create function risk_private.book(execution risk_private.fills) returns risk_private.fills
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_fill risk_private.fills := execution;
+begin
+  select abs(execution.price) * i.multiplier * coalesce(f.rate, 1),
+    execution.price * i.multiplier, risk_private.cash_rate(execution.account_id, i.currency),
+    s.trading_day, risk_private.clock(), c.realized
+  into v_fill.unit_price, v_fill.unit_amount, v_fill.rate, v_fill.trading_day, v_fill.recorded_at,
+    v_fill.realized
+  from risk_private.instruments as i
+  cross join risk_private.scopes as s
+  left join risk_private.fx_rates as f on f.currency = i.currency
+  left join risk_private.positions as p
+    on p.account_id = execution.account_id and p.instrument_id = execution.instrument_id
+  cross join lateral risk_private.average_cost(coalesce(p.quantity, 0), coalesce(p.cost, 0),
+    execution.signed_quantity, execution.price * i.multiplier) as c
+  where i.instrument_id = execution.instrument_id and s.scope_id = execution.account_id;
+  v_fill.executed_at := coalesce(execution.executed_at, v_fill.recorded_at);
+  insert into risk_private.fills (
+    account_id, exec_id, client_order_id, instrument_id, signed_quantity, price, fee, unit_price,
+    kind, flag, trading_day, executed_at, recorded_at, booked_on, unit_amount, rate,
+    realized)
+  values (
+    v_fill.account_id, v_fill.exec_id, v_fill.client_order_id, v_fill.instrument_id,
+    v_fill.signed_quantity, v_fill.price, v_fill.fee, v_fill.unit_price, v_fill.kind, v_fill.flag,
+    v_fill.trading_day, v_fill.executed_at, v_fill.recorded_at, v_fill.booked_on,
+    v_fill.unit_amount, v_fill.rate, v_fill.realized);
+  return v_fill;
+end
+$$;
+comment on function risk_private.book(risk_private.fills) is
+  'Stores an execution, valued in base currency, with the profit that it realizes.';
+
+-- The caller holds the account.
+create function risk_private.change_cost(
+  account_id integer, instrument_id integer, quantity numeric, cost numeric, realized numeric,
+  fees numeric)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.positions as p (
+    account_id, instrument_id, cost, average_price, realized_pnl_today, fees_today)
+  select change_cost.account_id, i.instrument_id, change_cost.cost,
+    risk_private.average_price(change_cost.cost, change_cost.quantity, i.multiplier),
+    change_cost.realized - change_cost.fees, change_cost.fees
+  from risk_private.instruments as i where i.instrument_id = change_cost.instrument_id
+  on conflict on constraint positions_pkey do update set
+    cost = excluded.cost, average_price = excluded.average_price,
+    realized_pnl_today = p.realized_pnl_today + excluded.realized_pnl_today,
+    fees_today = p.fees_today + excluded.fees_today;
+end
+$$;
+comment on function risk_private.change_cost(integer, integer, numeric, numeric, numeric,
+  numeric) is
+  'Sets the cost of a position that has, or is about to have, that quantity, and adds to what it '
+  'realized today, in base currency.';
+
+create function risk_private.account_for(fill risk_private.fills) returns risk_private.money
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_quantity numeric;
+  v_cost numeric;
+  v_new_cost numeric;
+  v_amount numeric := fill.signed_quantity * fill.unit_amount;
+  v_in_kind boolean := risk_private.is_in_kind(fill.kind);
+  v_money risk_private.money;
+begin
+  select p.quantity, p.cost into v_quantity, v_cost from risk_private.positions as p
+  where p.account_id = fill.account_id and p.instrument_id = fill.instrument_id;
+  v_quantity := coalesce(v_quantity, 0);
+  v_cost := coalesce(v_cost, 0);
+  select c.new_cost into v_new_cost
+  from risk_private.average_cost(v_quantity, v_cost, fill.signed_quantity, fill.unit_amount) as c;
+  v_money := risk_private.move_cash(
+    fill.account_id,
+    (select i.currency from risk_private.instruments as i
+     where i.instrument_id = fill.instrument_id),
+    case when v_in_kind then 0 else -v_amount end - fill.fee, v_new_cost - v_cost);
+  v_money.realized := fill.realized * fill.rate;
+  v_money.fees := fill.fee * fill.rate;
+  v_money.flows := case when v_in_kind then v_amount * fill.rate else 0 end;
+  perform risk_private.change_cost(fill.account_id, fill.instrument_id,
+    v_quantity + fill.signed_quantity, v_new_cost, v_money.realized, v_money.fees);
+  return v_money;
+end
+$$;
+comment on function risk_private.account_for(risk_private.fills) is
+  'Moves the cash and cost of an account by a fill that is booked and not yet settled. Returns what '
+  'equities must follow, but for the value of the position.';
+
+-- Lock order: the caller holds the counters of the chain; then its equities, ascending.
+create function risk_private.follow_fill(
+  account_id integer, instrument_id integer, traded numeric, m risk_private.money)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_money risk_private.money := m;
+begin
+  v_money.equity := m.equity + traded * (
+    select p.unit_notional from risk_private.positions as p
+    where p.account_id = follow_fill.account_id and p.instrument_id = follow_fill.instrument_id);
+  perform risk_private.move_equities(account_id, v_money);
+end
+$$;
+comment on function risk_private.follow_fill(integer, integer, numeric, risk_private.money) is
+  'Moves equities by what account_for said and by the carried value of what was traded.';
+
+-- Lock order: the caller holds the counters of the chain; then its equities, ascending.
+create function risk_private.follow_marks(account_id integer, movements risk_private.movement[])
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_change numeric := (
+    select sum(p.quantity * m.revaluation)
+    from unnest(movements) as m
+    join risk_private.positions as p
+      on p.account_id = m.account_id and p.instrument_id = m.instrument_id);
+begin
+  perform risk_private.move_equities(
+    account_id, row(v_change, 0, 0, 0, 0, 0, 0, 0)::risk_private.money);
+end
+$$;
+comment on function risk_private.follow_marks(integer, risk_private.movement[]) is
+  'Moves equities by what a revaluation changed the value of positions.';
+
+-- 54_trading_day.sql
+-- The roll of the trading day, account by account.
+
+-- The caller holds the counters of the chain.
+create function risk_private.close_day(account_id integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.closed_days as d (
+    scope_id, day, start_equity, equity, flows, realized, fees, income, currency_pnl, unrealized,
+    start_unrealized, peak, executions, traded_notional, closed_at)
+  select k.scope_id, s.trading_day, e.start_equity, e.equity, e.flows, e.realized, e.fees,
+    e.income, e.currency_pnl, e.known_equity - e.book, e.start_unrealized, p.peak, t.executions,
+    t.traded_notional, risk_private.clock()
+  from risk_private.scopes as s
+  join risk_private.equities as e on e.scope_id = s.scope_id
+  cross join unnest(s.chain) as k (scope_id)
+  join risk_private.equities as p on p.scope_id = k.scope_id
+  cross join (
+    select count(*) as executions,
+      coalesce(sum(abs(f.signed_quantity) * f.unit_price), 0) as traded_notional
+    from risk_private.fills as f
+    join risk_private.scopes as a on a.scope_id = f.account_id and a.trading_day = f.trading_day
+    where f.account_id = close_day.account_id and f.signed_quantity <> 0 and f.adjustment_id is null
+  ) as t
+  where s.scope_id = close_day.account_id and s.trading_day is not null
+  on conflict on constraint closed_days_pkey do update set
+    start_equity = d.start_equity + excluded.start_equity, equity = d.equity + excluded.equity,
+    flows = d.flows + excluded.flows, realized = d.realized + excluded.realized,
+    fees = d.fees + excluded.fees, income = d.income + excluded.income,
+    currency_pnl = d.currency_pnl + excluded.currency_pnl,
+    unrealized = d.unrealized + excluded.unrealized,
+    start_unrealized = d.start_unrealized + excluded.start_unrealized, peak = excluded.peak,
+    executions = d.executions + excluded.executions,
+    traded_notional = d.traded_notional + excluded.traded_notional,
+    closed_at = excluded.closed_at;
+end
+$$;
+comment on function risk_private.close_day(integer) is
+  'Keeps what the day that ends made of an account, and adds it to every scope above.';
+
+-- The caller holds the counters of the chain.
+create function risk_private.begin_day(account_id integer, day date) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_old risk_private.equities;
+  v_start numeric;
+begin
+  select e.* into v_old from risk_private.equities as e where e.scope_id = begin_day.account_id;
+  v_start := coalesce(
+    (select q.equity from risk_private.start_equities as q
+     where q.account_id = begin_day.account_id and q.day = begin_day.day), v_old.equity);
+  update risk_private.equities as e set
+    known_start = e.known_start - v_old.known_start + coalesce(v_start, 0),
+    unstarted = e.unstarted - v_old.unstarted + (v_start is null)::integer,
+    start_unrealized = e.start_unrealized - v_old.start_unrealized
+      + v_old.known_equity - v_old.book,
+    flows = e.flows - v_old.flows, realized = e.realized - v_old.realized,
+    fees = e.fees - v_old.fees, income = e.income - v_old.income,
+    currency_pnl = e.currency_pnl - v_old.currency_pnl, as_of = risk_private.clock()
+  from risk_private.scopes as s
+  where s.scope_id = begin_day.account_id and e.scope_id = any (s.chain);
+  update risk_private.positions as p set realized_pnl_today = 0, fees_today = 0
+  where p.account_id = begin_day.account_id
+    and (p.realized_pnl_today <> 0 or p.fees_today <> 0);
+  update risk_private.scopes as s set trading_day = day where s.scope_id = begin_day.account_id;
+end
+$$;
+comment on function risk_private.begin_day(integer, date) is
+  'Starts the P&L of an account again, from the equity that open_day was told, else its own at this '
+  'moment. Scopes above are the sums.';
+
+-- Lock order: the account; the counters of its chain, ascending; their equities.
+create function risk_private.correct_start(account_id integer, day date) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.lock_chain(account_id);
+  perform risk_private.move_start(e.scope_id, q.equity - e.known_start, -e.unstarted)
+  from risk_private.equities as e
+  join risk_private.start_equities as q on q.account_id = e.scope_id and q.day = correct_start.day
+  where e.scope_id = correct_start.account_id and e.start_equity is distinct from q.equity;
+end
+$$;
+comment on function risk_private.correct_start(integer, date) is
+  'Puts the start of a day that is open already to what open_day was told.';
+
+-- Lock order: the account; its chain's counters ascending (within close_order and move); their
+-- equities.
 create function risk_private.roll_account(account_id integer, day date) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -6602,6 +7321,7 @@ begin
   if exists (
     select from risk_private.scopes as s
     where s.scope_id = roll_account.account_id and s.trading_day >= day) then
+    perform risk_private.correct_start(account_id, day);
     return;
   end if;
   for v_order in
@@ -6622,9 +7342,9 @@ begin
   if pg_catalog.cardinality(v_movements) > 0 then
     perform risk_private.move(v_movements, false);
   end if;
-  update risk_private.positions as p set realized_pnl_today = 0
-  where p.account_id = roll_account.account_id and p.realized_pnl_today <> 0;
-  update risk_private.scopes as s set trading_day = day where s.scope_id = roll_account.account_id;
+  perform risk_private.lock_chain(account_id);
+  perform risk_private.close_day(account_id);
+  perform risk_private.begin_day(account_id, day);
 end
 $$;
 comment on function risk_private.roll_account(integer, date) is
@@ -6658,7 +7378,12 @@ begin
     opened_at = case when day = v_today then v_opened_at else risk_private.clock() end;
   return array(
     select s.scope_id from risk_private.scopes as s
-    where s.is_leaf and s.trading_day is distinct from day order by s.scope_id);
+    left join risk_private.equities as e on e.scope_id = s.scope_id
+    left join risk_private.start_equities as q
+      on q.account_id = s.scope_id and q.day = set_trading_date.day
+    where s.is_leaf and (s.trading_day is distinct from set_trading_date.day
+      or q.equity <> e.start_equity or (q.equity is not null and e.start_equity is null))
+    order by s.scope_id);
 end
 $$;
 comment on function risk_private.set_trading_date(date, jsonb) is
@@ -6668,6 +7393,8 @@ create function risk_private.set_start_equities(day date, equities jsonb) return
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_parent text;
 begin
   if equities is null then
     return;
@@ -6678,7 +7405,13 @@ begin
     perform risk_private.fail('RK400', 'equities must be a JSON object of account to amount',
       'argument: equities');
   end if;
-  perform risk_private.scope(k) from pg_catalog.jsonb_object_keys(equities) as k;
+  select k into v_parent from pg_catalog.jsonb_object_keys(equities) as k
+  where not (risk_private.scope(k)).is_leaf limit 1;
+  if v_parent is not null then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('%L has scopes below it: its equity is the sum of theirs', v_parent),
+      'argument: equities');
+  end if;
   insert into risk_private.start_equities as q (account_id, day, equity)
   select s.scope_id, set_start_equities.day, e.value::numeric
   from pg_catalog.jsonb_each_text(equities) as e
@@ -6707,8 +7440,212 @@ $$;
 comment on procedure risk.open_day(date, jsonb) is
   'Rolls the trading day, forward only: day orders expire, traded notional and today''s P&L start '
   'again, account by account; the marks of underlyings are kept as closes of the day that ends. '
-  'equities: start-of-day equity per account, {"A1": "250000"}. '
-  'Repeating a day resumes a roll that was interrupted. Errors: RK400, RK404 unknown account.';
+  'equities: start-of-day equity per account, {"A1": "250000"}; where '
+  'none is given, the engine''s own at this moment. Daily losses count from it, so cash must have '
+  'been posted before. Repeating a day resumes a roll that was interrupted, and corrects the '
+  'equities. Errors: RK400, RK404 unknown account.';
+
+-- 55_rates.sql
+-- Exchange rates, and what moves with them: cash, and the values at which positions are carried.
+
+create function risk_private.set_fx(currency text, rate numeric, as_of timestamptz)
+returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_moved boolean;
+begin
+  perform risk_private.begin_change();
+  if (currency ~ '^[A-Z]{3}$') is not true then
+    perform risk_private.fail('RK400', 'currency must be three capital letters',
+      'argument: currency, value: ' || coalesce(pg_catalog."left"(currency, 40), 'NULL'));
+  end if;
+  if currency = risk_private.base_currency() then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('%s is the base currency: its rate is 1', currency), 'argument: currency');
+  end if;
+  if not (risk_private.is_amount(rate) and rate > 0) then
+    perform risk_private.fail('RK400',
+      'rate must be a finite number above 0, at most 1e15, with at most 12 decimals',
+      'argument: rate, value: ' || coalesce(pg_catalog."left"(rate::text, 40), 'NULL'));
+  end if;
+  if as_of in ('infinity', '-infinity') then
+    perform risk_private.fail('RK400', 'as_of must be a moment', 'argument: as_of');
+  end if;
+  insert into risk_private.fx_rates as f (currency, rate, as_of)
+  values (set_fx.currency, set_fx.rate, coalesce(set_fx.as_of, risk_private.clock()))
+  on conflict on constraint fx_rates_pkey do update set rate = excluded.rate, as_of = excluded.as_of
+    where f.as_of <= excluded.as_of;
+  get diagnostics v_moved = row_count;
+  return v_moved;
+end
+$$;
+comment on function risk_private.set_fx(text, numeric, timestamptz) is
+  'Stores a rate; false where the stored one is newer.';
+
+create function risk_private.instruments_in(currency text) returns integer[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select i.instrument_id from risk_private.instruments as i
+    where i.currency = instruments_in.currency
+      and exists (
+        select from risk_private.positions as p where p.instrument_id = i.instrument_id));
+end
+$$;
+comment on function risk_private.instruments_in(text) is
+  'The instruments of a currency that somebody has traded.';
+
+create function risk_private.accounts_in(currency text) returns integer[]
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account_ids integer[] := risk_private.accounts_to_revalue(risk_private.instruments_in(currency));
+begin
+  return array(
+    select a from unnest(v_account_ids) as a
+    union
+    select b.account_id from risk_private.cash_balances as b where b.currency = accounts_in.currency
+    order by 1);
+end
+$$;
+comment on function risk_private.accounts_in(text) is
+  'Accounts that carry cash or positions of a currency, or may come to.';
+
+-- Lock order: the account; the counters of its chain, ascending; their equities.
+create function risk_private.recarry(account_id integer, currency text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_cash risk_private.cash_balances;
+  v_rate numeric;
+  v_money risk_private.money;
+begin
+  perform risk_private.begin_change();
+  perform risk_private.lock_account(account_id);
+  select b.* into v_cash from risk_private.cash_balances as b
+  where b.account_id = recarry.account_id and b.currency = recarry.currency;
+  select f.rate into v_rate from risk_private.fx_rates as f where f.currency = recarry.currency;
+  if v_cash.account_id is not null and v_rate is distinct from v_cash.rate then
+    update risk_private.cash_balances as b set
+      rate = v_rate,
+      made_known = case when b.rate is null then (b.amount + b.cost) * v_rate else b.made_known end,
+      made_known_on = case when b.rate is null then s.trading_day else b.made_known_on end
+    from risk_private.scopes as s
+    where b.account_id = recarry.account_id and b.currency = recarry.currency
+      and s.scope_id = b.account_id;
+    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
+    v_rate := v_rate - coalesce(v_cash.rate, 0);
+    v_money.equity := v_money.equity * v_rate;
+    v_money.cash := v_money.cash * v_rate;
+    v_money.book := v_money.book * v_rate;
+    if v_cash.rate is null then
+      v_money.flows := v_money.book;
+      v_money.unknown := -1;
+    end if;
+    perform risk_private.lock_chain(account_id);
+    perform risk_private.move_equities(account_id, v_money);
+  end if;
+  perform risk_private.revalue(account_id, risk_private.instruments_in(currency));
+end
+$$;
+comment on function risk_private.recarry(integer, text) is
+  'Carries an account''s cash and positions of a currency at its present rate. What a rate makes of '
+  'cash and cost is currency P&L; the first rate of all makes no profit, it only makes known.';
+
+create procedure risk.set_fx(currency text, rate numeric, as_of timestamptz default null)
+language plpgsql
+as $$
+declare
+  v_account_ids integer[];
+  v_account_id integer;
+begin
+  if risk_private.set_fx(currency, rate, as_of) then
+    commit;
+    v_account_ids := risk_private.accounts_in(currency);
+    commit;
+    foreach v_account_id in array v_account_ids loop
+      perform risk_private.recarry(v_account_id, currency);
+      commit;
+    end loop;
+  end if;
+  commit;
+end
+$$;
+comment on procedure risk.set_fx(text, numeric, timestamptz) is
+  'Sets the rate of a currency, in base currency (USD) per unit, as of a moment (default now), then '
+  'carries all cash and positions of that currency at it, account by account. A rate older than the '
+  'stored one is passed over. Without a rate, or with one older than max_mark_age, only reducing '
+  'orders pass in that currency. Errors: RK400, also for the base currency, whose rate is 1.';
+
+-- 56_corrections.sql
+-- Busts and corrections: an execution that was wrong is taken back or put right, and what it led to
+-- is reckoned anew from the executions that remain, in the order in which they were booked.
+
+create type risk_private.replayed as (
+  exec_id text,
+  signed_quantity numeric,
+  realized numeric,
+  quantity numeric,
+  cost numeric
+);
+comment on type risk_private.replayed is
+  'An execution as it should stand, and the position after it.';
+
+create function risk_private.split_quantity(quantity numeric, split_to numeric, split_from numeric,
+  lot numeric)
+returns numeric
+language sql immutable
+return pg_catalog.trunc(quantity * split_to / (split_from * lot)) * lot;
+comment on function risk_private.split_quantity(numeric, numeric, numeric, numeric) is
+  'A position after a split; what is less than a lot is paid in cash by the broker.';
+
+create function risk_private.replay(account_id integer, instrument_id integer)
+returns setof risk_private.replayed
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_fill record;
+  v_row risk_private.replayed;
+begin
+  v_row.quantity := 0;
+  v_row.cost := 0;
+  for v_fill in
+    select f.exec_id, f.signed_quantity, f.unit_amount, a.adjustment_id, a.split_to, a.split_from,
+      i.lot
+    from risk_private.fills as f
+    join risk_private.instruments as i on i.instrument_id = f.instrument_id
+    left join risk_private.adjustments as a on a.adjustment_id = f.adjustment_id
+    where f.account_id = replay.account_id and f.instrument_id = replay.instrument_id
+    order by f.booking
+  loop
+    v_row.exec_id := v_fill.exec_id;
+    if v_fill.adjustment_id is null then
+      v_row.signed_quantity := v_fill.signed_quantity;
+      select c.new_cost, c.realized into v_row.cost, v_row.realized
+      from risk_private.average_cost(v_row.quantity, v_row.cost, v_fill.signed_quantity,
+        v_fill.unit_amount) as c;
+    else
+      v_row.signed_quantity := risk_private.split_quantity(v_row.quantity, v_fill.split_to,
+        v_fill.split_from, v_fill.lot) - v_row.quantity;
+      v_row.realized := case
+        when v_row.quantity + v_row.signed_quantity = 0 then -v_row.cost else 0 end;
+      v_row.cost := v_row.cost + v_row.realized;
+    end if;
+    v_row.quantity := v_row.quantity + v_row.signed_quantity;
+    return next v_row;
+  end loop;
+end
+$$;
+comment on function risk_private.replay(integer, integer) is
+  'The executions of an account in an instrument, with the cost and profit at average cost that '
+  'follow from them. After a split the cost stays, and the quantity is what the split makes of it.';
 
 -- 60_states.sql
 -- Stopping: trading states, instrument statuses and cancel requests. A halt is in force when its
@@ -8807,6 +9744,80 @@ comment on function risk.limit_cache() is
   'together, which grows with every change and is told on the channel risk_limits; and a key '
   'with which to sign what is kept, different for every role and database.';
 
+-- 74_money_views.sql
+-- Views of money.
+
+create function risk_private.drawdown_pct(peak numeric, equity numeric) returns numeric
+language sql immutable
+return case
+  when peak <= 0 or equity <= 0 then 100
+  else pg_catalog.round((peak - equity) * 100 / peak, 6)
+end;
+comment on function risk_private.drawdown_pct(numeric, numeric) is
+  'How far the equity is below its peak, %; 100 where either is 0 or less; NULL where unknown.';
+
+create view risk.pnl as
+select
+  s.code as scope,
+  case when s.is_leaf and s.trading_day is not null then s.trading_day
+    else risk_private.present_trading_date() end as day,
+  e.start_equity, e.equity, e.realized,
+  e.equity - e.book as unrealized, e.fees, e.equity - e.start_equity - e.flows as daily_pnl,
+  e.peak as peak_equity, risk_private.drawdown_pct(e.peak, e.equity) as drawdown_pct, e.as_of,
+  case when e.unknown = 0 then e.cash end as cash, e.flows, e.income, e.currency_pnl,
+  e.start_unrealized
+from risk_private.scopes as s
+join risk_private.equities as e on e.scope_id = s.scope_id
+where (select risk_private.is_settled());
+comment on view risk.pnl is
+  'Profit and loss of every scope in the trading day, in base currency, with everything below it. '
+  'equity - start_equity = flows + realized - fees + income + currency_pnl + unrealized - '
+  'start_unrealized, plus what the start that risk.open_day was told differed from the engine''s.';
+comment on column risk.pnl.scope is 'The scope, with all accounts below it.';
+comment on column risk.pnl.day is 'The trading day.';
+comment on column risk.pnl.start_equity is
+  'Equity at its start: what risk.open_day was told, else the engine''s own at the roll. NULL '
+  'before the first open_day.';
+comment on column risk.pnl.equity is
+  'Cash and positions at their carried marks. NULL while a currency held has no rate.';
+comment on column risk.pnl.realized is
+  'Realized in the day at average cost, before fees; busts and corrections of earlier days too.';
+comment on column risk.pnl.unrealized is
+  'Value of the positions held now less their average cost, since they were opened.';
+comment on column risk.pnl.fees is 'Fees of executions of the day.';
+comment on column risk.pnl.daily_pnl is
+  'equity - start_equity - flows. NULL where the equity or the start is unknown.';
+comment on column risk.pnl.peak_equity is
+  'Highest equity of this very scope, sampled at each revaluation and fill, across days. A flow '
+  'scales it so that the drawdown stays what it is.';
+comment on column risk.pnl.drawdown_pct is
+  '(peak - equity) / peak, %; 100 where either is 0 or less.';
+comment on column risk.pnl.as_of is 'When the equity last moved.';
+comment on column risk.pnl.cash is 'Cash in all currencies, at their rates.';
+comment on column risk.pnl.flows is
+  'Deposits, withdrawals and transfers of the day, and positions brought in or taken out (trades '
+  'of kind opening and transfer) at their price.';
+comment on column risk.pnl.income is 'Other cash posted in the day: dividends, interest, charges.';
+comment on column risk.pnl.currency_pnl is
+  'What changes of exchange rates in the day made of cash and cost.';
+comment on column risk.pnl.start_unrealized is 'Unrealized profit when the day was opened.';
+
+create view risk.cash with (security_barrier) as
+select a.code as account, b.currency, b.amount, b.rate, b.amount * b.rate as base_amount, f.as_of
+from risk_private.scopes as a
+join risk_private.cash_balances as b on b.account_id = a.scope_id
+left join risk_private.fx_rates as f on f.currency = b.currency
+where a.scope_id = any ((select risk_private.visible_accounts())::integer[])
+  and (select risk_private.is_settled());
+comment on view risk.cash is 'Cash of every account, per currency.';
+comment on column risk.cash.account is 'The account.';
+comment on column risk.cash.currency is 'The currency.';
+comment on column risk.cash.amount is
+  'Cash: postings less what trades cost and their fees; below 0 it is owed.';
+comment on column risk.cash.rate is 'Base currency per unit at which it is carried; NULL: unknown.';
+comment on column risk.cash.base_amount is 'The amount in base currency.';
+comment on column risk.cash.as_of is 'Data time of the latest rate.';
+
 -- 75_return_views.sql
 -- Returns and correlations. Materialized, because they change once a day; no decision reads them.
 
@@ -8940,6 +9951,172 @@ $$;
 comment on procedure risk.refresh_views() is
   'Refreshes the materialized views, one after the other, blocking neither readers nor decisions. '
   'A worker does the same by itself.';
+
+-- 79_verify_money.sql
+-- Proof of the money: cash, cost, P&L and equity recomputed from executions, postings and carried
+-- values.
+
+create function risk_private.recount_realized()
+returns table (account_id integer, instrument_id integer, cost numeric, average_price numeric,
+  realized numeric, fees numeric)
+language sql stable
+begin atomic
+  select p.account_id, p.instrument_id, coalesce(r.cost, 0),
+    risk_private.average_price(coalesce(r.cost, 0), p.quantity, i.multiplier),
+    coalesce(r.realized, 0) + coalesce(l.realized, 0), coalesce(r.fees, 0) + coalesce(l.fees, 0)
+  from risk_private.positions as p
+  join risk_private.scopes as s on s.scope_id = p.account_id
+  join risk_private.instruments as i on i.instrument_id = p.instrument_id
+  left join lateral (
+    select (array_agg(x.cost order by f.booking desc))[1] as cost,
+      sum(x.realized * f.rate) filter (where f.trading_day is not distinct from s.trading_day)
+        as realized,
+      sum(f.fee * f.rate) filter (where f.trading_day is not distinct from s.trading_day) as fees
+    from risk_private.replay(p.account_id, p.instrument_id) as x
+    join risk_private.fills as f on f.account_id = p.account_id and f.exec_id = x.exec_id
+  ) as r on true
+  left join lateral (
+    select sum(c.late_realized) as realized, sum(c.late_fees) as fees
+    from risk_private.fill_corrections as c
+    join risk_private.fills as f on f.account_id = c.account_id and f.exec_id = c.exec_id
+    where c.account_id = p.account_id and f.instrument_id = p.instrument_id
+      and c.trading_day is not distinct from s.trading_day
+  ) as l on true;
+end;
+comment on function risk_private.recount_realized() is
+  'Cost, average price, and what today realized and cost in fees, of every position, replayed from '
+  'its executions.';
+
+create function risk_private.recount_cash()
+returns table (account_id integer, currency text, amount numeric, cost numeric)
+language sql stable
+begin atomic
+  select u.account_id, u.currency, sum(u.amount), sum(u.cost)
+  from (
+    select p.account_id, p.currency, p.amount, 0::numeric as cost
+    from risk_private.cash_postings as p
+    union all
+    select f.account_id, i.currency,
+      case when risk_private.is_in_kind(f.kind) then 0 else -f.signed_quantity * f.unit_amount end
+        - f.fee, 0
+    from risk_private.fills as f
+    join risk_private.instruments as i on i.instrument_id = f.instrument_id
+    where f.adjustment_id is null
+    union all
+    select p.account_id, i.currency, 0, p.cost
+    from risk_private.positions as p
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    where p.cost <> 0
+  ) as u
+  group by u.account_id, u.currency;
+end;
+comment on function risk_private.recount_cash() is
+  'Cash and cost per account and currency, as postings, executions and positions say.';
+
+create function risk_private.recount_equities()
+returns table (account_id integer, equity numeric, unknown bigint, cash numeric, book numeric,
+  realized numeric, fees numeric, income numeric, flows numeric)
+language sql stable
+begin atomic
+  select s.scope_id, c.cash + v.value, c.unknown, c.cash, c.book, v.realized, v.fees, p.income,
+    p.flows + k.flows + c.flows
+  from risk_private.scopes as s
+  cross join lateral (
+    select coalesce(sum(b.amount * b.rate), 0) as cash,
+      coalesce(sum((b.amount + b.cost) * b.rate), 0) as book,
+      count(*) filter (where b.rate is null) as unknown,
+      coalesce(sum(b.made_known) filter (
+        where b.made_known_on is not distinct from s.trading_day), 0) as flows
+    from risk_private.cash_balances as b where b.account_id = s.scope_id
+  ) as c
+  cross join lateral (
+    select coalesce(sum(q.quantity * q.unit_notional), 0) as value,
+      coalesce(sum(q.realized_pnl_today + q.fees_today), 0) as realized,
+      coalesce(sum(q.fees_today), 0) as fees
+    from risk_private.positions as q where q.account_id = s.scope_id
+  ) as v
+  cross join lateral (
+    select coalesce(sum(g.amount * g.rate) filter (where risk_private.is_flow(g.reason)), 0)
+        as flows,
+      coalesce(sum(g.amount * g.rate) filter (where not risk_private.is_flow(g.reason)), 0)
+        as income
+    from risk_private.cash_postings as g
+    where g.account_id = s.scope_id and g.trading_day is not distinct from s.trading_day
+  ) as p
+  cross join lateral (
+    select coalesce(sum(f.signed_quantity * f.unit_amount * f.rate), 0) as flows
+    from risk_private.fills as f
+    where f.account_id = s.scope_id and risk_private.is_in_kind(f.kind)
+      and f.trading_day is not distinct from s.trading_day
+  ) as k
+  where s.is_leaf;
+end;
+comment on function risk_private.recount_equities() is
+  'The equity of every account and what moved it today, as balances, positions, postings and '
+  'executions say.';
+
+create function risk_private.money_differences()
+returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
+language sql stable
+begin atomic
+  select p.account_id, 'position:' || i.symbol, m.measure, m.stored, m.expected
+  from risk_private.positions as p
+  join risk_private.recount_realized() as r
+    on r.account_id = p.account_id and r.instrument_id = p.instrument_id
+  join risk_private.instruments as i on i.instrument_id = p.instrument_id
+  cross join lateral (
+    values ('cost', p.cost, r.cost), ('average_price', p.average_price, r.average_price),
+      ('realized_pnl_today', p.realized_pnl_today, r.realized - r.fees),
+      ('fees_today', p.fees_today, r.fees)
+  ) as m (measure, stored, expected)
+  where m.stored <> m.expected
+  union all
+  select coalesce(b.account_id, r.account_id), 'cash:' || coalesce(b.currency, r.currency),
+    m.measure, m.stored, m.expected
+  from risk_private.cash_balances as b
+  full join risk_private.recount_cash() as r
+    on r.account_id = b.account_id and r.currency = b.currency
+  cross join lateral (
+    values ('amount', b.amount, r.amount), ('cost', b.cost, r.cost)
+  ) as m (measure, stored, expected)
+  where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
+  union all
+  select r.account_id, 'all', m.measure, m.stored, m.expected
+  from risk_private.recount_equities() as r
+  left join risk_private.equities as e on e.scope_id = r.account_id
+  cross join lateral (
+    values ('equity', e.known_equity, r.equity), ('unknown_equity', e.unknown, r.unknown),
+      ('cash', e.cash, r.cash), ('book', e.book, r.book), ('realized', e.realized, r.realized),
+      ('fees', e.fees, r.fees), ('income', e.income, r.income), ('flows', e.flows, r.flows),
+      ('peak', least(e.peak, e.known_equity), e.known_equity)
+  ) as m (measure, stored, expected)
+  where m.stored is distinct from m.expected
+  union all
+  select s.scope_id, 'all', m.measure, m.stored, m.expected
+  from risk_private.scopes as s
+  left join risk_private.equities as e on e.scope_id = s.scope_id
+  cross join lateral (
+    select sum(b.known_equity) as known_equity, sum(b.unknown) as unknown, sum(b.cash) as cash,
+      sum(b.book) as book, sum(b.realized) as realized, sum(b.fees) as fees,
+      sum(b.income) as income, sum(b.flows) as flows, sum(b.currency_pnl) as currency_pnl,
+      sum(b.known_start) as known_start, sum(b.unstarted) as unstarted,
+      sum(b.start_unrealized) as start_unrealized
+    from risk_private.equities as b
+    join risk_private.scopes as c on c.scope_id = b.scope_id
+    where c.parent_id = s.scope_id
+  ) as t
+  cross join lateral (
+    values ('equity', e.known_equity, t.known_equity), ('unknown_equity', e.unknown, t.unknown),
+      ('cash', e.cash, t.cash), ('book', e.book, t.book), ('realized', e.realized, t.realized),
+      ('fees', e.fees, t.fees), ('income', e.income, t.income), ('flows', e.flows, t.flows),
+      ('currency_pnl', e.currency_pnl, t.currency_pnl),
+      ('start_equity', e.known_start, t.known_start), ('unstarted', e.unstarted, t.unstarted),
+      ('start_unrealized', e.start_unrealized, t.start_unrealized)
+  ) as m (measure, stored, expected)
+  where not s.is_leaf and m.stored is distinct from coalesce(m.expected, 0);
+end;
+comment on function risk_private.money_differences() is
+  'Every difference between the money that is stored and what it is made of; none when sound.';
 
 -- 80_verify.sql
 -- Proof: counters and positions recomputed from what they summarise, orders and fills.
@@ -9099,11 +10276,15 @@ begin atomic
       ('open_positions', c.open_positions, r.open_positions, 0)
   ) as m (measure, stored, expected, least_dimension)
   where coalesce(c.dimension, r.dimension) >= m.least_dimension
-    and coalesce(m.stored, 0) <> coalesce(m.expected, 0);
+    and coalesce(m.stored, 0) <> coalesce(m.expected, 0)
+  union all
+  select s.code, d.dimension, d.measure, d.stored, d.expected
+  from risk_private.money_differences() as d
+  join risk_private.scopes as s on s.scope_id = d.scope_id;
 end;
 comment on function risk.verify_counters() is
-  'Recomputes every position and counter from orders, fills and carried values: one row per '
-  'difference, none when sound.';
+  'Recomputes every position, counter, cash balance and equity from orders, fills, postings and '
+  'carried values: one row per difference, none when sound.';
 
 -- 90_grants.sql
 -- Who may do what: the only grants there are. Nobody but the owner reaches a table. What a
@@ -9139,6 +10320,11 @@ grant execute on procedure
   risk.record_fill, risk.record_trade, risk.ack_order, risk.release_order, risk.dispatch_order,
   risk.confirm_replace, risk.reject_replace
 to risk_execution;
+grant execute on procedure risk.post_cash to risk_execution, risk_admin;
+grant execute on function risk_private.post_cash to risk_execution, risk_admin;
+grant execute on procedure risk.set_fx to risk_feed;
+grant execute on function risk_private.set_fx, risk_private.accounts_in, risk_private.recarry
+to risk_feed;
 grant execute on function
   risk_private.record_fill, risk_private.record_trade, risk_private.fill_detail,
   risk_private.ack_order, risk_private.release_order, risk_private.dispatch_order,
@@ -9208,7 +10394,8 @@ to risk_trader, risk_admin, risk_worker, risk_analyst, risk_auditor;
 
 -- Reading. The functions are those that views call: they run as the reader.
 grant select on
-  risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions
+  risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions,
+  risk.cash
 to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on risk.instruments, risk.marks
 to risk_trader, risk_execution, risk_feed, risk_admin, risk_worker, risk_analyst, risk_auditor;
@@ -9216,7 +10403,7 @@ grant select on risk.scopes, risk.trading_states, risk.queue_status, risk.health
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on
   risk.settings, risk.trading_grants, risk.limits, risk.limit_history, risk.limit_utilization,
-  risk.exposure
+  risk.exposure, risk.pnl
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.order_id, risk_private.visible_accounts, risk_private.is_settled,
@@ -9225,7 +10412,8 @@ to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_audi
 grant execute on function risk_private.clock
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
-  risk_private.counter_id, risk_private.worst_case, risk_private.accepted_since
+  risk_private.counter_id, risk_private.worst_case, risk_private.accepted_since,
+  risk_private.drawdown_pct
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 
 reset role;

@@ -98,9 +98,23 @@ insert into risk_private.fills (account_id, exec_id, instrument_id, signed_quant
 select s.scope_id, 'open-' || i.instrument_id, i.instrument_id, 10, 100, 0, 100, 'opening',
   s.trading_day, now(), now()
 from risk_private.scopes as s cross join risk_private.instruments as i where s.is_leaf;
-insert into risk_private.positions as p (account_id, instrument_id, quantity, unit_notional,
+update risk_private.fills as f set unit_amount = 100 * i.multiplier, rate = 1
+from risk_private.instruments as i where i.instrument_id = f.instrument_id;
+insert into risk_private.positions as p (account_id, instrument_id, quantity, unit_notional, cost,
   average_price)
-select f.account_id, f.instrument_id, f.signed_quantity, 100, 100 from risk_private.fills as f;
+select f.account_id, f.instrument_id, f.signed_quantity, 100, f.signed_quantity * f.unit_amount, 100
+from risk_private.fills as f;
+insert into risk_private.cash_balances (account_id, currency, cost, rate)
+select p.account_id, 'USD', sum(p.cost), 1 from risk_private.positions as p group by p.account_id;
+update risk_private.equities as e set known_equity = t.value, book = t.cost, flows = t.cost,
+  peak = t.value
+from (
+  select k.scope_id, sum(p.quantity * p.unit_notional) as value, sum(p.cost) as cost
+  from risk_private.positions as p
+  join risk_private.scopes as s on s.scope_id = p.account_id
+  cross join unnest(s.chain) as k (scope_id)
+  group by k.scope_id
+) as t where t.scope_id = e.scope_id;
 update risk_private.counters as c set
   quantity = r.quantity, gross_position = r.gross_position, gross_notional = r.gross_notional,
   traded_notional = r.traded_notional, open_positions = r.open_positions
