@@ -65,7 +65,8 @@ create table risk_private.fills (
   booking bigint generated always as identity,
   booked_on text,
   status text not null default 'BOOKED' check (status in ('BOOKED', 'BUSTED', 'CORRECTED')),
-  unit_amount numeric not null default 0,
+  multiplier numeric not null default 1,
+  unit_amount numeric generated always as (price * multiplier) stored,
   rate numeric not null default 0,
   realized numeric not null default 0,
   adjustment_id bigint,
@@ -84,8 +85,9 @@ comment on column risk_private.fills.booking is
   'The order in which executions were booked, by which average costs are reckoned.';
 comment on column risk_private.fills.booked_on is
   'The order whose filled quantity it counts to: the one named, or what has replaced it.';
-comment on column risk_private.fills.unit_amount is
-  'Price x multiplier: money per unit of quantity, in the currency of the instrument.';
+comment on column risk_private.fills.multiplier is
+  'Multiplier of the instrument when it was booked. unit_amount: money per unit of quantity, in the '
+  'currency of the instrument.';
 comment on column risk_private.fills.rate is
   'Base currency per unit of that currency when it was booked; 0: unknown.';
 comment on column risk_private.fills.realized is

@@ -99,6 +99,7 @@ create table risk_private.fill_corrections (
   new_price numeric not null,
   late_realized numeric not null,
   late_fees numeric not null,
+  late_flows numeric not null,
   reason text not null,
   trading_day date,
   corrected_at timestamptz not null,
@@ -109,8 +110,8 @@ create index fill_corrections_fill_idx on risk_private.fill_corrections (account
 comment on table risk_private.fill_corrections is
   'What became of executions after they were booked. Quantities are signed.';
 comment on column risk_private.fill_corrections.late_realized is
-  'Change of the realized profit and (late_fees) fees of earlier days, in base currency: it counts '
-  'to the day of the correction.';
+  'Change of the realized profit, (late_fees) fees and (late_flows) flows of earlier days, in base '
+  'currency: it counts to the day of the correction.';
 
 create table risk_private.adjustments (
   adjustment_id bigint generated always as identity primary key,

@@ -136,6 +136,19 @@ begin
   if v_known.exec_id is null then
     return false;
   end if;
+  -- Told again as it first was, it is the same execution, whatever has become of it.
+  if v_known.status <> 'BOOKED' and exists (
+    select from (
+      select c.* from risk_private.fill_corrections as c
+      where c.account_id = execution.account_id and c.exec_id = execution.exec_id
+      order by c.correction_id limit 1
+    ) as c
+    where c.old_quantity = execution.signed_quantity and c.old_price = execution.price
+      and c.old_fee = execution.fee) then
+    v_known.signed_quantity := execution.signed_quantity;
+    v_known.price := execution.price;
+    v_known.fee := execution.fee;
+  end if;
   if row(v_known.client_order_id, v_known.instrument_id, v_known.signed_quantity, v_known.price,
     v_known.fee, v_known.kind)
     is distinct from row(execution.client_order_id, execution.instrument_id,

@@ -51,9 +51,10 @@ declare
   v_fill risk_private.fills := execution;
 begin
   select abs(execution.price) * i.multiplier * coalesce(f.rate, 1),
-    execution.price * i.multiplier, risk_private.cash_rate(execution.account_id, i.currency),
+    i.multiplier, execution.price * i.multiplier,
+    risk_private.cash_rate(execution.account_id, i.currency),
     s.trading_day, risk_private.clock(), c.realized
-  into v_fill.unit_price, v_fill.unit_amount, v_fill.rate, v_fill.trading_day, v_fill.recorded_at,
+  into v_fill.unit_price, v_fill.multiplier, v_fill.unit_amount, v_fill.rate, v_fill.trading_day, v_fill.recorded_at,
     v_fill.realized
   from risk_private.instruments as i
   cross join risk_private.scopes as s
@@ -66,13 +67,13 @@ begin
   v_fill.executed_at := coalesce(execution.executed_at, v_fill.recorded_at);
   insert into risk_private.fills (
     account_id, exec_id, client_order_id, instrument_id, signed_quantity, price, fee, unit_price,
-    kind, flag, trading_day, executed_at, recorded_at, booked_on, unit_amount, rate,
+    kind, flag, trading_day, executed_at, recorded_at, booked_on, multiplier, rate,
     realized)
   values (
     v_fill.account_id, v_fill.exec_id, v_fill.client_order_id, v_fill.instrument_id,
     v_fill.signed_quantity, v_fill.price, v_fill.fee, v_fill.unit_price, v_fill.kind, v_fill.flag,
     v_fill.trading_day, v_fill.executed_at, v_fill.recorded_at, v_fill.booked_on,
-    v_fill.unit_amount, v_fill.rate, v_fill.realized);
+    v_fill.multiplier, v_fill.rate, v_fill.realized);
   return v_fill;
 end
 $$;

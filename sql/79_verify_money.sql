@@ -89,7 +89,10 @@ begin atomic
     where g.account_id = s.scope_id and g.trading_day is not distinct from s.trading_day
   ) as p
   cross join lateral (
-    select coalesce(sum(f.signed_quantity * f.unit_amount * f.rate), 0) as flows
+    select coalesce(sum(f.signed_quantity * f.unit_amount * f.rate), 0) + (
+      select coalesce(sum(x.late_flows), 0) from risk_private.fill_corrections as x
+      where x.account_id = s.scope_id and x.trading_day is not distinct from s.trading_day
+    ) as flows
     from risk_private.fills as f
     where f.account_id = s.scope_id and risk_private.is_in_kind(f.kind)
       and f.trading_day is not distinct from s.trading_day

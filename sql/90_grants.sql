@@ -31,6 +31,8 @@ grant execute on procedure
   risk.record_fill, risk.record_trade, risk.ack_order, risk.release_order, risk.dispatch_order,
   risk.confirm_replace, risk.reject_replace
 to risk_execution;
+grant execute on procedure risk.bust_fill, risk.correct_fill to risk_execution;
+grant execute on function risk_private.bust_fill, risk_private.correct_fill to risk_execution;
 grant execute on procedure risk.post_cash to risk_execution, risk_admin;
 grant execute on function risk_private.post_cash to risk_execution, risk_admin;
 grant execute on procedure risk.set_fx to risk_feed;
@@ -106,7 +108,7 @@ to risk_trader, risk_admin, risk_worker, risk_analyst, risk_auditor;
 -- Reading. The functions are those that views call: they run as the reader.
 grant select on
   risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions,
-  risk.cash
+  risk.cash, risk.fill_corrections
 to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on risk.instruments, risk.marks
 to risk_trader, risk_execution, risk_feed, risk_admin, risk_worker, risk_analyst, risk_auditor;

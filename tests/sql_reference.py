@@ -38,7 +38,8 @@ SUBJECTS = {
         "preview_order preview_combo"
     ),
     "What happened to an order": (
-        "dispatch_order ack_order record_fill record_trade release_order cancel_orders"
+        "dispatch_order ack_order record_fill record_trade bust_fill correct_fill release_order "
+        "cancel_orders"
     ),
     "Market data and the trading day": (
         "set_marks remark_underlying set_fx load_closes open_day post_cash"
@@ -51,7 +52,9 @@ SUBJECTS = {
     "Limits for caches": "hot_limits limit_cache",
     "Views of money": "pnl cash",
     "Proof": "verify_counters",
-    "Views of orders and positions": "orders open_orders decisions violations fills positions",
+    "Views of orders and positions": (
+        "orders open_orders decisions violations fills fill_corrections positions"
+    ),
     "Views of limits and exposure": "limits limit_history limit_utilization exposure",
     "Returns and correlations": "return_history correlation_matrix refresh_views",
     "Views of what is set up": "scopes instruments marks settings trading_grants trading_states",

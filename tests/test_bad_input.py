@@ -48,6 +48,7 @@ ORDER: Arguments = {
     "price": "100",
 }
 FRESH = "a fresh id"
+EXECUTION = "the exec_id of a new fill"
 LIVE = "the id of a fresh order"
 NEW: Arguments = {"client_order_id": FRESH}
 OPEN: Arguments = {"account": "A1", "client_order_id": LIVE}
@@ -79,6 +80,9 @@ BASE: dict[str, Arguments] = {
     | {"bid": None, "ask": None},
     "load_closes": {"symbols": "{XOM}", "days": "{2026-01-02}", "closes": "{80}"},
     "refresh_views": {},
+    "bust_fill": {"account": "A1", "exec_id": EXECUTION, "reason": "why"},
+    "correct_fill": {"account": "A1", "exec_id": EXECUTION, "reason": "why"}
+    | {"quantity": "2", "price": "98"},
     "set_fx": {"currency": "EUR", "rate": "1.1", "as_of": None},
     "post_cash": {"account": "A1", "amount": "5", "reason": "dividend"}
     | {"currency": None, "reference": None},
@@ -137,6 +141,10 @@ TAKEN: dict[tuple[str, str], set[str]] = {
     **{("set_marks", name): FLAT for name in GREEKS},
     ("remark_underlying", "price"): {"0.3", "1e-20"},
     **{("remark_underlying", name): {"0.3", "1e-20"} for name in ("bid", "ask")},
+    ("bust_fill", "reason"): REASONS,
+    ("correct_fill", "reason"): REASONS,
+    ("correct_fill", "quantity"): {"0.3"},
+    ("correct_fill", "price"): {"0", "-1", "0.3"},
     ("set_fx", "rate"): {"0.3"},
     ("post_cash", "amount"): {"-1", "0.3"},
     ("post_cash", "reason"): CODES,
@@ -277,7 +285,9 @@ def prepare(firm: Caller, routine: str) -> Arguments:
         firm.limit("D1", "gross_notional", 10**9)
     live = firm.new_name()
     firm.check("A1", live, "AAPL", "buy", 10, 100, time_in_force="GTC")
-    stands_for = {FRESH: firm.new_name(), LIVE: live}
+    stands_for = {FRESH: firm.new_name(), LIVE: live, EXECUTION: f"fill of {live}"}
+    if EXECUTION in BASE[routine].values():
+        firm.fill("A1", live, stands_for[EXECUTION], 1, 99)
     return {
         name: value if value is None else stands_for.get(value, value)
         for name, value in BASE[routine].items()

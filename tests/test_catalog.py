@@ -33,6 +33,8 @@ DEFINERS = {
     "risk_private.begin_due_day",
     "risk_private.bound_queues",
     "risk_private.bury_event",
+    "risk_private.bust_fill",
+    "risk_private.correct_fill",
     "risk_private.create_scope",
     "risk_private.decide_batch",
     "risk_private.decide_order",

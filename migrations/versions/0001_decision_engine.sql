@@ -525,7 +525,8 @@ create table risk_private.fills (
   booking bigint generated always as identity,
   booked_on text,
   status text not null default 'BOOKED' check (status in ('BOOKED', 'BUSTED', 'CORRECTED')),
-  unit_amount numeric not null default 0,
+  multiplier numeric not null default 1,
+  unit_amount numeric generated always as (price * multiplier) stored,
   rate numeric not null default 0,
   realized numeric not null default 0,
   adjustment_id bigint,
@@ -544,8 +545,9 @@ comment on column risk_private.fills.booking is
   'The order in which executions were booked, by which average costs are reckoned.';
 comment on column risk_private.fills.booked_on is
   'The order whose filled quantity it counts to: the one named, or what has replaced it.';
-comment on column risk_private.fills.unit_amount is
-  'Price x multiplier: money per unit of quantity, in the currency of the instrument.';
+comment on column risk_private.fills.multiplier is
+  'Multiplier of the instrument when it was booked. unit_amount: money per unit of quantity, in the '
+  'currency of the instrument.';
 comment on column risk_private.fills.rate is
   'Base currency per unit of that currency when it was booked; 0: unknown.';
 comment on column risk_private.fills.realized is
@@ -792,6 +794,7 @@ create table risk_private.fill_corrections (
   new_price numeric not null,
   late_realized numeric not null,
   late_fees numeric not null,
+  late_flows numeric not null,
   reason text not null,
   trading_day date,
   corrected_at timestamptz not null,
@@ -802,8 +805,8 @@ create index fill_corrections_fill_idx on risk_private.fill_corrections (account
 comment on table risk_private.fill_corrections is
   'What became of executions after they were booked. Quantities are signed.';
 comment on column risk_private.fill_corrections.late_realized is
-  'Change of the realized profit and (late_fees) fees of earlier days, in base currency: it counts '
-  'to the day of the correction.';
+  'Change of the realized profit, (late_fees) fees and (late_flows) flows of earlier days, in base '
+  'currency: it counts to the day of the correction.';
 
 create table risk_private.adjustments (
   adjustment_id bigint generated always as identity primary key,
@@ -6258,6 +6261,19 @@ begin
   if v_known.exec_id is null then
     return false;
   end if;
+  -- Told again as it first was, it is the same execution, whatever has become of it.
+  if v_known.status <> 'BOOKED' and exists (
+    select from (
+      select c.* from risk_private.fill_corrections as c
+      where c.account_id = execution.account_id and c.exec_id = execution.exec_id
+      order by c.correction_id limit 1
+    ) as c
+    where c.old_quantity = execution.signed_quantity and c.old_price = execution.price
+      and c.old_fee = execution.fee) then
+    v_known.signed_quantity := execution.signed_quantity;
+    v_known.price := execution.price;
+    v_known.fee := execution.fee;
+  end if;
   if row(v_known.client_order_id, v_known.instrument_id, v_known.signed_quantity, v_known.price,
     v_known.fee, v_known.kind)
     is distinct from row(execution.client_order_id, execution.instrument_id,
@@ -7082,9 +7098,10 @@ declare
   v_fill risk_private.fills := execution;
 begin
   select abs(execution.price) * i.multiplier * coalesce(f.rate, 1),
-    execution.price * i.multiplier, risk_private.cash_rate(execution.account_id, i.currency),
+    i.multiplier, execution.price * i.multiplier,
+    risk_private.cash_rate(execution.account_id, i.currency),
     s.trading_day, risk_private.clock(), c.realized
-  into v_fill.unit_price, v_fill.unit_amount, v_fill.rate, v_fill.trading_day, v_fill.recorded_at,
+  into v_fill.unit_price, v_fill.multiplier, v_fill.unit_amount, v_fill.rate, v_fill.trading_day, v_fill.recorded_at,
     v_fill.realized
   from risk_private.instruments as i
   cross join risk_private.scopes as s
@@ -7097,13 +7114,13 @@ begin
   v_fill.executed_at := coalesce(execution.executed_at, v_fill.recorded_at);
   insert into risk_private.fills (
     account_id, exec_id, client_order_id, instrument_id, signed_quantity, price, fee, unit_price,
-    kind, flag, trading_day, executed_at, recorded_at, booked_on, unit_amount, rate,
+    kind, flag, trading_day, executed_at, recorded_at, booked_on, multiplier, rate,
     realized)
   values (
     v_fill.account_id, v_fill.exec_id, v_fill.client_order_id, v_fill.instrument_id,
     v_fill.signed_quantity, v_fill.price, v_fill.fee, v_fill.unit_price, v_fill.kind, v_fill.flag,
     v_fill.trading_day, v_fill.executed_at, v_fill.recorded_at, v_fill.booked_on,
-    v_fill.unit_amount, v_fill.rate, v_fill.realized);
+    v_fill.multiplier, v_fill.rate, v_fill.realized);
   return v_fill;
 end
 $$;
@@ -7646,6 +7663,339 @@ $$;
 comment on function risk_private.replay(integer, integer) is
   'The executions of an account in an instrument, with the cost and profit at average cost that '
   'follow from them. After a split the cost stays, and the quantity is what the split makes of it.';
+
+create function risk_private.heirs(account_id integer, client_order_id text) returns text[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    with recursive chain as (
+      select o.account_id, o.client_order_id, o.replaced_by from risk_private.orders as o
+      where o.account_id = heirs.account_id and o.client_order_id = heirs.client_order_id
+      union all
+      select o.account_id, o.client_order_id, o.replaced_by from chain as c
+      join risk_private.orders as o
+        on o.account_id = c.account_id and o.client_order_id = c.replaced_by
+    )
+    select pg_catalog.array_agg(c.client_order_id) from chain as c);
+end
+$$;
+comment on function risk_private.heirs(integer, text) is
+  'An order and all that have replaced it or may yet: what it had filled counts in each.';
+
+-- The caller holds the account.
+create function risk_private.refill_orders(fill risk_private.fills, client_order_ids text[],
+  added numeric)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_leg integer := (
+    select pg_catalog.array_position(o.instrument_ids, fill.instrument_id)
+    from risk_private.orders as o
+    where o.account_id = fill.account_id and o.client_order_id = fill.booked_on);
+begin
+  update risk_private.orders as o set filled[v_leg] = o.filled[v_leg] + added
+  where o.account_id = fill.account_id and o.client_order_id = any (client_order_ids);
+  update risk_private.orders as o set
+    state = case
+      when o.closed_at is not null and d.is_done then 'FILLED'
+      when o.closed_at is not null then 'CANCELLED'
+      when o.acknowledged_at is not null then 'ACKNOWLEDGED'
+      when o.sent_at is not null then 'SENT'
+      else 'ACCEPTED'
+    end,
+    close_reason = case
+      when o.closed_at is not null and not d.is_done then 'fill_corrected' end
+  from (
+    select q.client_order_id,
+      pg_catalog.bool_and(l.filled >= q.quantity * abs(l.ratio)) as is_done
+    from risk_private.orders as q
+    cross join lateral unnest(q.ratios, q.filled) as l (ratio, filled)
+    where q.account_id = fill.account_id and q.client_order_id = any (client_order_ids)
+    group by q.client_order_id
+    having pg_catalog.bool_and(l.filled = 0) or bool_or(q.closed_at is not null)
+  ) as d
+  where o.account_id = fill.account_id and o.client_order_id = d.client_order_id
+    and (o.state in ('FILLED', 'PARTIALLY_FILLED') or o.close_reason = 'fill_corrected');
+  perform risk_private.note_fills(fill.account_id, client_order_ids, risk_private.clock());
+end
+$$;
+comment on function risk_private.refill_orders(risk_private.fills, text[], numeric) is
+  'Adds to what an execution filled of its order, and of its heirs. A live order has '
+  'so much more or less to fill. One that had been filled stays closed: exchanges do not put '
+  'orders back into the book.';
+
+-- The caller holds the account, and has changed the execution.
+create function risk_private.reprice(
+  fill risk_private.fills, out today numeric, out late numeric, out quantity numeric,
+  out cost numeric)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_day date := (select s.trading_day from risk_private.scopes as s
+    where s.scope_id = fill.account_id);
+  v_row risk_private.replayed;
+  v_old risk_private.fills;
+begin
+  today := 0;
+  late := 0;
+  for v_row in
+    select r.* from risk_private.replay(fill.account_id, fill.instrument_id) as r
+  loop
+    select f.* into v_old from risk_private.fills as f
+    where f.account_id = fill.account_id and f.exec_id = v_row.exec_id;
+    if v_row.realized <> v_old.realized or v_row.signed_quantity <> v_old.signed_quantity then
+      update risk_private.fills as f set
+        realized = v_row.realized, signed_quantity = v_row.signed_quantity
+      where f.account_id = fill.account_id and f.exec_id = v_row.exec_id;
+      if v_old.trading_day is not distinct from v_day then
+        today := today + (v_row.realized - v_old.realized) * v_old.rate;
+      else
+        late := late + (v_row.realized - v_old.realized) * v_old.rate;
+      end if;
+    end if;
+    quantity := v_row.quantity;
+    cost := v_row.cost;
+  end loop;
+end
+$$;
+comment on function risk_private.reprice(risk_private.fills) is
+  'Reckons all executions of an account in an instrument anew. Returns the position and its cost, '
+  'and by what the profit of today and that of earlier days changed, in base currency.';
+
+-- The caller holds the account; then its chain's counters ascending (within settle); their equities.
+create function risk_private.replace_fill(old risk_private.fills, new risk_private.fills,
+  reason text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_day date := (select s.trading_day from risk_private.scopes as s
+    where s.scope_id = old.account_id);
+  v_is_late boolean := old.trading_day is distinct from v_day;
+  v_position risk_private.positions;
+  v_result record;
+  v_ids text[] := '{}';
+  v_before risk_private.working_legs[] := '{}';
+  v_money risk_private.money;
+  v_amount numeric := new.signed_quantity * new.unit_amount - old.signed_quantity * old.unit_amount;
+  v_fees numeric := (new.fee - old.fee) * old.rate;
+  v_flows numeric := case when risk_private.is_in_kind(old.kind) then v_amount * old.rate else 0 end;
+  v_split numeric;
+begin
+  select p.* into v_position from risk_private.positions as p
+  where p.account_id = old.account_id and p.instrument_id = old.instrument_id;
+  update risk_private.fills as f set
+    signed_quantity = new.signed_quantity, price = new.price, fee = new.fee,
+    unit_price = case when v_is_late then old.unit_price else new.unit_price end,
+    status = new.status
+  where f.account_id = old.account_id and f.exec_id = old.exec_id;
+  select r.* into v_result from risk_private.reprice(new) as r;
+  if old.booked_on is not null then
+    v_ids := risk_private.heirs(old.account_id, old.booked_on);
+    v_before := risk_private.reserved(old.account_id, v_ids);
+    perform risk_private.refill_orders(old, v_ids, abs(new.signed_quantity) - abs(old.signed_quantity));
+  end if;
+  v_money := risk_private.move_cash(
+    old.account_id,
+    (select i.currency from risk_private.instruments as i
+     where i.instrument_id = old.instrument_id),
+    case when risk_private.is_in_kind(old.kind) then 0 else -v_amount end - (new.fee - old.fee),
+    v_result.cost - v_position.cost);
+  v_money.realized := v_result.today + v_result.late;
+  v_money.fees := v_fees;
+  v_money.flows := v_flows;
+  perform risk_private.change_cost(old.account_id, old.instrument_id, v_result.quantity,
+    v_result.cost, v_money.realized, v_fees);
+  v_split := v_result.quantity - v_position.quantity - new.signed_quantity + old.signed_quantity;
+  perform risk_private.settle(
+    old.account_id, v_before, risk_private.reserved(old.account_id, v_ids),
+    risk_private.amends(old, new, v_split, v_is_late));
+  perform risk_private.follow_fill(
+    old.account_id, old.instrument_id, v_result.quantity - v_position.quantity, v_money);
+  insert into risk_private.fill_corrections (
+    account_id, exec_id, kind, old_quantity, old_price, old_fee, new_quantity, new_price,
+    late_realized, late_fees, late_flows, reason, trading_day, corrected_at)
+  values (
+    old.account_id, old.exec_id, case new.status when 'BUSTED' then 'bust' else 'correction' end,
+    old.signed_quantity, old.price, old.fee, new.signed_quantity, new.price, v_result.late,
+    case when v_is_late then v_fees else 0 end, case when v_is_late then v_flows else 0 end,
+    replace_fill.reason, v_day, risk_private.clock());
+end
+$$;
+comment on function risk_private.replace_fill(risk_private.fills, risk_private.fills, text) is
+  'Puts an execution in place of another of the same id: order, position, counters, cash, cost, '
+  'profit and equity follow. What it changes of earlier days counts to today.';
+
+create function risk_private.amends(
+  old risk_private.fills, new risk_private.fills, split numeric, is_late boolean)
+returns risk_private.fills[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_back risk_private.fills := old;
+  v_forth risk_private.fills := new;
+  v_split risk_private.fills := new;
+begin
+  v_back.signed_quantity := -old.signed_quantity;
+  v_back.unit_price := case when is_late then 0 else -old.unit_price end;
+  v_forth.unit_price := case when is_late then 0 else new.unit_price end;
+  v_split.signed_quantity := split;
+  v_split.unit_price := case when split = 0 then old.unit_price else 0 end;
+  return array[v_back, v_forth, v_split];
+end
+$$;
+comment on function risk_private.amends(
+  risk_private.fills, risk_private.fills, numeric, boolean) is
+  'What to settle where one execution takes the place of another: the old one back, the new one, '
+  'and what later splits made of the difference. Only one of today counts in traded notional.';
+
+-- 57_busts.sql
+-- What brokers take back or put right.
+
+create function risk_private.fill_to_amend(account_id integer, exec_id text)
+returns risk_private.fills
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_fill risk_private.fills;
+begin
+  select f.* into v_fill from risk_private.fills as f
+  where f.account_id = fill_to_amend.account_id and f.exec_id = fill_to_amend.exec_id;
+  if v_fill.exec_id is null then
+    perform risk_private.fail('RK404', pg_catalog.format('unknown execution %L', exec_id),
+      'argument: exec_id');
+  end if;
+  if v_fill.adjustment_id is not null then
+    perform risk_private.fail('RK409',
+      pg_catalog.format('%L is the adjustment of a split, no execution', exec_id),
+      'argument: exec_id', 'Undo it with risk.adjust_instrument.');
+  end if;
+  return v_fill;
+end
+$$;
+comment on function risk_private.fill_to_amend(integer, text) is
+  'The execution of that id. Errors: RK404, RK409 no execution.';
+
+create function risk_private.alert_amended(account text, fill risk_private.fills, reason text)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.alert(
+    case fill.status when 'BUSTED' then 'fill_busted' else 'fill_corrected' end,
+    pg_catalog.jsonb_build_object(
+      'account', account, 'exec_id', fill.exec_id, 'client_order_id', fill.client_order_id,
+      'quantity', abs(fill.signed_quantity)::text, 'price', fill.price::text, 'reason', reason,
+      'severity', 'warning'));
+end
+$$;
+comment on function risk_private.alert_amended(text, risk_private.fills, text) is
+  'Tells agents and the gateway that an execution is not what it was.';
+
+-- Lock order: the account; its chain's counters ascending; their equities.
+create function risk_private.bust_fill(account text, exec_id text, reason text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_leaf risk_private.scopes := risk_private.scope(account);
+  v_old risk_private.fills;
+  v_new risk_private.fills;
+begin
+  perform risk_private.begin_change();
+  perform risk_private.require_reason(reason);
+  perform risk_private.lock_account(v_leaf.scope_id);
+  v_old := risk_private.fill_to_amend(v_leaf.scope_id, exec_id);
+  if v_old.status = 'BUSTED' then
+    return;
+  end if;
+  v_new := v_old;
+  v_new.signed_quantity := 0;
+  v_new.fee := 0;
+  v_new.status := 'BUSTED';
+  perform risk_private.replace_fill(v_old, v_new, reason);
+  perform risk_private.alert_amended(account, v_new, reason);
+end
+$$;
+comment on function risk_private.bust_fill(text, text, text) is 'What risk.bust_fill does.';
+
+create procedure risk.bust_fill(account text, exec_id text, reason text)
+language plpgsql
+as $$
+begin
+  perform risk_private.bust_fill(account, exec_id, reason);
+  commit;
+  perform risk_private.flush();
+  commit;
+end
+$$;
+comment on procedure risk.bust_fill(text, text, text) is
+  'The broker has cancelled an execution: position, cash, fee, average cost, profit, counters and '
+  'the filled quantity of its order are put as if it had never been; what it had led to is reckoned '
+  'anew. A live order has the quantity to fill again; one that it had filled stays closed, '
+  'CANCELLED. It stays in risk.fills with quantity 0; risk.fill_corrections keeps what it was. '
+  'Alerted; repeating it changes nothing. Errors: RK400, RK404, RK409 no execution.';
+
+-- Lock order: the account; its chain's counters ascending; their equities.
+create function risk_private.correct_fill(
+  account text, exec_id text, quantity numeric, price numeric, reason text)
+returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_leaf risk_private.scopes := risk_private.scope(account);
+  v_old risk_private.fills;
+  v_new risk_private.fills;
+begin
+  perform risk_private.begin_change();
+  perform risk_private.validate_execution(exec_id, quantity, price, 0, null);
+  perform risk_private.require_reason(reason);
+  perform risk_private.lock_account(v_leaf.scope_id);
+  v_old := risk_private.fill_to_amend(v_leaf.scope_id, exec_id);
+  if v_old.status = 'BUSTED' then
+    perform risk_private.fail('RK409', pg_catalog.format('execution %L was busted', exec_id),
+      'argument: exec_id', 'Book what replaces it under an id of its own.');
+  end if;
+  v_new := v_old;
+  v_new.signed_quantity := pg_catalog.sign(v_old.signed_quantity) * quantity;
+  v_new.price := price;
+  v_new.unit_amount := price * v_old.multiplier;
+  v_new.unit_price := abs(v_new.unit_amount) * case when v_old.rate = 0 then 1 else v_old.rate end;
+  v_new.status := 'CORRECTED';
+  if v_new.signed_quantity = v_old.signed_quantity and v_new.price = v_old.price then
+    return;
+  end if;
+  perform risk_private.replace_fill(v_old, v_new, reason);
+  perform risk_private.alert_amended(account, v_new, reason);
+end
+$$;
+comment on function risk_private.correct_fill(text, text, numeric, numeric, text) is
+  'What risk.correct_fill does.';
+
+create procedure risk.correct_fill(account text, exec_id text, quantity numeric, price numeric,
+  reason text)
+language plpgsql
+as $$
+begin
+  perform risk_private.correct_fill(account, exec_id, quantity, price, reason);
+  commit;
+  perform risk_private.flush();
+  commit;
+end
+$$;
+comment on procedure risk.correct_fill(text, text, numeric, numeric, text) is
+  'The broker has corrected an execution to another quantity or price; its fee stays. Everything '
+  'follows as in risk.bust_fill, and what it was is kept in risk.fill_corrections. Alerted; '
+  'repeating it changes nothing. Errors: RK400, RK404, RK409 busted, or no execution.';
 
 -- 60_states.sql
 -- Stopping: trading states, instrument statuses and cancel requests. A halt is in force when its
@@ -9030,15 +9380,23 @@ create view risk.fills with (security_barrier) as
 select
   a.code as account, f.exec_id, risk_private.order_id(a.code, f.client_order_id) as order_id,
   f.client_order_id, i.symbol,
-  case when f.signed_quantity > 0 then 'buy' else 'sell' end as side,
+  case when coalesce(nullif(f.signed_quantity, 0), c.old_quantity) > 0 then 'buy'
+    else 'sell' end as side,
   abs(f.signed_quantity) as quantity, f.price, f.fee,
-  f.kind, f.flag, f.trading_day, f.executed_at, f.recorded_at, f.recorded_by
+  f.kind, f.flag, f.trading_day, f.executed_at, f.recorded_at, f.recorded_by, f.status,
+  f.realized * f.rate as realized
 from risk_private.scopes as a
 join risk_private.fills as f on f.account_id = a.scope_id
 join risk_private.instruments as i on i.instrument_id = f.instrument_id
+left join lateral (
+  select x.old_quantity from risk_private.fill_corrections as x
+  where x.account_id = f.account_id and x.exec_id = f.exec_id and x.old_quantity <> 0
+  order by x.correction_id limit 1
+) as c on f.signed_quantity = 0
 where a.scope_id = any ((select risk_private.visible_accounts())::integer[])
   and f.recorded_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned();
-comment on view risk.fills is 'Executions: fills of orders, and trades that no order explains.';
+comment on view risk.fills is
+  'Executions as they stand: fills of orders, and trades that no order explains.';
 comment on column risk.fills.account is 'The account.';
 comment on column risk.fills.exec_id is
   'The broker''s id of the execution, unique within the account.';
@@ -9046,11 +9404,12 @@ comment on column risk.fills.order_id is 'Id of the order; NULL where no order e
 comment on column risk.fills.client_order_id is 'The order under which it was reported.';
 comment on column risk.fills.symbol is 'The instrument.';
 comment on column risk.fills.side is 'buy or sell.';
-comment on column risk.fills.quantity is 'Executed quantity.';
+comment on column risk.fills.quantity is 'Executed quantity; 0 once busted.';
 comment on column risk.fills.price is 'Price of the execution.';
 comment on column risk.fills.fee is 'Fee paid.';
 comment on column risk.fills.kind is
-  'fill; or, with no order: opening, assignment, exercise, expiry, transfer, unexplained.';
+  'fill; or, with no order: opening, assignment, exercise, expiry, transfer, unexplained; '
+  'adjustment: what a split added to the position.';
 comment on column risk.fills.flag is
   'What was wrong with it: over_fill, fill_on_closed_order, fill_on_rejected_order, '
   'unexplained_trade; NULL: nothing.';
@@ -9058,6 +9417,35 @@ comment on column risk.fills.trading_day is 'The trading day to whose traded not
 comment on column risk.fills.executed_at is 'When the broker executed it.';
 comment on column risk.fills.recorded_at is 'When it was booked.';
 comment on column risk.fills.recorded_by is 'The login that reported it.';
+comment on column risk.fills.status is
+  'BOOKED, BUSTED or CORRECTED; risk.fill_corrections tells what it was before.';
+comment on column risk.fills.realized is
+  'Profit that it realized at average cost, before its fee, in base currency.';
+
+create view risk.fill_corrections with (security_barrier) as
+select
+  a.code as account, c.exec_id, c.kind, abs(c.old_quantity) as old_quantity, c.old_price,
+  c.old_fee, abs(c.new_quantity) as new_quantity, c.new_price, c.reason, c.trading_day,
+  c.late_realized, c.corrected_at, c.corrected_by
+from risk_private.scopes as a
+join risk_private.fill_corrections as c on c.account_id = a.scope_id
+where a.scope_id = any ((select risk_private.visible_accounts())::integer[])
+  and c.corrected_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned();
+comment on view risk.fill_corrections is 'What became of executions after they were booked.';
+comment on column risk.fill_corrections.account is 'The account.';
+comment on column risk.fill_corrections.exec_id is 'The execution.';
+comment on column risk.fill_corrections.kind is 'bust or correction.';
+comment on column risk.fill_corrections.old_quantity is 'Its quantity before.';
+comment on column risk.fill_corrections.old_price is 'Its price before.';
+comment on column risk.fill_corrections.old_fee is 'Its fee before; a bust gives it back.';
+comment on column risk.fill_corrections.new_quantity is 'Its quantity since; 0 for a bust.';
+comment on column risk.fill_corrections.new_price is 'Its price since.';
+comment on column risk.fill_corrections.reason is 'Why.';
+comment on column risk.fill_corrections.trading_day is 'The trading day in which it was done.';
+comment on column risk.fill_corrections.late_realized is
+  'What it changed of the profit realized on earlier days, in base currency: it counts to this one.';
+comment on column risk.fill_corrections.corrected_at is 'When.';
+comment on column risk.fill_corrections.corrected_by is 'The login that reported it.';
 
 create view risk.positions with (security_barrier) as
 select
@@ -10044,7 +10432,10 @@ begin atomic
     where g.account_id = s.scope_id and g.trading_day is not distinct from s.trading_day
   ) as p
   cross join lateral (
-    select coalesce(sum(f.signed_quantity * f.unit_amount * f.rate), 0) as flows
+    select coalesce(sum(f.signed_quantity * f.unit_amount * f.rate), 0) + (
+      select coalesce(sum(x.late_flows), 0) from risk_private.fill_corrections as x
+      where x.account_id = s.scope_id and x.trading_day is not distinct from s.trading_day
+    ) as flows
     from risk_private.fills as f
     where f.account_id = s.scope_id and risk_private.is_in_kind(f.kind)
       and f.trading_day is not distinct from s.trading_day
@@ -10320,6 +10711,8 @@ grant execute on procedure
   risk.record_fill, risk.record_trade, risk.ack_order, risk.release_order, risk.dispatch_order,
   risk.confirm_replace, risk.reject_replace
 to risk_execution;
+grant execute on procedure risk.bust_fill, risk.correct_fill to risk_execution;
+grant execute on function risk_private.bust_fill, risk_private.correct_fill to risk_execution;
 grant execute on procedure risk.post_cash to risk_execution, risk_admin;
 grant execute on function risk_private.post_cash to risk_execution, risk_admin;
 grant execute on procedure risk.set_fx to risk_feed;
@@ -10395,7 +10788,7 @@ to risk_trader, risk_admin, risk_worker, risk_analyst, risk_auditor;
 -- Reading. The functions are those that views call: they run as the reader.
 grant select on
   risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions,
-  risk.cash
+  risk.cash, risk.fill_corrections
 to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on risk.instruments, risk.marks
 to risk_trader, risk_execution, risk_feed, risk_admin, risk_worker, risk_analyst, risk_auditor;

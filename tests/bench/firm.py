@@ -98,7 +98,7 @@ insert into risk_private.fills (account_id, exec_id, instrument_id, signed_quant
 select s.scope_id, 'open-' || i.instrument_id, i.instrument_id, 10, 100, 0, 100, 'opening',
   s.trading_day, now(), now()
 from risk_private.scopes as s cross join risk_private.instruments as i where s.is_leaf;
-update risk_private.fills as f set unit_amount = 100 * i.multiplier, rate = 1
+update risk_private.fills as f set multiplier = i.multiplier, rate = 1
 from risk_private.instruments as i where i.instrument_id = f.instrument_id;
 insert into risk_private.positions as p (account_id, instrument_id, quantity, unit_notional, cost,
   average_price)
