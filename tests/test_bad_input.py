@@ -81,8 +81,13 @@ BASE: dict[str, Arguments] = {
     "load_closes": {"symbols": "{XOM}", "days": "{2026-01-02}", "closes": "{80}"},
     "refresh_views": {},
     "bust_fill": {"account": "A1", "exec_id": EXECUTION, "reason": "why"},
-    "correct_fill": {"account": "A1", "exec_id": EXECUTION, "reason": "why"}
-    | {"quantity": "2", "price": "98"},
+    "correct_fill": {
+        "account": "A1",
+        "exec_id": EXECUTION,
+        "quantity": "2",
+        "price": "98",
+        "reason": "why",
+    },
     "set_fx": {"currency": "EUR", "rate": "1.1", "as_of": None},
     "post_cash": {"account": "A1", "amount": "5", "reason": "dividend"}
     | {"currency": None, "reference": None},
