@@ -132,6 +132,7 @@ create function risk_private.set_marks(
 returns risk_private.marked
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
@@ -213,9 +214,9 @@ begin
           and i.instrument_id <> all (coalesce(v_marked.instrument_ids, '{}'))) as r);
   end if;
   if v_marked.instrument_ids is null then
-    perform risk_private.fail('RK400', format('no mark could be set: %s (%s)',
-      v_marked.report -> 0 ->> 'problem', v_marked.report -> 0 ->> 'symbol'),
-      v_marked.report::text);
+    perform risk_private.fail('RK400', format('no mark could be set: row %s (%s): %s',
+      v_marked.report -> 0 ->> 'row', v_marked.report -> 0 ->> 'symbol',
+      v_marked.report -> 0 ->> 'problem'), v_marked.report::text);
   end if;
   if v_incomplete_ids is not null then
     perform risk_private.complete_marks(v_incomplete_ids, v_at);
