@@ -110,3 +110,7 @@ def outcome(answer: Answer) -> tuple[str, int]:
 
 def limits_hit(answer: Answer) -> set[tuple[str | None, str | None]]:
     return {(violation.limit_type, violation.scope) for violation in answer.violations}
+
+
+def numbers(*amounts: Decimal) -> tuple[float, ...]:
+    return tuple(float(amount) for amount in amounts)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.desk import TODAY, D, Desk, limits_hit, outcome
+from tests.desk import TODAY, D, Desk, limits_hit, numbers, outcome
 from tests.model import Dimension, Greeks, LimitKey, Violation
 
 
@@ -106,5 +106,5 @@ def test_a_move_of_the_underlying_moves_the_dollar_delta_of_its_options(desk: De
     assert desk.oracle.greek_rows()["F", "X"]["net_exposure"] == 50 * 200
     key = LimitKey("A1", "net_exposure", Dimension.SECTOR, "Tech")
     desk.limit("A1", "net_exposure", 10_000, sector="Tech")
-    assert desk.oracle.utilization()[key] == (10_000, 10_000)
+    assert numbers(*desk.oracle.utilization()[key]) == (10_000, 10_000)
     assert desk.check("A1", "buy 1 X").reason == "RISK_LIMIT_EXCEEDED"

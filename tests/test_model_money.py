@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.desk import TODAY, D, Desk, limits_hit, outcome
+from tests.desk import TODAY, D, Desk, limits_hit, numbers, outcome
 
 
 @pytest.fixture
@@ -21,10 +21,10 @@ def test_average_cost_realizes_on_what_closes_and_starts_again_through_zero(desk
     desk.trade("A1", "X", 10, 110)
     desk.trade("A1", "X", -5, 120)
     row = desk.oracle.pnl_rows()["A1"]
-    assert (row.realized, row.unrealized, row.equity) == (100, 0, 10_100)
+    assert numbers(row.realized, row.unrealized, row.equity) == (100, 0, 10_100)
     desk.trade("A1", "X", -25, 90)
     row = desk.oracle.pnl_rows()["A1"]
-    assert (row.realized, row.unrealized) == (100 - 150, -100)
+    assert numbers(row.realized, row.unrealized) == (100 - 150, -100)
     assert row.equity == 10_000 + row.realized + row.unrealized
 
 
@@ -32,7 +32,7 @@ def test_positions_brought_in_kind_are_flows_and_move_no_cash(desk: Desk) -> Non
     desk.oracle.set_mark("Y", D(50))
     desk.trade("A1", "Y", 10, 40, "opening")
     row = desk.oracle.pnl_rows()["F"]
-    assert (row.flows, row.equity, row.daily_pnl) == (10_400, 10_500, 100)
+    assert numbers(row.flows, row.equity, row.daily_pnl) == (10_400, 10_500, 100)
 
 
 def test_the_daily_loss_counts_from_the_equity_that_the_day_was_opened_with(desk: Desk) -> None:
@@ -71,7 +71,7 @@ def test_the_drawdown_counts_from_the_peak_and_flows_leave_it_as_it_is(desk: Des
     assert desk.oracle.pnl_rows()["A1"].drawdown_pct == 25
     desk.oracle.post_cash("A1", D(-12_000), "withdrawal")
     row = desk.oracle.pnl_rows()["F"]
-    assert (row.peak_equity, row.drawdown_pct) == (4_000, 25)
+    assert numbers(row.peak_equity, row.drawdown_pct) == (4_000, 25)
     desk.limit("F", "drawdown_pct", 25)
     assert desk.check("A3", "buy 1 Y").decision == "ACCEPTED"
     desk.oracle.set_mark("X", D(199))
@@ -91,4 +91,4 @@ def test_a_hedged_firm_is_never_seen_half_revalued(desk: Desk) -> None:
     desk.trade("A3", "X", -50, 100)
     desk.oracle.set_mark("X", D(150))
     row = desk.oracle.pnl_rows()["F"]
-    assert (row.peak_equity, row.drawdown_pct) == (10_000, 0)
+    assert numbers(row.peak_equity, row.drawdown_pct) == (10_000, 0)
