@@ -4,6 +4,7 @@ create table risk_private.orders (
   account_id integer not null,
   client_order_id text not null,
   agent text,
+  underlying_id integer not null,
   instrument_ids integer[] not null,
   ratios integer[] not null,
   quantity numeric not null,
@@ -11,6 +12,7 @@ create table risk_private.orders (
   is_combo boolean not null,
   time_in_force text not null,
   unit_prices numeric[] not null,
+  costs numeric[],
   filled numeric[] not null,
   decision text not null,
   reason text,
@@ -31,16 +33,22 @@ create table risk_private.orders (
   close_reason text,
   primary key (account_id, client_order_id)
 ) with (fillfactor = 85);
-create index orders_open_idx on risk_private.orders (account_id) where closed_at is null;
+create index orders_open_idx on risk_private.orders (account_id, underlying_id)
+  where closed_at is null;
 create index orders_decided_at_idx on risk_private.orders using brin (decided_at);
 comment on table risk_private.orders is 'Every decision, and the life of every accepted order.';
 comment on column risk_private.orders.account_id is
   'The leaf scope. No foreign key: scopes are never removed, and every order would lock its row.';
+comment on column risk_private.orders.underlying_id is
+  'The underlying of every leg; 0 where they have several.';
 comment on column risk_private.orders.ratios is
   'Signed quantity of each leg per unit of the order: + buys, - sells.';
 comment on column risk_private.orders.unit_prices is
   'Per leg, the money one unit of quantity is reserved at in traded notional: |price| x multiplier '
   'x rate.';
+comment on column risk_private.orders.costs is
+  'Per leg, the price that counts as paid or received in what the order may lose; NULL: the '
+  'order''s own.';
 comment on column risk_private.orders.filled is 'Filled quantity per leg, unsigned.';
 comment on column risk_private.orders.decided_xid is
   'The deciding transaction: an answer is never given from inside it, so no caller sees an accept '
@@ -98,6 +106,7 @@ comment on column risk_private.fills.adjustment_id is
 create table risk_private.positions (
   account_id integer not null,
   instrument_id integer not null,
+  underlying_id integer not null,
   quantity numeric not null default 0,
   open_buy numeric not null default 0,
   open_sell numeric not null default 0,
@@ -108,6 +117,7 @@ create table risk_private.positions (
   fees_today numeric not null default 0,
   primary key (account_id, instrument_id)
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
+create index positions_underlying_idx on risk_private.positions (account_id, underlying_id);
 create index positions_instrument_idx on risk_private.positions (instrument_id);
 comment on table risk_private.positions is
   'Per account and instrument: position, open orders, and the unit values carried.';

@@ -131,9 +131,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into risk_private.positions as p (
-    account_id, instrument_id, quantity, open_buy, open_sell, unit_notional)
-  select m.account_id, m.instrument_id, m.quantity, m.open_buy, m.open_sell, m.unit_notional
+    account_id, instrument_id, underlying_id, quantity, open_buy, open_sell, unit_notional)
+  select m.account_id, m.instrument_id, i.underlying_id, m.quantity, m.open_buy, m.open_sell,
+    m.unit_notional
   from unnest(movements) as m
+  join risk_private.instruments as i on i.instrument_id = m.instrument_id
   on conflict (account_id, instrument_id) do update set
     quantity = p.quantity + excluded.quantity,
     open_buy = p.open_buy + excluded.open_buy,

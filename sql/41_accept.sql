@@ -143,6 +143,7 @@ declare
   v_open_orders integer;
   v_open_positions integer;
   v_moved integer;
+  v_obligations risk_private.obligations[];
 begin
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
@@ -221,13 +222,15 @@ begin
   end if;
 
   insert into risk_private.orders (
-    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
-    time_in_force, unit_prices, filled, decision, allowed_quantity, state, decided_at)
+    account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
+    is_combo, time_in_force, unit_prices, costs, filled, decision, allowed_quantity, state,
+    decided_at)
   values (
-    v_account_id, accept_order.client_order_id, accept_order.agent, array[v_instrument_id],
-    array[case when v_is_buy then 1 else -1 end], accept_order.quantity, accept_order.price, false,
-    accept_order.time_in_force, array[v_unit_price], array[0::numeric], 'ACCEPTED',
-    accept_order.quantity, 'ACCEPTED', v_at)
+    v_account_id, accept_order.client_order_id, accept_order.agent, v_underlying_id,
+    array[v_instrument_id], array[case when v_is_buy then 1 else -1 end], accept_order.quantity,
+    accept_order.price, false, accept_order.time_in_force, array[v_unit_price],
+    case when accept_order.price is null then array[v_reference] end, array[0::numeric],
+    'ACCEPTED', accept_order.quantity, 'ACCEPTED', v_at)
   on conflict on constraint orders_pkey do nothing;
   if not found then
     return false;
@@ -245,8 +248,8 @@ begin
   into v_long, v_short, v_carried_at, v_is_crossed;
   if not found then
     insert into risk_private.positions (
-      account_id, instrument_id, open_buy, open_sell, unit_notional)
-    values (v_account_id, v_instrument_id, v_buy, v_sell, v_unit_notional);
+      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_notional)
+    values (v_account_id, v_instrument_id, v_underlying_id, v_buy, v_sell, v_unit_notional);
     v_long := v_buy;
     v_short := v_sell;
     v_carried_at := v_unit_notional;
@@ -266,6 +269,14 @@ begin
       and v_open_orders < v_levels.open_orders
       and v_open_positions + v_opened < v_levels.open_positions) is not true then
     return true;
+  end if;
+
+  if v_levels.obligations is not null then
+    v_obligations := risk_private.reserve_obligations(
+      v_account_id, v_underlying_id, v_levels.obligations);
+    if v_obligations is null then
+      return true;
+    end if;
   end if;
 
   -- The firm's row comes last and is held for as short as can be.
@@ -289,6 +300,10 @@ begin
       select count(*) from unnest(v_levels.counters) as l where l.dimension <> 1) then
       return true;
     end if;
+  end if;
+  if v_levels.obligations is not null and not risk_private.add_obligations(
+    v_underlying_id, v_levels.obligations, v_obligations) then
+    return true;
   end if;
   if not v_levels.keeps_track then
     return false;

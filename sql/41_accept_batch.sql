@@ -26,7 +26,8 @@ create type risk_private.entry as (
   agent text,
   time_in_force text,
   unit_price numeric,
-  unit_notional numeric
+  unit_notional numeric,
+  reference numeric
 );
 comment on type risk_private.entry is 'A single-leg order, resolved and priced.';
 
@@ -38,7 +39,7 @@ begin atomic
     row(
       s.scope_id, r.client_order_id, i.instrument_id, i.sector_id, i.underlying_id, g.sign,
       r.quantity, r.price, r.agent, r.time_in_force, n.unit_price,
-      abs(m.price) * i.multiplier * f.rate)::risk_private.entry,
+      abs(m.price) * i.multiplier * f.rate, g.reference)::risk_private.entry,
     coalesce(
       i.status = 'ACTIVE' and s.may_trade and s.is_alive
       and risk_private.is_code(r.client_order_id)
@@ -130,8 +131,9 @@ begin
     group by e.account_id, e.instrument_id, e.sector_id, e.underlying_id
   ), moved as (
     insert into risk_private.positions as p (
-      account_id, instrument_id, open_buy, open_sell, unit_notional)
-    select m.account_id, m.instrument_id, m.open_buy, m.open_sell, m.unit_notional
+      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_notional)
+    select m.account_id, m.instrument_id, m.underlying_id, m.open_buy, m.open_sell,
+      m.unit_notional
     from movements as m
     on conflict (account_id, instrument_id) do update set
       open_buy = p.open_buy + excluded.open_buy,
@@ -241,6 +243,12 @@ begin
   from risk_private.scopes as s
   join risk_private.account_levels as a on a.account_id = s.scope_id
   where s.code = any (accounts) and not (v_at >= a.valid_from and v_at < a.valid_until);
+  if exists (
+    select from risk_private.scopes as s
+    join risk_private.account_levels as a on a.account_id = s.scope_id
+    where s.code = any (accounts) and a.obligations is not null) then
+    return false;
+  end if;
   select array_agg(e.entry), bool_and(e.is_plain) into v_entries, v_is_plain
   from risk_private.entries(requests, v_at) as e;
   if (v_is_plain and cardinality(v_entries) = cardinality(requests)) is not true then
@@ -253,10 +261,12 @@ begin
     return false;
   end if;
   insert into risk_private.orders (
-    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
-    time_in_force, unit_prices, filled, decision, allowed_quantity, state, decided_at)
-  select e.account_id, e.client_order_id, e.agent, array[e.instrument_id], array[e.sign],
-    e.quantity, e.price, false, e.time_in_force, array[e.unit_price], array[0::numeric],
+    account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
+    is_combo, time_in_force, unit_prices, costs, filled, decision, allowed_quantity, state,
+    decided_at)
+  select e.account_id, e.client_order_id, e.agent, e.underlying_id, array[e.instrument_id],
+    array[e.sign], e.quantity, e.price, false, e.time_in_force, array[e.unit_price],
+    case when e.price is null then array[e.reference] end, array[0::numeric],
     'ACCEPTED', e.quantity, 'ACCEPTED', v_at
   from unnest(v_entries) as e;
   v_reservation := risk_private.reserve(v_entries, v_at);

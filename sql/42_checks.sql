@@ -335,7 +335,7 @@ begin
       join risk_private.limit_types as t on t.limit_type = k.limit_type
       where leaf.scope_id = applicable_limits.account_id
     ) as a
-    where a.judged not in ('order', 'instrument') or a.rank = 1
+    where a.judged not in ('order', 'instrument', 'underlying') or a.rank = 1
     order by a.scope_id, a.limit_type, a.dimension, a.leg);
 end
 $$;

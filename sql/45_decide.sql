@@ -281,14 +281,17 @@ begin
     v_allowed := 0;
   end if;
   insert into risk_private.orders (
-    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
-    time_in_force, unit_prices,
-    filled, decision, reason, allowed_quantity, detail, state, decided_at, closed_at, replaces,
-    replace_pending)
+    account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
+    is_combo, time_in_force, unit_prices, costs, filled, decision, reason, allowed_quantity,
+    detail, state, decided_at, closed_at, replaces, replace_pending)
   values (
-    p.account_id, p.client_order_id, p.agent, p.instrument_ids, p.ratios, p.quantity, p.price,
-    p.is_combo,
-    p.time_in_force, array(select l.unit_price from pg_catalog.unnest(legs) as l), p.filled,
+    p.account_id, p.client_order_id, p.agent,
+    case when (legs[1]).underlying_id = all (array(
+        select l.underlying_id from pg_catalog.unnest(legs) as l))
+      then (legs[1]).underlying_id else 0 end,
+    p.instrument_ids, p.ratios, p.quantity, p.price, p.is_combo, p.time_in_force,
+    array(select l.unit_price from pg_catalog.unnest(legs) as l), risk_private.costs(p, legs),
+    p.filled,
     case when v_reason is null then 'ACCEPTED' else 'REJECTED' end, v_reason,
     case when v_reason is null then p.quantity else coalesce(v_allowed, 0) end,
     risk_private.explain(checks), case when v_reason is null then 'ACCEPTED' else 'REJECTED' end,
@@ -339,6 +342,8 @@ begin
     perform risk_private.fail('RK500', 'a counter is missing', v_changes::text,
       'Run risk.verify_counters().');
   end if;
+  perform risk_private.renew_obligations(p.account_id, array(
+    select distinct l.underlying_id from pg_catalog.unnest(v_legs) as l));
   perform risk_private.number_acceptances(v_changes, v_at);
   if exists (select from pg_catalog.unnest(v_changes) as x where x.keeps_fingerprints) then
     insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)

@@ -53,12 +53,17 @@ begin
     group by c.instrument_id);
   if pg_catalog.cardinality(v_movements) > 0 then
     perform risk_private.move(v_movements, true);
+    perform risk_private.renew_obligations(settle.account_id, array(
+      select distinct i.underlying_id
+      from pg_catalog.unnest(v_movements) as m
+      join risk_private.instruments as i on i.instrument_id = m.instrument_id));
   end if;
 end
 $$;
 comment on function risk_private.settle(
   integer, risk_private.working_legs[], risk_private.working_legs[], risk_private.fills[]) is
-  'Moves positions and counters by the difference between what was and is reserved, and by fills.';
+  'Moves positions and counters by the difference between what was and is reserved, and by fills, '
+  'whose cost is booked already; then what the account may come to owe.';
 
 create function risk_private.note_fills(account_id integer, client_order_ids text[], at timestamptz)
   returns void

@@ -90,8 +90,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into risk_private.positions as p (
-    account_id, instrument_id, cost, average_price, realized_pnl_today, fees_today)
-  select change_cost.account_id, i.instrument_id, change_cost.cost,
+    account_id, instrument_id, underlying_id, cost, average_price, realized_pnl_today, fees_today)
+  select change_cost.account_id, i.instrument_id, i.underlying_id, change_cost.cost,
     risk_private.average_price(change_cost.cost, change_cost.quantity, i.multiplier),
     change_cost.realized - change_cost.fees, change_cost.fees
   from risk_private.instruments as i where i.instrument_id = change_cost.instrument_id

@@ -104,6 +104,12 @@ begin
     perform risk_private.move_equities(account_id, v_money);
   end if;
   perform risk_private.revalue(account_id, risk_private.instruments_in(currency));
+  perform risk_private.renew_obligations(recarry.account_id, array(
+    select distinct p.underlying_id
+    from risk_private.positions as p
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    where p.account_id = recarry.account_id and i.currency = recarry.currency
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)));
 end
 $$;
 comment on function risk_private.recarry(integer, text) is

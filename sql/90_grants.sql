@@ -78,11 +78,13 @@ grant execute on function risk_private.flush to risk_trader, risk_execution, ris
 -- Administration
 grant execute on procedure
   risk.create_scope, risk.upsert_instruments, risk.grant_trading, risk.revoke_trading,
+  risk.load_position_limits, risk.apply_position_limits,
   risk.set_limit, risk.set_limits, risk.remove_limit, risk.set_setting, risk.set_trading_state,
   risk.set_instrument_status, risk.open_day
 to risk_admin;
 grant execute on function
   risk_private.create_scope, risk_private.upsert_instruments, risk_private.grant_trading,
+  risk_private.load_position_limits, risk_private.apply_position_limits,
   risk_private.revoke_trading, risk_private.set_limit, risk_private.set_limits,
   risk_private.remove_limit, risk_private.set_setting, risk_private.set_trading_state,
   risk_private.set_instrument_status, risk_private.set_trading_date, risk_private.roll_account
@@ -116,7 +118,7 @@ grant select on risk.scopes, risk.trading_states, risk.queue_status, risk.health
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on
   risk.settings, risk.trading_grants, risk.limits, risk.limit_history, risk.limit_utilization,
-  risk.exposure, risk.pnl
+  risk.exposure, risk.same_side_positions, risk.position_limits, risk.pnl
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.order_id, risk_private.visible_accounts, risk_private.is_settled,
@@ -126,7 +128,7 @@ grant execute on function risk_private.clock
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.counter_id, risk_private.worst_case, risk_private.accepted_since,
-  risk_private.drawdown_pct
+  risk_private.drawdown_pct, risk_private.sides_of
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 
 reset role;

@@ -46,6 +46,7 @@ SUBJECTS = {
     ),
     "Administration": (
         "create_scope upsert_instruments set_instrument_status set_limit set_limits remove_limit "
+        "load_position_limits apply_position_limits "
         "set_setting set_trading_state grant_trading revoke_trading"
     ),
     "What options are worth": "option_greeks implied_volatility",
@@ -55,7 +56,9 @@ SUBJECTS = {
     "Views of orders and positions": (
         "orders open_orders decisions violations fills fill_corrections positions"
     ),
-    "Views of limits and exposure": "limits limit_history limit_utilization exposure",
+    "Views of limits and exposure": (
+        "limits limit_history limit_utilization exposure same_side_positions position_limits"
+    ),
     "Returns and correlations": "return_history correlation_matrix refresh_views",
     "Views of what is set up": "scopes instruments marks settings trading_grants trading_states",
     "Views of health": "health queue_status",

@@ -186,6 +186,7 @@ create table risk_private.scopes (
   tracks_sector boolean not null default false,
   tracks_underlying boolean not null default false,
   tracks_instrument boolean not null default false,
+  obligation_dimensions integer[] not null default '{}',
   max_mark_age double precision not null default 60,
   max_heartbeat_age double precision not null default 3,
   collar_floor numeric not null default 0.10,
@@ -203,6 +204,8 @@ comment on column risk_private.scopes.chain is
   'The scope itself and all its ancestors, ascending: itself first, the firm last.';
 comment on column risk_private.scopes.tracks_sector is
   'Whether counters exist per sector at this scope; likewise the next two.';
+comment on column risk_private.scopes.obligation_dimensions is
+  'In which dimensions obligations are kept at this scope: 0 all, 1 sector, 2 underlying.';
 comment on column risk_private.scopes.max_mark_age is
   'Seconds, resolved along the chain: the strictest non-zero setting; 0 = off.';
 comment on column risk_private.scopes.required_types is
@@ -333,7 +336,8 @@ comment on table risk_private.trading_states is
 create table risk_private.limit_types (
   limit_type text primary key,
   bit smallint not null unique check (bit between 0 and 31),
-  judged text not null check (judged in ('order', 'instrument', 'sum', 'window', 'switch')),
+  judged text not null check (judged in ('order', 'instrument', 'underlying', 'sum', 'obligation',
+    'window', 'switch')),
   reason text not null,
   warns boolean not null,
   description text not null
@@ -341,9 +345,9 @@ create table risk_private.limit_types (
 comment on table risk_private.limit_types is
   'The kinds of limit. A new kind is a row here and its measure in 42_checks.sql.';
 comment on column risk_private.limit_types.judged is
-  'order and instrument: a wider limit is the default for each instrument, and within a scope the '
-  'most specific one wins; sum, window and switch: every matching limit applies to its own '
-  'dimension.';
+  'order, instrument and underlying: a wider limit is the default for each instrument or '
+  'underlying, and within a scope the most specific one wins; else every matching limit applies to '
+  'its own dimension.';
 comment on column risk_private.limit_types.warns is
   'Whether reaching warn_pct of the limit is reported as a warning.';
 
@@ -375,7 +379,11 @@ insert into risk_private.limit_types (limit_type, bit, judged, reason, warns, de
 ('duplicate_window', 13, 'switch', 'DUPLICATE_ORDER', false,
   'Seconds in which the same order may not be repeated.'),
 ('self_cross', 14, 'switch', 'SELF_CROSS', false,
-  '1: an order may not trade against another agent below the scope.');
+  '1: an order may not trade against another agent below the scope.'),
+('same_side', 25, 'underlying', 'RISK_LIMIT_EXCEEDED', true,
+  'Options on one side of the market, bullish or bearish, in units of 100 shares.'),
+('max_loss', 26, 'obligation', 'RISK_LIMIT_EXCEEDED', true,
+  'Sum of the worst losses at expiry of each account and underlying, in base currency.');
 
 create table risk_private.limits (
   limit_id bigint generated always as identity primary key,
@@ -447,6 +455,8 @@ create table risk_private.warning_levels (
   order_rate_minute numeric check (risk_private.is_level(order_rate_minute)),
   duplicate_window numeric check (risk_private.is_level(duplicate_window)),
   self_cross numeric check (risk_private.is_level(self_cross)),
+  same_side numeric check (risk_private.is_level(same_side)),
+  max_loss numeric check (risk_private.is_level(max_loss)),
   primary key (scope_id, dimension, key_id, valid_until)
 );
 comment on column risk_private.warning_levels.keeps_rate is
@@ -464,6 +474,7 @@ create table risk_private.orders (
   account_id integer not null,
   client_order_id text not null,
   agent text,
+  underlying_id integer not null,
   instrument_ids integer[] not null,
   ratios integer[] not null,
   quantity numeric not null,
@@ -471,6 +482,7 @@ create table risk_private.orders (
   is_combo boolean not null,
   time_in_force text not null,
   unit_prices numeric[] not null,
+  costs numeric[],
   filled numeric[] not null,
   decision text not null,
   reason text,
@@ -491,16 +503,22 @@ create table risk_private.orders (
   close_reason text,
   primary key (account_id, client_order_id)
 ) with (fillfactor = 85);
-create index orders_open_idx on risk_private.orders (account_id) where closed_at is null;
+create index orders_open_idx on risk_private.orders (account_id, underlying_id)
+  where closed_at is null;
 create index orders_decided_at_idx on risk_private.orders using brin (decided_at);
 comment on table risk_private.orders is 'Every decision, and the life of every accepted order.';
 comment on column risk_private.orders.account_id is
   'The leaf scope. No foreign key: scopes are never removed, and every order would lock its row.';
+comment on column risk_private.orders.underlying_id is
+  'The underlying of every leg; 0 where they have several.';
 comment on column risk_private.orders.ratios is
   'Signed quantity of each leg per unit of the order: + buys, - sells.';
 comment on column risk_private.orders.unit_prices is
   'Per leg, the money one unit of quantity is reserved at in traded notional: |price| x multiplier '
   'x rate.';
+comment on column risk_private.orders.costs is
+  'Per leg, the price that counts as paid or received in what the order may lose; NULL: the '
+  'order''s own.';
 comment on column risk_private.orders.filled is 'Filled quantity per leg, unsigned.';
 comment on column risk_private.orders.decided_xid is
   'The deciding transaction: an answer is never given from inside it, so no caller sees an accept '
@@ -558,6 +576,7 @@ comment on column risk_private.fills.adjustment_id is
 create table risk_private.positions (
   account_id integer not null,
   instrument_id integer not null,
+  underlying_id integer not null,
   quantity numeric not null default 0,
   open_buy numeric not null default 0,
   open_sell numeric not null default 0,
@@ -568,6 +587,7 @@ create table risk_private.positions (
   fees_today numeric not null default 0,
   primary key (account_id, instrument_id)
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
+create index positions_underlying_idx on risk_private.positions (account_id, underlying_id);
 create index positions_instrument_idx on risk_private.positions (instrument_id);
 comment on table risk_private.positions is
   'Per account and instrument: position, open orders, and the unit values carried.';
@@ -858,6 +878,140 @@ create type risk_private.money as (
 comment on type risk_private.money is
   'What something adds to the equities of a chain, in base currency. What book moves by beyond '
   'realized - fees + income + flows is the doing of exchange rates.';
+
+-- 25_obligation_tables.sql
+-- What accounts may come to owe: the worst loss at expiry, options on one side of the market, cash
+-- that open orders and short puts could take. And the tiers of position limits.
+
+create type risk_private.obligation as (
+  bull numeric,
+  bear numeric,
+  max_loss numeric,
+  unlimited integer,
+  cash_need numeric,
+  held_bull numeric,
+  held_bear numeric,
+  held_loss numeric,
+  held_unlimited integer,
+  held_need numeric
+);
+comment on type risk_private.obligation is
+  'What an account may come to owe in one underlying: bull and bear in units of 100 shares; '
+  'max_loss in base currency, or unlimited = 1; cash_need in base currency. held_: of positions '
+  'alone, else with every open order.';
+
+create table risk_private.obligations (
+  counter_id bigint primary key,
+  scope_id integer not null,
+  dimension smallint not null,
+  key_id integer not null,
+  bull numeric not null default 0,
+  bear numeric not null default 0,
+  max_loss numeric not null default 0,
+  unlimited integer not null default 0,
+  cash_need numeric not null default 0,
+  held_bull numeric not null default 0,
+  held_bear numeric not null default 0,
+  held_loss numeric not null default 0,
+  held_unlimited integer not null default 0,
+  held_need numeric not null default 0
+) with (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+comment on table risk_private.obligations is
+  'Sums of the accounts'' obligations below a scope, for all or for one sector or underlying, '
+  'where a limit needs them; numbered as counters are. Below such a scope every account keeps a '
+  'row per underlying: that is the value, its parents'' rows are sums. No row: nothing is owed.';
+comment on column risk_private.obligations.unlimited is
+  'Pairs of account and underlying whose loss is without bound; max_loss is the sum of the others.';
+
+create table risk_private.position_limit_tiers (
+  tier text primary key check (risk_private.is_code(tier)),
+  amount numeric not null check (risk_private.is_amount(amount)),
+  loaded_by name not null default session_user,
+  loaded_at timestamptz not null default pg_catalog.clock_timestamp()
+);
+comment on table risk_private.position_limit_tiers is
+  'Tiers of position limits, as exchanges publish them: contracts of 100 shares on one side.';
+
+create table risk_private.underlying_tiers (
+  underlying_id integer primary key references risk_private.instruments,
+  tier text not null references risk_private.position_limit_tiers
+);
+comment on table risk_private.underlying_tiers is 'The tier that each underlying is in.';
+
+-- 26_payoffs.sql
+-- What positions and orders in one underlying can lose at expiry: pure arithmetic.
+
+create type risk_private.payoff_leg as (
+  kind text,
+  option_right text,
+  strike numeric,
+  expiry date,
+  multiplier numeric,
+  quantity numeric,
+  cost numeric,
+  order_id text,
+  version integer
+);
+comment on type risk_private.payoff_leg is
+  'A signed quantity, and what was or is to be paid for all of it (below 0: received), in base '
+  'currency; multiplier is money per 1.00 of price. order_id NULL: a position, else the legs of one open order. Versions of an order '
+  'are alternatives: only one of them will be filled.';
+
+create function risk_private.worst_loss(legs risk_private.payoff_leg[]) returns numeric
+language sql immutable
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- Between two strikes the sum is convex in the price, for what a floor of zero adds at an order's
+  -- break-even is a bend upwards. So it is largest at 0, at a strike, or beyond all of them.
+  with horizons (horizon) as (
+    select l.expiry from unnest(legs) as l where l.kind = 'option'
+    union
+    select 'infinity'::date
+    where not exists (select from unnest(legs) as l where l.kind = 'option')
+  ), prices (price) as (
+    select 0::numeric
+    union
+    select l.strike from unnest(legs) as l where l.kind = 'option'
+  ), versions as (
+    select h.horizon, s.price, l.order_id,
+      sum(case
+        when l.kind <> 'option' then l.cost - l.quantity * l.multiplier * s.price
+        when l.expiry < h.horizon then greatest(0, l.cost)
+        when l.option_right = 'call'
+          then l.cost - l.quantity * l.multiplier * greatest(0, s.price - l.strike)
+        else l.cost - l.quantity * l.multiplier * greatest(0, l.strike - s.price)
+      end) as loss,
+      sum(case
+        when l.kind <> 'option' or (l.option_right = 'call' and l.expiry >= h.horizon)
+          then -l.quantity * l.multiplier
+        else 0
+      end) as slope
+    from horizons as h
+    cross join prices as s
+    cross join unnest(legs) as l
+    group by h.horizon, s.price, l.order_id, l.version
+  ), orders as (
+    select v.horizon, v.price,
+      case when v.order_id is null then max(v.loss) else greatest(0, max(v.loss)) end as loss,
+      case when v.order_id is null then max(v.slope) else greatest(0, max(v.slope)) end as slope
+    from versions as v
+    group by v.horizon, v.price, v.order_id
+  ), sums as (
+    select sum(o.loss) as loss, sum(o.slope) as slope
+    from orders as o
+    group by o.horizon, o.price
+  )
+  select case when max(s.slope) > 0 then 'Infinity'
+    else trim_scale(greatest(0, max(s.loss))) end
+  from sums as s;
+end;
+comment on function risk_private.worst_loss(risk_private.payoff_leg[]) is
+  'The largest loss over all prices S >= 0 of the underlying at expiry: what was paid less the '
+  'payoff, of the positions, plus that of each open order where it loses; at least 0, Infinity '
+  'where it grows without bound. Of several expiries each is a horizon, the worst counts: legs '
+  'that expire no earlier pay their intrinsic value, earlier ones have expired, long ones worth '
+  'nothing, short ones with what they brought forgotten; so a long option covers only shorts that '
+  'expire no later. Stocks, indexes and futures are held throughout.';
 
 -- 30_reference.sql
 -- Reference data: scopes, instruments, grants and settings.
@@ -1464,6 +1618,8 @@ return t.judged = 'window' or t.limit_type = 'duplicate_window'
   or (t.judged = 'sum'
       and not (array[true, s.tracks_sector, s.tracks_underlying,
         s.tracks_instrument])[dimension + 1])
+  or (t.judged in ('underlying', 'obligation')
+      and case t.judged when 'underlying' then 2 else dimension end <> all (s.obligation_dimensions))
   or (not s.is_leaf and not s.tracks_instrument
     and (t.judged = 'instrument' or t.limit_type = 'self_cross'));
 comment on function risk_private.stops_orders(risk_private.scopes, risk_private.limit_types,
@@ -1519,6 +1675,11 @@ begin
     perform risk_private.fail('RK400',
       pg_catalog.format('amount must be a finite number of 0 to 1e15, got %s',
       coalesce(request.amount::text, 'NULL')), 'argument: amount', '0 permits nothing.');
+  end if;
+  if request.limit_type in ('same_side', 'max_loss') and request.symbol is not null then
+    perform risk_private.fail('RK400',
+      request.limit_type || ' is measured per underlying, not per symbol', 'argument: symbol',
+      'Name the underlying instead.');
   end if;
   if request.limit_type = 'self_cross' and request.amount not in (0, 1) then
     perform risk_private.fail('RK400', 'self_cross is 1 (on) or 0 (off)', 'argument: amount');
@@ -1584,6 +1745,9 @@ begin
   if request.amount is not null then
     if v_type.judged in ('sum', 'window') then
       perform risk_private.track(v_scope.scope_id, v_dimension);
+    elsif v_type.judged in ('underlying', 'obligation') then
+      perform risk_private.track_obligations(
+        v_scope.scope_id, case v_type.judged when 'underlying' then 2 else v_dimension end);
     elsif not v_scope.is_leaf
       and (v_type.judged = 'instrument' or v_type.limit_type = 'self_cross') then
       perform risk_private.track(v_scope.scope_id, 3);
@@ -1926,6 +2090,121 @@ $$;
 comment on function risk_private.trading_date() is
   'The last open_day, else today at the exchange.';
 
+-- 33_position_limits.sql
+-- Position limits by tier, as exchanges and clearing houses publish them, and setting them on a
+-- scope.
+
+create function risk_private.position_limit_entries(limits jsonb, part text)
+returns table (name text, value text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_catalog.jsonb_typeof(limits) is distinct from 'object'
+    or limits - array['tiers', 'underlyings'] <> '{}'
+    or coalesce(pg_catalog.jsonb_typeof(limits -> part), 'object') <> 'object' then
+    perform risk_private.fail('RK400',
+      'limits must be a JSON object of two objects: tiers (name to amount) and underlyings (symbol '
+      'to tier)', 'argument: limits');
+  end if;
+  return query
+  select e.key, e.value from pg_catalog.jsonb_each_text(coalesce(limits -> part, '{}')) as e;
+end
+$$;
+comment on function risk_private.position_limit_entries(jsonb, text) is
+  'The entries of tiers or underlyings in a load of position limits; RK400 where they make no '
+  'sense.';
+
+create function risk_private.load_position_limits(limits jsonb) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tier text;
+  v_symbol text;
+begin
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.limits'));
+  select e.name into v_tier from risk_private.position_limit_entries(limits, 'tiers') as e
+  where (e.value ~ '^[0-9]{1,15}(\.[0-9]{1,8})?$') is not true or not risk_private.is_code(e.name);
+  if v_tier is not null then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('tier %L must have an amount of 0 to 1e15', v_tier), 'argument: limits');
+  end if;
+  insert into risk_private.position_limit_tiers as t (tier, amount)
+  select e.name, e.value::numeric from risk_private.position_limit_entries(limits, 'tiers') as e
+  on conflict (tier) do update set
+    amount = excluded.amount, loaded_by = excluded.loaded_by, loaded_at = excluded.loaded_at;
+  select e.name, e.value into v_symbol, v_tier
+  from risk_private.position_limit_entries(limits, 'underlyings') as e
+  where not exists (select from risk_private.position_limit_tiers as t where t.tier = e.value);
+  if found then
+    perform risk_private.fail('RK404',
+      pg_catalog.format('unknown tier %L of underlying %L', v_tier, v_symbol), 'argument: limits',
+      'Load the tier with it.');
+  end if;
+  insert into risk_private.underlying_tiers as u (underlying_id, tier)
+  select risk_private.instrument_id(e.name), e.value
+  from risk_private.position_limit_entries(limits, 'underlyings') as e
+  on conflict (underlying_id) do update set tier = excluded.tier;
+end
+$$;
+comment on function risk_private.load_position_limits(jsonb) is
+  'What risk.load_position_limits does.';
+
+create procedure risk.load_position_limits(limits jsonb)
+language plpgsql
+as $$
+begin
+  perform risk_private.load_position_limits(limits);
+  commit;
+end
+$$;
+comment on procedure risk.load_position_limits(jsonb) is
+  'Loads position limits as published: {"tiers": {"250k": "250000", "SPY": "3600000"}, '
+  '"underlyings": {"AAPL": "250k", "SPY": "SPY"}}, amounts in contracts of 100 shares on one side '
+  'of the market. What is not named stays. Loading sets no limit: risk.apply_position_limits does. '
+  'Errors: RK400, RK404 unknown underlying or tier.';
+
+create function risk_private.apply_position_limits(scope text, reason text) returns bigint[]
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scope_id integer := (risk_private.scope(scope)).scope_id;
+begin
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.limits'));
+  return risk_private.set_limits(coalesce((
+    select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'scope', apply_position_limits.scope, 'limit_type', 'same_side', 'underlying', i.symbol,
+      'amount', t.amount) order by i.symbol)
+    from risk_private.underlying_tiers as u
+    join risk_private.position_limit_tiers as t on t.tier = u.tier
+    join risk_private.instruments as i on i.instrument_id = u.underlying_id
+    where not exists (
+      select from risk_private.limit_periods as p
+      where p.scope_id = v_scope_id and p.dimension = 2 and p.key_id = u.underlying_id
+        and p.limit_type = 'same_side' and p.amount = t.amount and p.valid_until = 'infinity'
+        and p.valid_from <= risk_private.clock())), '[]'), reason);
+end
+$$;
+comment on function risk_private.apply_position_limits(text, text) is
+  'What risk.apply_position_limits does; the versions that it has set.';
+
+create procedure risk.apply_position_limits(
+  scope text, reason text default null, inout request_ids bigint[] default null)
+language plpgsql
+as $$
+begin
+  request_ids := risk_private.apply_position_limits(scope, reason);
+  commit;
+end
+$$;
+comment on procedure risk.apply_position_limits(text, text, bigint[]) is
+  'Sets, on a scope, the same_side limit of every underlying that is in a tier to the amount of '
+  'that tier, as risk.set_limit would; those that are right already are left alone, so it may be '
+  'repeated after every load. An underlying in no tier falls under the scope''s same_side limit '
+  'for all, if there is one. Errors: RK400, RK404 unknown scope.';
+
 -- 34_account_levels.sql
 -- What an account's orders are compared with, folded along its chain into one row, so that
 -- accepting an order looks at one row instead of every scope. 31_limits.sql keeps it up to date.
@@ -1950,6 +2229,17 @@ comment on type risk_private.counter_level is
   'A counter that orders of an account move, and the warning levels in force there (Infinity: no '
   'limit). Its key is 0: an order adds the key of its sector, underlying or instrument.';
 
+create type risk_private.obligation_level as (
+  counter_id bigint,
+  scope_id integer,
+  dimension integer,
+  same_side numeric,
+  max_loss numeric
+);
+comment on type risk_private.obligation_level is
+  'A row of obligations that orders of an account move, and the warning levels in force there; '
+  'else as counter_level.';
+
 create table risk_private.account_levels (
   account_id integer primary key,
   is_narrowed boolean not null,
@@ -1972,6 +2262,7 @@ create table risk_private.account_levels (
   keeps_track boolean not null,
   keeps_fingerprints boolean not null,
   counters risk_private.counter_level[] not null,
+  obligations risk_private.obligation_level[],
   version bigint
 );
 create sequence risk_private.level_versions;
@@ -1986,6 +2277,8 @@ comment on column risk_private.account_levels.net_position is
   'The account''s own: those of its parents stand with their counters. Likewise the next eight.';
 comment on column risk_private.account_levels.keeps_track is
   'Whether a rate or duplicate limit looks back on the account''s orders.';
+comment on column risk_private.account_levels.obligations is
+  'The same for obligations; NULL where none are kept.';
 comment on column risk_private.account_levels.counters is
   'Every counter that an order of the account moves, ascending.';
 
@@ -2079,6 +2372,7 @@ begin
         (3, r.tracks_instrument, r.l3)
     ) as d (dimension, is_tracked, l)
   ) as k;
+  v_levels.obligations := risk_private.obligation_levels(account_id, underlying_id, at);
   return v_levels;
 end
 $$;
@@ -2154,7 +2448,8 @@ begin
     traded_notional = n.traded_notional, open_orders = n.open_orders,
     open_positions = n.open_positions,
     duplicate_window = n.duplicate_window, keeps_track = n.keeps_track,
-    keeps_fingerprints = n.keeps_fingerprints, counters = n.counters
+    keeps_fingerprints = n.keeps_fingerprints, counters = n.counters,
+    obligations = n.obligations
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n
   where l.account_id = n.account_id;
@@ -2616,6 +2911,364 @@ comment on procedure risk.load_closes(text[], date[], numeric[], integer) is
   'replaced. From then on risk.open_day adds the closes of the day that ends. loaded: how many '
   'rows. Errors: RK400, RK404 unknown symbol, naming the first bad row.';
 
+-- 36_obligations.sql
+-- What an account may come to owe, and how that moves the sums of its chain.
+
+create function risk_private.payoff_legs(account_id integer, underlying_id integer)
+returns risk_private.payoff_leg[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select row(i.kind, i.option_right, i.strike, i.expiry, i.multiplier * r.rate, l.quantity,
+      coalesce(l.cost, l.quantity * l.price * i.multiplier) * r.rate, l.order_id,
+      l.version)::risk_private.payoff_leg
+    from (
+      select p.instrument_id, p.quantity, p.cost, null::numeric as price, null::text as order_id,
+        0 as version
+      from risk_private.positions as p
+      where p.account_id = payoff_legs.account_id
+        and p.underlying_id = payoff_legs.underlying_id and p.quantity <> 0
+      union all
+      -- A pending replacement and the order that it replaces are two versions of one order.
+      select w.instrument_id,
+        sign(w.ratio) * greatest(0, o.quantity * abs(w.ratio) - w.filled), null,
+        coalesce(w.cost, o.price),
+        case when o.replace_pending and o.replaced_by is null then o.replaces
+          else o.client_order_id end,
+        case when o.replace_pending and o.replaced_by is null then 2 else 1 end
+      from risk_private.orders as o
+      cross join lateral unnest(o.instrument_ids, o.ratios, o.filled, o.costs)
+        as w (instrument_id, ratio, filled, cost)
+      where o.account_id = payoff_legs.account_id
+        and o.underlying_id = any (array[payoff_legs.underlying_id, 0]) and o.closed_at is null
+    ) as l
+    join risk_private.instruments as i on i.instrument_id = l.instrument_id
+    left join risk_private.cash_balances as b
+      on b.account_id = payoff_legs.account_id and b.currency = i.currency
+    left join risk_private.fx_rates as f on f.currency = i.currency
+    cross join lateral (select coalesce(b.rate, f.rate, 1) as rate) as r
+    where i.underlying_id = payoff_legs.underlying_id and l.quantity <> 0);
+end
+$$;
+comment on function risk_private.payoff_legs(integer, integer) is
+  'What an account holds in one underlying, at average cost, and what its open orders may still '
+  'fill, at their prices, in base currency at the rate at which its book is carried.';
+
+create function risk_private.cash_need(legs risk_private.payoff_leg[]) returns numeric
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return risk_private.worst_loss(array(
+    select row(l.kind, l.option_right, l.strike, l.expiry, l.multiplier, l.quantity, 0, l.order_id,
+      l.version)::risk_private.payoff_leg
+    from unnest(legs) as l
+    where l.option_right = 'put'))
+    + (
+      select coalesce(sum(greatest(0, o.cost)), 0)
+      from (
+        select max(v.cost) as cost
+        from (
+          select l.order_id, sum(l.cost) as cost
+          from unnest(legs) as l
+          where l.order_id is not null and l.kind <> 'future'
+          group by l.order_id, l.version
+        ) as v
+        group by v.order_id
+      ) as o);
+end
+$$;
+comment on function risk_private.cash_need(risk_private.payoff_leg[]) is
+  'Cash that may be called for: premium and cost of each open order, net of what its other legs '
+  'bring in and never below 0; and what short puts could take, strike x multiplier, covered by '
+  'long ones as in worst_loss. A future is margined, not paid for.';
+
+create function risk_private.sides_of(
+  option_right text, multiplier numeric, bought numeric, sold numeric,
+  out bull numeric, out bear numeric)
+language sql immutable
+return row(
+  case option_right when 'call' then greatest(0, bought) else greatest(0, sold) end
+    * multiplier * 0.01,
+  case option_right when 'call' then greatest(0, sold) else greatest(0, bought) end
+    * multiplier * 0.01);
+comment on function risk_private.sides_of(text, numeric, numeric, numeric) is
+  'Which sides of the market an option is on, in units of 100 shares: long calls and short puts '
+  'are bullish, short calls and long puts bearish (FINRA 2360, Cboe 8.30).';
+
+create function risk_private.obligation_keys(account_id integer, underlying_id integer)
+returns table (scope_id integer, dimension integer, key_id integer)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select s.scope_id, d.dimension, d.key_id
+  from risk_private.scopes as leaf
+  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+  join risk_private.instruments as i on i.instrument_id = obligation_keys.underlying_id
+  cross join lateral (
+    values (0, 0), (1, i.sector_id), (2, i.instrument_id)
+  ) as d (dimension, key_id)
+  where leaf.scope_id = obligation_keys.account_id and d.key_id is not null
+    and (d.dimension = any (s.obligation_dimensions)
+      or (d.dimension = 2 and s.scope_id = leaf.scope_id));
+end
+$$;
+comment on function risk_private.obligation_keys(integer, integer) is
+  'The rows of obligations that an account''s business in one underlying moves; its own is '
+  'dimension 2. A sector is that of the underlying.';
+
+create function risk_private.obligations_of(account_id integer, underlying_id integer)
+returns risk_private.obligation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_legs risk_private.payoff_leg[] := risk_private.payoff_legs(account_id, underlying_id);
+  v_held risk_private.payoff_leg[] := array(
+    select l from unnest(v_legs) as l where l.order_id is null);
+  v_loss numeric := risk_private.worst_loss(v_legs);
+  v_held_loss numeric := risk_private.worst_loss(v_held);
+  v_sides risk_private.obligation;
+begin
+  select coalesce(sum(b.bull), 0), coalesce(sum(b.bear), 0), 0, 0, 0,
+    coalesce(sum(h.bull), 0), coalesce(sum(h.bear), 0)
+  into v_sides
+  from risk_private.positions as p
+  join risk_private.instruments as i on i.instrument_id = p.instrument_id
+  cross join lateral risk_private.sides_of(
+    i.option_right, i.multiplier, p.quantity + p.open_buy, p.open_sell - p.quantity) as b
+  cross join lateral risk_private.sides_of(
+    i.option_right, i.multiplier, p.quantity, -p.quantity) as h
+  where p.account_id = obligations_of.account_id
+    and p.underlying_id = obligations_of.underlying_id and i.kind = 'option';
+  return row(
+    v_sides.bull, v_sides.bear, case when v_loss = 'Infinity' then 0 else v_loss end,
+    (v_loss = 'Infinity')::integer, risk_private.cash_need(v_legs), v_sides.held_bull,
+    v_sides.held_bear, case when v_held_loss = 'Infinity' then 0 else v_held_loss end,
+    (v_held_loss = 'Infinity')::integer, risk_private.cash_need(v_held))::risk_private.obligation;
+end
+$$;
+comment on function risk_private.obligations_of(integer, integer) is
+  'What an account may come to owe in one underlying, from its positions and open orders. Counted '
+  'until settled, whatever has expired.';
+
+create function risk_private.obligation_levels(
+  account_id integer, underlying_id integer, at timestamptz)
+returns risk_private.obligation_level[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select array_agg(row(
+      risk_private.counter_id(s.scope_id, d.dimension), s.scope_id, d.dimension,
+      case d.dimension
+        when 2 then coalesce(l2.same_side, l1.same_side, l0.same_side, 'Infinity')
+        else 'Infinity' end,
+      coalesce((d.l).max_loss, 'Infinity'))::risk_private.obligation_level
+      order by s.scope_id, d.dimension)
+    from risk_private.scopes as leaf
+    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    left join risk_private.instruments as u
+      on u.instrument_id = obligation_levels.underlying_id
+    left join risk_private.warning_levels as l0
+      on l0.scope_id = s.scope_id and l0.dimension = 0 and l0.key_id = 0
+      and at < l0.valid_until and l0.valid_from <= at
+    left join risk_private.warning_levels as l1
+      on l1.scope_id = s.scope_id and l1.dimension = 1 and l1.key_id = u.sector_id
+      and at < l1.valid_until and l1.valid_from <= at
+    left join risk_private.warning_levels as l2
+      on l2.scope_id = s.scope_id and l2.dimension = 2 and l2.key_id = u.instrument_id
+      and at < l2.valid_until and l2.valid_from <= at
+    cross join lateral (values (0, l0), (1, l1), (2, l2)) as d (dimension, l)
+    where leaf.scope_id = obligation_levels.account_id
+      and (d.dimension = any (s.obligation_dimensions)
+        or (d.dimension = 2 and s.scope_id = leaf.scope_id))
+    having bool_or(s.obligation_dimensions <> '{}'));
+end
+$$;
+comment on function risk_private.obligation_levels(integer, integer, timestamptz) is
+  'The rows of obligations that an account''s orders in one underlying move, and the lowest values '
+  'there from which a decision must be explained; underlying NULL: those that hold for all. NULL '
+  'where no scope of the chain keeps any.';
+
+-- Lock order: the caller holds the account; its chain's obligations only under the firm's counter.
+create function risk_private.obligation_changes(account_id integer, underlying_ids integer[])
+returns risk_private.obligations[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select row(c.*)::risk_private.obligations
+    from (
+      select risk_private.counter_id(k.scope_id, k.dimension, k.key_id), k.scope_id,
+        k.dimension::smallint, k.key_id, sum(a.bull - coalesce(b.bull, 0)) as bull,
+        sum(a.bear - coalesce(b.bear, 0)) as bear,
+        sum(a.max_loss - coalesce(b.max_loss, 0)) as max_loss,
+        sum(a.unlimited - coalesce(b.unlimited, 0))::integer as unlimited,
+        sum(a.cash_need - coalesce(b.cash_need, 0)) as cash_need,
+        sum(a.held_bull - coalesce(b.held_bull, 0)) as held_bull,
+        sum(a.held_bear - coalesce(b.held_bear, 0)) as held_bear,
+        sum(a.held_loss - coalesce(b.held_loss, 0)) as held_loss,
+        sum(a.held_unlimited - coalesce(b.held_unlimited, 0))::integer as held_unlimited,
+        sum(a.held_need - coalesce(b.held_need, 0)) as held_need
+      from unnest(underlying_ids) as u (underlying_id)
+      cross join lateral risk_private.obligations_of(
+        obligation_changes.account_id, u.underlying_id) as a
+      left join risk_private.obligations as b
+        on b.counter_id = risk_private.counter_id(
+          obligation_changes.account_id, 2, u.underlying_id)
+      cross join lateral risk_private.obligation_keys(
+        obligation_changes.account_id, u.underlying_id) as k
+      group by k.scope_id, k.dimension, k.key_id
+    ) as c
+    where row(c.bull, c.bear, c.max_loss, c.unlimited, c.cash_need, c.held_bull, c.held_bear,
+      c.held_loss, c.held_unlimited, c.held_need) <> row(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    order by 1);
+end
+$$;
+comment on function risk_private.obligation_changes(integer, integer[]) is
+  'By how much the obligations that are kept on an account''s chain differ from what its positions '
+  'and open orders in some underlyings come to now.';
+
+create function risk_private.move_obligations(changes risk_private.obligations[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.obligations as o
+  select x.* from unnest(changes) as x
+  on conflict (counter_id) do update set
+    bull = o.bull + excluded.bull,
+    bear = o.bear + excluded.bear,
+    max_loss = o.max_loss + excluded.max_loss,
+    unlimited = o.unlimited + excluded.unlimited,
+    cash_need = o.cash_need + excluded.cash_need,
+    held_bull = o.held_bull + excluded.held_bull,
+    held_bear = o.held_bear + excluded.held_bear,
+    held_loss = o.held_loss + excluded.held_loss,
+    held_unlimited = o.held_unlimited + excluded.held_unlimited,
+    held_need = o.held_need + excluded.held_need;
+end
+$$;
+comment on function risk_private.move_obligations(risk_private.obligations[]) is
+  'Adds changes to obligations. The caller holds the account and, above it, the firm''s counter.';
+
+-- Lock order: the caller holds the account; then the firm's counter, and under it obligations.
+create function risk_private.renew_obligations(account_id integer, underlying_ids integer[])
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_changes risk_private.obligations[];
+begin
+  if not exists (
+    select from risk_private.account_levels as l
+    where l.account_id = renew_obligations.account_id and l.obligations is not null) then
+    return;
+  end if;
+  v_changes := risk_private.obligation_changes(account_id, underlying_ids);
+  if cardinality(v_changes) > 0 then
+    perform from risk_private.counters as c
+    where c.counter_id = risk_private.counter_id((
+      select s.chain[cardinality(s.chain)] from risk_private.scopes as s
+      where s.scope_id = renew_obligations.account_id))
+    for no key update;
+    perform risk_private.move_obligations(v_changes);
+  end if;
+end
+$$;
+comment on function risk_private.renew_obligations(integer, integer[]) is
+  'Brings what an account may come to owe in some underlyings up to date, for itself and its '
+  'parents, after its positions, their cost or its orders have changed. Nothing is done where no '
+  'limit needs it.';
+
+create function risk_private.obligation_at(
+  scope_id integer, dimension integer, key_id integer, measure text)
+returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return coalesce((
+    select case measure
+      when 'max_loss' then case when o.unlimited > 0 then 'Infinity' else o.max_loss end
+      when 'cash_need' then o.cash_need
+    end
+    from risk_private.obligations as o
+    where o.counter_id = risk_private.counter_id(
+      obligation_at.scope_id, obligation_at.dimension, obligation_at.key_id)), 0);
+end
+$$;
+comment on function risk_private.obligation_at(integer, integer, integer, text) is
+  'What is kept of one measure at a scope: max_loss, Infinity where it is without bound, or '
+  'cash_need.';
+
+create function risk_private.recount_obligations(scope_id integer default null)
+returns setof risk_private.obligations
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select risk_private.counter_id(k.scope_id, k.dimension, k.key_id), k.scope_id,
+    k.dimension::smallint, k.key_id, sum(a.bull), sum(a.bear), sum(a.max_loss),
+    sum(a.unlimited)::integer, sum(a.cash_need), sum(a.held_bull), sum(a.held_bear),
+    sum(a.held_loss), sum(a.held_unlimited)::integer, sum(a.held_need)
+  from (
+    select distinct p.account_id, p.underlying_id
+    from risk_private.positions as p
+    join risk_private.scopes as leaf on leaf.scope_id = p.account_id
+    where (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+      and (recount_obligations.scope_id is null
+        or leaf.chain @> array[recount_obligations.scope_id])
+      and exists (
+        select from risk_private.scopes as s
+        where s.scope_id = any (leaf.chain) and s.obligation_dimensions <> '{}')
+  ) as u
+  cross join lateral risk_private.obligations_of(u.account_id, u.underlying_id) as a
+  cross join lateral risk_private.obligation_keys(u.account_id, u.underlying_id) as k
+  join risk_private.scopes as s on s.scope_id = k.scope_id
+  where recount_obligations.scope_id is null or s.chain @> array[recount_obligations.scope_id]
+  group by k.scope_id, k.dimension, k.key_id;
+end
+$$;
+comment on function risk_private.recount_obligations(integer) is
+  'Obligations as positions and open orders say: of one scope and all below it, or of all.';
+
+-- Lock order: accounts below, ascending. The rows it makes are nobody's yet.
+create function risk_private.track_obligations(scope_id integer, dimension integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (
+    select from risk_private.scopes as s
+    where s.scope_id = track_obligations.scope_id
+      and dimension = any (s.obligation_dimensions)
+  ) then
+    return;
+  end if;
+  perform risk_private.lock_accounts_below(array[scope_id]);
+  update risk_private.scopes as s
+  set obligation_dimensions = s.obligation_dimensions || dimension
+  where s.scope_id = track_obligations.scope_id;
+  insert into risk_private.obligations
+  select r.* from risk_private.recount_obligations(scope_id) as r
+  on conflict (counter_id) do nothing;
+  perform risk_private.compile_account_levels(scope_id, risk_private.clock());
+end
+$$;
+comment on function risk_private.track_obligations(integer, integer) is
+  'Starts keeping obligations at a scope, for all (0), per sector (1) or per underlying (2), exact '
+  'while orders flow.';
+
 -- 39_protocol.sql
 -- What every change of the book goes through, and what both ways of deciding check alike.
 
@@ -2847,9 +3500,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into risk_private.positions as p (
-    account_id, instrument_id, quantity, open_buy, open_sell, unit_notional)
-  select m.account_id, m.instrument_id, m.quantity, m.open_buy, m.open_sell, m.unit_notional
+    account_id, instrument_id, underlying_id, quantity, open_buy, open_sell, unit_notional)
+  select m.account_id, m.instrument_id, i.underlying_id, m.quantity, m.open_buy, m.open_sell,
+    m.unit_notional
   from unnest(movements) as m
+  join risk_private.instruments as i on i.instrument_id = m.instrument_id
   on conflict (account_id, instrument_id) do update set
     quantity = p.quantity + excluded.quantity,
     open_buy = p.open_buy + excluded.open_buy,
@@ -3088,6 +3743,7 @@ declare
   v_open_orders integer;
   v_open_positions integer;
   v_moved integer;
+  v_obligations risk_private.obligations[];
 begin
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
@@ -3166,13 +3822,15 @@ begin
   end if;
 
   insert into risk_private.orders (
-    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
-    time_in_force, unit_prices, filled, decision, allowed_quantity, state, decided_at)
+    account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
+    is_combo, time_in_force, unit_prices, costs, filled, decision, allowed_quantity, state,
+    decided_at)
   values (
-    v_account_id, accept_order.client_order_id, accept_order.agent, array[v_instrument_id],
-    array[case when v_is_buy then 1 else -1 end], accept_order.quantity, accept_order.price, false,
-    accept_order.time_in_force, array[v_unit_price], array[0::numeric], 'ACCEPTED',
-    accept_order.quantity, 'ACCEPTED', v_at)
+    v_account_id, accept_order.client_order_id, accept_order.agent, v_underlying_id,
+    array[v_instrument_id], array[case when v_is_buy then 1 else -1 end], accept_order.quantity,
+    accept_order.price, false, accept_order.time_in_force, array[v_unit_price],
+    case when accept_order.price is null then array[v_reference] end, array[0::numeric],
+    'ACCEPTED', accept_order.quantity, 'ACCEPTED', v_at)
   on conflict on constraint orders_pkey do nothing;
   if not found then
     return false;
@@ -3190,8 +3848,8 @@ begin
   into v_long, v_short, v_carried_at, v_is_crossed;
   if not found then
     insert into risk_private.positions (
-      account_id, instrument_id, open_buy, open_sell, unit_notional)
-    values (v_account_id, v_instrument_id, v_buy, v_sell, v_unit_notional);
+      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_notional)
+    values (v_account_id, v_instrument_id, v_underlying_id, v_buy, v_sell, v_unit_notional);
     v_long := v_buy;
     v_short := v_sell;
     v_carried_at := v_unit_notional;
@@ -3211,6 +3869,14 @@ begin
       and v_open_orders < v_levels.open_orders
       and v_open_positions + v_opened < v_levels.open_positions) is not true then
     return true;
+  end if;
+
+  if v_levels.obligations is not null then
+    v_obligations := risk_private.reserve_obligations(
+      v_account_id, v_underlying_id, v_levels.obligations);
+    if v_obligations is null then
+      return true;
+    end if;
   end if;
 
   -- The firm's row comes last and is held for as short as can be.
@@ -3234,6 +3900,10 @@ begin
       select count(*) from unnest(v_levels.counters) as l where l.dimension <> 1) then
       return true;
     end if;
+  end if;
+  if v_levels.obligations is not null and not risk_private.add_obligations(
+    v_underlying_id, v_levels.obligations, v_obligations) then
+    return true;
   end if;
   if not v_levels.keeps_track then
     return false;
@@ -3312,7 +3982,8 @@ create type risk_private.entry as (
   agent text,
   time_in_force text,
   unit_price numeric,
-  unit_notional numeric
+  unit_notional numeric,
+  reference numeric
 );
 comment on type risk_private.entry is 'A single-leg order, resolved and priced.';
 
@@ -3324,7 +3995,7 @@ begin atomic
     row(
       s.scope_id, r.client_order_id, i.instrument_id, i.sector_id, i.underlying_id, g.sign,
       r.quantity, r.price, r.agent, r.time_in_force, n.unit_price,
-      abs(m.price) * i.multiplier * f.rate)::risk_private.entry,
+      abs(m.price) * i.multiplier * f.rate, g.reference)::risk_private.entry,
     coalesce(
       i.status = 'ACTIVE' and s.may_trade and s.is_alive
       and risk_private.is_code(r.client_order_id)
@@ -3416,8 +4087,9 @@ begin
     group by e.account_id, e.instrument_id, e.sector_id, e.underlying_id
   ), moved as (
     insert into risk_private.positions as p (
-      account_id, instrument_id, open_buy, open_sell, unit_notional)
-    select m.account_id, m.instrument_id, m.open_buy, m.open_sell, m.unit_notional
+      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_notional)
+    select m.account_id, m.instrument_id, m.underlying_id, m.open_buy, m.open_sell,
+      m.unit_notional
     from movements as m
     on conflict (account_id, instrument_id) do update set
       open_buy = p.open_buy + excluded.open_buy,
@@ -3527,6 +4199,12 @@ begin
   from risk_private.scopes as s
   join risk_private.account_levels as a on a.account_id = s.scope_id
   where s.code = any (accounts) and not (v_at >= a.valid_from and v_at < a.valid_until);
+  if exists (
+    select from risk_private.scopes as s
+    join risk_private.account_levels as a on a.account_id = s.scope_id
+    where s.code = any (accounts) and a.obligations is not null) then
+    return false;
+  end if;
   select array_agg(e.entry), bool_and(e.is_plain) into v_entries, v_is_plain
   from risk_private.entries(requests, v_at) as e;
   if (v_is_plain and cardinality(v_entries) = cardinality(requests)) is not true then
@@ -3539,10 +4217,12 @@ begin
     return false;
   end if;
   insert into risk_private.orders (
-    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
-    time_in_force, unit_prices, filled, decision, allowed_quantity, state, decided_at)
-  select e.account_id, e.client_order_id, e.agent, array[e.instrument_id], array[e.sign],
-    e.quantity, e.price, false, e.time_in_force, array[e.unit_price], array[0::numeric],
+    account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
+    is_combo, time_in_force, unit_prices, costs, filled, decision, allowed_quantity, state,
+    decided_at)
+  select e.account_id, e.client_order_id, e.agent, e.underlying_id, array[e.instrument_id],
+    array[e.sign], e.quantity, e.price, false, e.time_in_force, array[e.unit_price],
+    case when e.price is null then array[e.reference] end, array[0::numeric],
     'ACCEPTED', e.quantity, 'ACCEPTED', v_at
   from unnest(v_entries) as e;
   v_reservation := risk_private.reserve(v_entries, v_at);
@@ -3580,6 +4260,93 @@ $$;
 comment on function risk_private.accept(text[], risk_private.request[]) is
   'Accepts all of the single-leg orders where that is plain. Returns true where the transaction '
   'must be rolled back: an id was used, or there is no room; false says nothing about the orders.';
+
+-- 41_accept_obligations.sql
+-- The lean path's part for accounts with limits on what they may come to owe.
+
+create function risk_private.has_room(
+  levels risk_private.obligation_level[], changes risk_private.obligations[], keys integer[])
+returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return not exists (
+    select from unnest(levels) as l
+    left join unnest(changes) as x on x.scope_id = l.scope_id and x.dimension = l.dimension
+    left join risk_private.obligations as o
+      on o.counter_id = l.counter_id | keys[l.dimension + 1]
+    where least(l.same_side, l.max_loss) < 'Infinity'
+      and (l.dimension <> 1 or keys[2] is not null)
+      and (
+        greatest(coalesce(o.bull, 0) + coalesce(x.bull, 0),
+          coalesce(o.bear, 0) + coalesce(x.bear, 0)) < l.same_side
+        and coalesce(o.max_loss, 0) + coalesce(x.max_loss, 0) < l.max_loss
+        and (l.max_loss = 'Infinity'
+          or coalesce(o.unlimited, 0) + coalesce(x.unlimited, 0) = 0)
+      ) is not true);
+end
+$$;
+comment on function risk_private.has_room(
+  risk_private.obligation_level[], risk_private.obligations[], integer[]) is
+  'Whether obligations, so changed, stay below all of these warning levels; keys are 0, the sector '
+  'and the underlying.';
+
+create function risk_private.obligation_keys(underlying_id integer) returns integer[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select array[0, u.sector_id, u.instrument_id] from risk_private.instruments as u
+    where u.instrument_id = obligation_keys.underlying_id);
+end
+$$;
+comment on function risk_private.obligation_keys(integer) is
+  'The keys of an underlying''s obligations, by dimension.';
+
+create function risk_private.reserve_obligations(
+  account_id integer, underlying_id integer, levels risk_private.obligation_level[])
+returns risk_private.obligations[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_changes risk_private.obligations[] :=
+    risk_private.obligation_changes(account_id, array[underlying_id]);
+begin
+  if risk_private.has_room(
+    array(select l from unnest(levels) as l where l.scope_id = account_id), v_changes,
+    risk_private.obligation_keys(underlying_id)) then
+    return v_changes;
+  end if;
+  return null;
+end
+$$;
+comment on function risk_private.reserve_obligations(
+  integer, integer, risk_private.obligation_level[]) is
+  'What an order that has just been stored changes; NULL where its account has no room.';
+
+create function risk_private.add_obligations(
+  underlying_id integer, levels risk_private.obligation_level[],
+  changes risk_private.obligations[])
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not risk_private.has_room(
+    levels, changes, risk_private.obligation_keys(underlying_id)) then
+    return false;
+  end if;
+  perform risk_private.move_obligations(changes);
+  return true;
+end
+$$;
+comment on function risk_private.add_obligations(
+  integer, risk_private.obligation_level[], risk_private.obligations[]) is
+  'Adds changes where every level of the chain stays below its warning level; the caller holds the '
+  'firm''s counter.';
 
 -- 42_checks.sql
 -- Every rule, spelled out: what an order is checked against, and how much of it would pass.
@@ -3919,7 +4686,7 @@ begin
       join risk_private.limit_types as t on t.limit_type = k.limit_type
       where leaf.scope_id = applicable_limits.account_id
     ) as a
-    where a.judged not in ('order', 'instrument') or a.rank = 1
+    where a.judged not in ('order', 'instrument', 'underlying') or a.rank = 1
     order by a.scope_id, a.limit_type, a.dimension, a.leg);
 end
 $$;
@@ -4409,12 +5176,306 @@ begin
     || risk_private.order_checks(p, v_legs, v_limits, v_step)
     || risk_private.position_checks(p, v_legs, v_limits, v_step)
     || risk_private.sum_checks(p, v_legs, v_limits, v_closable, v_step)
+    || risk_private.obligation_checks(p, v_legs, v_closable, v_step, at)
     || risk_private.activity_checks(p, v_legs, v_limits, at);
 end
 $$;
 comment on function risk_private.checks(risk_private.proposal, timestamptz) is
   'Every check of an order against the book as it stands. It is accepted exactly when no row '
   'fails.';
+
+-- 44_obligation_checks.sql
+-- Checks against what accounts may come to owe: the worst loss at expiry, sides of the market, and
+-- the cash that may be called for.
+
+create function risk_private.costs(p risk_private.proposal, legs risk_private.leg[])
+returns numeric[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_difference numeric;
+begin
+  if p.price is not null and not p.is_combo then
+    return null;
+  end if;
+  v_difference := coalesce(p.price - (
+    select sum(l.sign * l.ratio * coalesce(l.reference, 0)) from unnest(legs) as l), 0);
+  -- With several multipliers it is not said to which leg the difference belongs: the worst one.
+  return (
+    select array_agg(
+      coalesce(c.reference, 0)
+        + case when c.rank = 1 then trim_scale(v_difference / (c.sign * c.ratio)) else 0 end
+      order by c.leg)
+    from (
+      select l.reference, l.sign, l.ratio, n.leg,
+        row_number() over (order by i.multiplier * sign(v_difference) desc, l.ratio, n.leg) as rank
+      from generate_subscripts(legs, 1) as n (leg)
+      cross join lateral (select (legs[n.leg]).*) as l
+      join risk_private.instruments as i on i.instrument_id = l.instrument_id
+    ) as c);
+end
+$$;
+comment on function risk_private.costs(risk_private.proposal, risk_private.leg[]) is
+  'Per leg, the price that counts as paid or received; NULL where it is the order''s own. A market '
+  'order''s legs are at their references. So are a combo''s, but one of them takes the difference '
+  'to its net price: the one with the smallest ratio, or, where multipliers differ, the one where '
+  'it costs most.';
+
+create function risk_private.proposed_legs(
+  p risk_private.proposal, legs risk_private.leg[], underlying_id integer, quantity numeric)
+returns risk_private.payoff_leg[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_costs numeric[] := risk_private.costs(p, legs);
+begin
+  -- No order is named ''.
+  return array(
+    select row(i.kind, i.option_right, i.strike, i.expiry, i.multiplier * r.rate, r.quantity,
+      r.quantity * coalesce(v_costs[n.leg], p.price) * i.multiplier * r.rate,
+      coalesce(p.replaces, ''), 2)::risk_private.payoff_leg
+    from generate_subscripts(legs, 1) as n (leg)
+    cross join lateral (select (legs[n.leg]).*) as l
+    join risk_private.instruments as i on i.instrument_id = l.instrument_id
+    left join risk_private.cash_balances as b
+      on b.account_id = p.account_id and b.currency = i.currency
+    left join risk_private.fx_rates as f on f.currency = i.currency
+    cross join lateral (
+      select coalesce(b.rate, f.rate, 1) as rate,
+        l.sign * greatest(0, l.ratio * proposed_legs.quantity - l.filled) as quantity
+    ) as r
+    where l.underlying_id = proposed_legs.underlying_id);
+end
+$$;
+comment on function risk_private.proposed_legs(
+  risk_private.proposal, risk_private.leg[], integer, numeric) is
+  'The legs of a proposal in one underlying, as if it were open with that quantity.';
+
+create function risk_private.obligation_limits(
+  account_id integer, legs risk_private.leg[], at timestamptz)
+returns risk_private.applicable_limit[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select row(a.leg, a.scope_id, a.scope, a.limit_type, a.dimension, a.key_id, a.amount,
+      a.warn_pct, a.judged, a.reason, a.warns,
+      case a.dimension when 0 then 'all'
+        else risk_private.dimension_name(a.dimension, a.key_id) end)::risk_private.applicable_limit
+    from (
+      select u.leg, s.scope_id, s.code as scope, k.limit_type, k.dimension::integer, k.key_id,
+        k.amount, k.warn_pct, t.judged, t.reason, t.warns,
+        case t.judged
+          when 'underlying' then row_number() over (
+            partition by s.scope_id, k.limit_type, u.underlying_id order by k.dimension desc)
+          else row_number() over (
+            partition by s.scope_id, k.limit_type, k.dimension, k.key_id order by u.leg)
+        end as rank
+      from risk_private.scopes as leaf
+      join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+      cross join lateral (
+        select min(n.leg) as leg, i.instrument_id as underlying_id, i.sector_id
+        from generate_subscripts(legs, 1) as n (leg)
+        join risk_private.instruments as i on i.instrument_id = (legs[n.leg]).underlying_id
+        group by i.instrument_id
+      ) as u
+      cross join lateral (
+        values (0, 0), (1, u.sector_id), (2, u.underlying_id)
+      ) as d (dimension, key_id)
+      join risk_private.limit_periods as k
+        on k.scope_id = s.scope_id and k.dimension = d.dimension and k.key_id = d.key_id
+        and k.valid_from <= at and at < k.valid_until
+      join risk_private.limit_types as t on t.limit_type = k.limit_type
+      where leaf.scope_id = obligation_limits.account_id
+        and k.limit_type in ('same_side', 'max_loss', 'buying_power')
+    ) as a
+    where a.rank = 1
+    order by a.scope_id, a.limit_type, a.dimension, a.leg);
+end
+$$;
+comment on function risk_private.obligation_limits(
+  integer, risk_private.leg[], timestamptz) is
+  'The limits in force on what the account may come to owe by these legs: same_side once for each '
+  'underlying, the most specific; else every one. A sector is that of the underlying.';
+
+create function risk_private.obligation_check(
+  l risk_private.applicable_limit, current_value numeric, projected_value numeric,
+  allowed_quantity numeric, closable numeric, quantity numeric)
+returns risk_private.risk_check
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_free boolean := current_value > l.amount and closable = quantity;
+begin
+  return risk_private.limit_check(
+    l, nullif(current_value, 'Infinity'), projected_value, not v_is_free,
+    case when current_value > l.amount then greatest(allowed_quantity, closable)
+      else allowed_quantity end, quantity);
+end
+$$;
+comment on function risk_private.obligation_check(
+  risk_private.applicable_limit, numeric, numeric, numeric, numeric, numeric) is
+  'The row of a limit on losses or cash: above it, an order that only reduces passes whatever it '
+  'costs; while the loss is infinite nothing else does.';
+
+-- How far a proposal of some quantity takes one limit.
+create function risk_private.projected_obligation(
+  l risk_private.applicable_limit, p risk_private.proposal, legs risk_private.leg[],
+  quantity numeric)
+returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_value numeric := risk_private.obligation_at(l.scope_id, l.dimension, l.key_id, l.limit_type);
+  v_underlying_id integer;
+  v_legs risk_private.payoff_leg[];
+begin
+  for v_underlying_id in
+    select distinct i.instrument_id
+    from pg_catalog.unnest(legs) as g
+    join risk_private.instruments as i on i.instrument_id = g.underlying_id
+    where l.key_id = (array[0, i.sector_id, i.instrument_id])[l.dimension + 1]
+  loop
+    exit when v_value = 'Infinity';
+    v_legs := risk_private.payoff_legs(p.account_id, v_underlying_id)
+      || risk_private.proposed_legs(p, legs, v_underlying_id, projected_obligation.quantity);
+    v_value := v_value + case l.limit_type
+        when 'max_loss' then risk_private.worst_loss(v_legs)
+        else risk_private.cash_need(v_legs) end
+      - risk_private.obligation_at(p.account_id, 2, v_underlying_id, case l.limit_type
+        when 'max_loss' then 'max_loss' else 'cash_need' end);
+  end loop;
+  return v_value;
+end
+$$;
+comment on function risk_private.projected_obligation(
+  risk_private.applicable_limit, risk_private.proposal, risk_private.leg[], numeric) is
+  'What max_loss or buying_power come to at the scope of a limit if a proposal were open with that '
+  'quantity; it never falls as the quantity grows.';
+
+create function risk_private.loss_checks(
+  p risk_private.proposal, legs risk_private.leg[], limits risk_private.applicable_limit[],
+  closable numeric, step numeric)
+returns risk_private.risk_check[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_checks risk_private.risk_check[] := '{}';
+  l risk_private.applicable_limit;
+  v_current numeric;
+  v_projected numeric;
+  v_low numeric;
+  v_high numeric;
+  v_middle numeric;
+begin
+  foreach l in array limits loop
+    continue when l.judged <> 'obligation';
+    v_current := risk_private.obligation_at(l.scope_id, l.dimension, l.key_id, l.limit_type);
+    v_projected := risk_private.projected_obligation(l, p, legs, p.quantity);
+    v_low := 0;
+    v_high := case
+      when v_current = 'Infinity' or v_projected <= greatest(l.amount, v_current) then 0
+      else pg_catalog.div(p.quantity, step) - 1 end;
+    while v_low < v_high loop
+      v_middle := pg_catalog.div(v_low + v_high + 1, 2);
+      if risk_private.projected_obligation(l, p, legs, v_middle * step)
+        <= greatest(l.amount, v_current) then
+        v_low := v_middle;
+      else
+        v_high := v_middle - 1;
+      end if;
+    end loop;
+    v_checks := v_checks || risk_private.obligation_check(
+      l, v_current, v_projected, v_low * step, closable, p.quantity);
+  end loop;
+  return v_checks;
+end
+$$;
+comment on function risk_private.loss_checks(
+  risk_private.proposal, risk_private.leg[], risk_private.applicable_limit[], numeric, numeric) is
+  'max_loss and buying_power, with every open order and this one counted where it costs; found by '
+  'bisection, how much of it would pass.';
+
+create function risk_private.side_checks(
+  p risk_private.proposal, legs risk_private.leg[], limits risk_private.applicable_limit[],
+  step numeric)
+returns risk_private.risk_check[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select risk_private.limit_check(w.l, w.current_value, w.projected_value, w.is_over,
+      case when w.is_over then w.allowed else p.quantity end, p.quantity)
+    from (
+      -- the side that fails is shown, else the larger one
+      select distinct on (k) k as l, o.current_value, v.projected_value,
+        v.projected_value > k.amount and v.projected_value > o.current_value as is_over,
+        risk_private.largest_quantity(
+          greatest(0, k.amount - o.current_value), g.units, g.offsets, step, p.quantity) as allowed
+      from pg_catalog.unnest(limits) as k
+      left join risk_private.obligations as r
+        on r.counter_id = risk_private.counter_id(
+          k.scope_id, 2, (legs[k.leg]).underlying_id)
+      cross join lateral (
+        values ('bull', coalesce(trim_scale(r.bull), 0)),
+          ('bear', coalesce(trim_scale(r.bear), 0))
+      ) as o (side, current_value)
+      cross join lateral (
+        select array_agg(x.ratio * i.multiplier * 0.01) as units,
+          array_agg((x.base + greatest(0, case when x.sign > 0 then -(x.quantity + x.open_buy)
+            else x.quantity - x.open_sell end)) * i.multiplier * 0.01) as offsets
+        from pg_catalog.unnest(legs) as x
+        join risk_private.instruments as i on i.instrument_id = x.instrument_id
+        where x.underlying_id = (legs[k.leg]).underlying_id and i.kind = 'option'
+          and o.side = case when (x.sign > 0) = (i.option_right = 'call') then 'bull'
+            else 'bear' end
+      ) as g
+      cross join lateral (
+        select trim_scale(o.current_value
+          + coalesce(sum(greatest(0, t.unit * p.quantity - t.offset_)), 0)) as projected_value
+        from unnest(g.units, g.offsets) as t (unit, offset_)
+      ) as v
+      where k.limit_type = 'same_side'
+      order by k, v.projected_value > k.amount and v.projected_value > o.current_value desc,
+        v.projected_value desc, o.side
+    ) as w);
+end
+$$;
+comment on function risk_private.side_checks(
+  risk_private.proposal, risk_private.leg[], risk_private.applicable_limit[], numeric) is
+  'same_side: bull (long calls + short puts) and bear (short calls + long puts) of each '
+  'underlying, in units of 100 shares, summed over the accounts below each scope.';
+
+create function risk_private.obligation_checks(
+  p risk_private.proposal, legs risk_private.leg[], closable numeric, step numeric,
+  at timestamptz)
+returns risk_private.risk_check[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_limits risk_private.applicable_limit[];
+begin
+  if not exists (
+    select from risk_private.account_levels as a
+    where a.account_id = p.account_id and a.obligations is not null) then
+    return '{}';
+  end if;
+  v_limits := risk_private.obligation_limits(p.account_id, legs, at);
+  return risk_private.side_checks(p, legs, v_limits, step)
+    || risk_private.loss_checks(p, legs, v_limits, closable, step);
+end
+$$;
+comment on function risk_private.obligation_checks(
+  risk_private.proposal, risk_private.leg[], numeric, numeric, timestamptz) is
+  'Every limit on what the account may come to owe.';
 
 -- 45_decide.sql
 -- Deciding an order with everything spelled out, and answering.
@@ -4700,14 +5761,17 @@ begin
     v_allowed := 0;
   end if;
   insert into risk_private.orders (
-    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
-    time_in_force, unit_prices,
-    filled, decision, reason, allowed_quantity, detail, state, decided_at, closed_at, replaces,
-    replace_pending)
+    account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
+    is_combo, time_in_force, unit_prices, costs, filled, decision, reason, allowed_quantity,
+    detail, state, decided_at, closed_at, replaces, replace_pending)
   values (
-    p.account_id, p.client_order_id, p.agent, p.instrument_ids, p.ratios, p.quantity, p.price,
-    p.is_combo,
-    p.time_in_force, array(select l.unit_price from pg_catalog.unnest(legs) as l), p.filled,
+    p.account_id, p.client_order_id, p.agent,
+    case when (legs[1]).underlying_id = all (array(
+        select l.underlying_id from pg_catalog.unnest(legs) as l))
+      then (legs[1]).underlying_id else 0 end,
+    p.instrument_ids, p.ratios, p.quantity, p.price, p.is_combo, p.time_in_force,
+    array(select l.unit_price from pg_catalog.unnest(legs) as l), risk_private.costs(p, legs),
+    p.filled,
     case when v_reason is null then 'ACCEPTED' else 'REJECTED' end, v_reason,
     case when v_reason is null then p.quantity else coalesce(v_allowed, 0) end,
     risk_private.explain(checks), case when v_reason is null then 'ACCEPTED' else 'REJECTED' end,
@@ -4758,6 +5822,8 @@ begin
     perform risk_private.fail('RK500', 'a counter is missing', v_changes::text,
       'Run risk.verify_counters().');
   end if;
+  perform risk_private.renew_obligations(p.account_id, array(
+    select distinct l.underlying_id from pg_catalog.unnest(v_legs) as l));
   perform risk_private.number_acceptances(v_changes, v_at);
   if exists (select from pg_catalog.unnest(v_changes) as x where x.keeps_fingerprints) then
     insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
@@ -6179,12 +7245,17 @@ begin
     group by c.instrument_id);
   if pg_catalog.cardinality(v_movements) > 0 then
     perform risk_private.move(v_movements, true);
+    perform risk_private.renew_obligations(settle.account_id, array(
+      select distinct i.underlying_id
+      from pg_catalog.unnest(v_movements) as m
+      join risk_private.instruments as i on i.instrument_id = m.instrument_id));
   end if;
 end
 $$;
 comment on function risk_private.settle(
   integer, risk_private.working_legs[], risk_private.working_legs[], risk_private.fills[]) is
-  'Moves positions and counters by the difference between what was and is reserved, and by fills.';
+  'Moves positions and counters by the difference between what was and is reserved, and by fills, '
+  'whose cost is booked already; then what the account may come to owe.';
 
 create function risk_private.note_fills(account_id integer, client_order_ids text[], at timestamptz)
   returns void
@@ -7138,8 +8209,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into risk_private.positions as p (
-    account_id, instrument_id, cost, average_price, realized_pnl_today, fees_today)
-  select change_cost.account_id, i.instrument_id, change_cost.cost,
+    account_id, instrument_id, underlying_id, cost, average_price, realized_pnl_today, fees_today)
+  select change_cost.account_id, i.instrument_id, i.underlying_id, change_cost.cost,
     risk_private.average_price(change_cost.cost, change_cost.quantity, i.multiplier),
     change_cost.realized - change_cost.fees, change_cost.fees
   from risk_private.instruments as i where i.instrument_id = change_cost.instrument_id
@@ -7570,6 +8641,12 @@ begin
     perform risk_private.move_equities(account_id, v_money);
   end if;
   perform risk_private.revalue(account_id, risk_private.instruments_in(currency));
+  perform risk_private.renew_obligations(recarry.account_id, array(
+    select distinct p.underlying_id
+    from risk_private.positions as p
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    where p.account_id = recarry.account_id and i.currency = recarry.currency
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)));
 end
 $$;
 comment on function risk_private.recarry(integer, text) is
@@ -9606,6 +10683,38 @@ comment on view risk_private.used_by_sums is
   'Use of limits on sums: worst_case is the counter that decisions go by, used the part of it '
   'that is filled.';
 
+create view risk_private.used_by_obligations as
+select distinct on (g.limit_id) g.limit_id, g.underlying_id, g.used, g.worst_case
+from (
+  select distinct on (o.counter_id) l.limit_id, o.key_id as underlying_id,
+    greatest(o.held_bull, o.held_bear) as used, greatest(o.bull, o.bear) as worst_case
+  from risk_private.obligations as o
+  join risk_private.instruments as i on i.instrument_id = o.key_id
+  cross join lateral (
+    values (0, 0), (1, i.sector_id), (2, i.instrument_id)
+  ) as d (dimension, key_id)
+  join risk_private.limits_in_force as l
+    on l.scope_id = o.scope_id and l.dimension = d.dimension and l.key_id = d.key_id
+    and l.limit_type = 'same_side'
+  where o.dimension = 2
+  order by o.counter_id, l.dimension desc
+) as g
+order by g.limit_id, g.worst_case desc, g.used desc, g.underlying_id;
+comment on view risk_private.used_by_obligations is
+  'Use of same_side limits: the larger side. The most specific limit governs an underlying; a '
+  'wider one shows the worst of those that it governs.';
+
+create view risk_private.used_by_losses as
+select l.limit_id,
+  case when o.held_unlimited > 0 then 'Infinity' else o.held_loss end as used,
+  case when o.unlimited > 0 then 'Infinity' else o.max_loss end as worst_case
+from risk_private.limits_in_force as l
+join risk_private.obligations as o
+  on o.counter_id = risk_private.counter_id(l.scope_id, l.dimension, l.key_id)
+where l.limit_type = 'max_loss';
+comment on view risk_private.used_by_losses is
+  'Use of max_loss limits: the sum of worst losses, of positions alone and with open orders.';
+
 create view risk.limits as
 select
   l.scope, l.limit_type, case when l.dimension = 3 then k.symbol end as symbol,
@@ -9676,7 +10785,10 @@ from risk_private.limits_in_force as l
 left join risk_private.instruments as k on l.dimension in (2, 3) and k.instrument_id = l.key_id
 left join risk_private.sectors as e on l.dimension = 1 and e.sector_id = l.key_id
 left join risk_private.used_by_instruments as u on u.limit_id = l.limit_id
-left join risk_private.instruments as i on i.instrument_id = u.instrument_id
+left join risk_private.used_by_obligations as o on o.limit_id = l.limit_id
+left join risk_private.used_by_losses as x on x.limit_id = l.limit_id
+left join risk_private.instruments as i
+  on i.instrument_id = coalesce(u.instrument_id, o.underlying_id)
 left join risk_private.used_by_sums as t
   on t.scope_id = l.scope_id and t.dimension = l.dimension and t.key_id = l.key_id
     and t.limit_type = l.limit_type
@@ -9689,10 +10801,11 @@ cross join lateral (
 ) as w
 cross join lateral (
   select
-    case when l.judged in ('instrument', 'sum', 'window')
-         then coalesce(u.used, t.used, w.accepted, 0) end as used,
-    case when l.judged in ('instrument', 'sum', 'window')
-         then coalesce(u.worst_case, t.worst_case, w.accepted, 0) end as worst_case
+    case when l.judged not in ('order', 'switch')
+         then coalesce(u.used, o.used, x.used, t.used, w.accepted, 0) end as used,
+    case when l.judged not in ('order', 'switch')
+         then coalesce(u.worst_case, o.worst_case, x.worst_case, t.worst_case, w.accepted, 0)
+    end as worst_case
 ) as m
 cross join lateral (
   select
@@ -9733,8 +10846,8 @@ comment on column risk.limit_utilization.status is
 comment on column risk.limit_utilization.version is 'Version of the limit.';
 comment on column risk.limit_utilization.as_of is 'The moment of reading.';
 comment on column risk.limit_utilization.instrument is
-  'For limits per instrument: the instrument that is measured, for a default the one with the '
-  'worst use.';
+  'For limits per instrument or underlying: the one that is measured, for a default the one with '
+  'the worst use.';
 
 create view risk.exposure as
 select
@@ -9784,6 +10897,89 @@ comment on column risk.exposure.open_positions is
   'Pairs of account and instrument held or in open orders.';
 comment on column risk.exposure.as_of is
   'Data time of the oldest mark in it; NULL where nothing is held.';
+
+-- 72_obligation_views.sql
+-- Views of what accounts may come to owe.
+
+create view risk.position_limits as
+select i.symbol as underlying, u.tier, t.amount, t.loaded_by, t.loaded_at
+from risk_private.underlying_tiers as u
+join risk_private.position_limit_tiers as t on t.tier = u.tier
+join risk_private.instruments as i on i.instrument_id = u.underlying_id;
+comment on view risk.position_limits is
+  'Position limits as loaded by risk.load_position_limits. They bind where '
+  'risk.apply_position_limits has set them.';
+comment on column risk.position_limits.underlying is 'The underlying.';
+comment on column risk.position_limits.tier is 'The tier that it is in.';
+comment on column risk.position_limits.amount is
+  'Contracts of 100 shares on one side of the market.';
+comment on column risk.position_limits.loaded_by is 'The login that loaded the tier''s amount.';
+comment on column risk.position_limits.loaded_at is 'When it was loaded.';
+
+create view risk.same_side_positions as
+with sides as (
+  select p.account_id, p.underlying_id, sum(b.bull) as bull, sum(b.bear) as bear,
+    sum(h.bull) as held_bull, sum(h.bear) as held_bear
+  from risk_private.positions as p
+  join risk_private.instruments as i on i.instrument_id = p.instrument_id and i.kind = 'option'
+  cross join lateral risk_private.sides_of(
+    i.option_right, i.multiplier, p.quantity + p.open_buy, p.open_sell - p.quantity) as b
+  cross join lateral risk_private.sides_of(
+    i.option_right, i.multiplier, p.quantity, -p.quantity) as h
+  where p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0
+  group by p.account_id, p.underlying_id
+), sums as (
+  select c.scope_id, g.underlying_id, sum(g.bull) as bull, sum(g.bear) as bear,
+    sum(g.held_bull) as held_bull, sum(g.held_bear) as held_bear
+  from sides as g
+  join risk_private.scopes as a on a.scope_id = g.account_id
+  cross join unnest(a.chain) as c (scope_id)
+  group by c.scope_id, g.underlying_id
+)
+select
+  s.code as scope, u.symbol as underlying, m.bull, m.bear, m.held_bull, m.held_bear,
+  k.amount as limit_value, t.tier,
+  pg_catalog.round(greatest(m.bull, m.bear) * 100 / nullif(k.amount, 0), 2) as utilization_pct,
+  case when greatest(m.bull, m.bear) > k.amount then 'BREACH'
+    when greatest(m.bull, m.bear) * 100 >= k.warn_pct * k.amount and greatest(m.bull, m.bear) > 0
+    then 'WARN'
+    else 'OK' end as status,
+  risk_private.clock() as as_of
+from sums as m
+join risk_private.scopes as s on s.scope_id = m.scope_id
+join risk_private.instruments as u on u.instrument_id = m.underlying_id
+left join risk_private.underlying_tiers as t on t.underlying_id = m.underlying_id
+left join lateral (
+  select l.amount, l.warn_pct
+  from risk_private.limits_in_force as l
+  where l.limit_type = 'same_side' and l.scope_id = m.scope_id
+    and l.key_id = (array[0, u.sector_id, u.instrument_id])[l.dimension + 1]
+  order by l.dimension desc
+  limit 1
+) as k on true
+where (select risk_private.is_settled());
+comment on view risk.same_side_positions is
+  'Options on each side of the market, as FINRA 2360 and Cboe 8.30 count them: per scope and '
+  'underlying, over every account below, all strikes and expiries, in units of 100 shares (ten '
+  'minis are one, a jumbo is ten). Sides never net.';
+comment on column risk.same_side_positions.scope is 'The scope, with all accounts below it.';
+comment on column risk.same_side_positions.underlying is 'The underlying of the options.';
+comment on column risk.same_side_positions.bull is
+  'Long calls + short puts, per account and option at worst: every open order that enlarges the '
+  'side filled.';
+comment on column risk.same_side_positions.bear is 'Short calls + long puts, likewise.';
+comment on column risk.same_side_positions.held_bull is 'bull of positions alone.';
+comment on column risk.same_side_positions.held_bear is 'bear of positions alone.';
+comment on column risk.same_side_positions.limit_value is
+  'The same_side limit that holds at this very scope for the underlying, for each side; NULL where '
+  'none does.';
+comment on column risk.same_side_positions.tier is
+  'The tier of the underlying; see risk.position_limits.';
+comment on column risk.same_side_positions.utilization_pct is
+  'The larger side in percent of the limit; NULL without one, or where it is 0.';
+comment on column risk.same_side_positions.status is
+  'BREACH: a side is above the limit; WARN: at or above its warn_pct; OK, also without a limit.';
+comment on column risk.same_side_positions.as_of is 'The moment of reading.';
 
 -- 73_health_views.sql
 -- Views for operators: queues, and what would make decisions fail.
@@ -10670,13 +11866,30 @@ begin atomic
   where coalesce(c.dimension, r.dimension) >= m.least_dimension
     and coalesce(m.stored, 0) <> coalesce(m.expected, 0)
   union all
+  select s.code,
+    risk_private.dimension_name(coalesce(o.dimension, r.dimension), coalesce(o.key_id, r.key_id)),
+    m.measure, m.stored, m.expected
+  from risk_private.obligations as o
+  full join risk_private.recount_obligations() as r on r.counter_id = o.counter_id
+  join risk_private.scopes as s on s.scope_id = coalesce(o.scope_id, r.scope_id)
+  cross join lateral (
+    values
+      ('bull', o.bull, r.bull), ('bear', o.bear, r.bear), ('max_loss', o.max_loss, r.max_loss),
+      ('unlimited', o.unlimited, r.unlimited), ('cash_need', o.cash_need, r.cash_need),
+      ('held_bull', o.held_bull, r.held_bull), ('held_bear', o.held_bear, r.held_bear),
+      ('held_loss', o.held_loss, r.held_loss),
+      ('held_unlimited', o.held_unlimited, r.held_unlimited),
+      ('held_need', o.held_need, r.held_need)
+  ) as m (measure, stored, expected)
+  where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
+  union all
   select s.code, d.dimension, d.measure, d.stored, d.expected
   from risk_private.money_differences() as d
   join risk_private.scopes as s on s.scope_id = d.scope_id;
 end;
 comment on function risk.verify_counters() is
-  'Recomputes every position, counter, cash balance and equity from orders, fills, postings and '
-  'carried values: one row per difference, none when sound.';
+  'Recomputes every position, counter, obligation, cash balance and equity from orders, fills, '
+  'postings and carried values: one row per difference, none when sound.';
 
 -- 90_grants.sql
 -- Who may do what: the only grants there are. Nobody but the owner reaches a table. What a
@@ -10759,11 +11972,13 @@ grant execute on function risk_private.flush to risk_trader, risk_execution, ris
 -- Administration
 grant execute on procedure
   risk.create_scope, risk.upsert_instruments, risk.grant_trading, risk.revoke_trading,
+  risk.load_position_limits, risk.apply_position_limits,
   risk.set_limit, risk.set_limits, risk.remove_limit, risk.set_setting, risk.set_trading_state,
   risk.set_instrument_status, risk.open_day
 to risk_admin;
 grant execute on function
   risk_private.create_scope, risk_private.upsert_instruments, risk_private.grant_trading,
+  risk_private.load_position_limits, risk_private.apply_position_limits,
   risk_private.revoke_trading, risk_private.set_limit, risk_private.set_limits,
   risk_private.remove_limit, risk_private.set_setting, risk_private.set_trading_state,
   risk_private.set_instrument_status, risk_private.set_trading_date, risk_private.roll_account
@@ -10797,7 +12012,7 @@ grant select on risk.scopes, risk.trading_states, risk.queue_status, risk.health
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on
   risk.settings, risk.trading_grants, risk.limits, risk.limit_history, risk.limit_utilization,
-  risk.exposure, risk.pnl
+  risk.exposure, risk.same_side_positions, risk.position_limits, risk.pnl
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.order_id, risk_private.visible_accounts, risk_private.is_settled,
@@ -10807,7 +12022,7 @@ grant execute on function risk_private.clock
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.counter_id, risk_private.worst_case, risk_private.accepted_since,
-  risk_private.drawdown_pct
+  risk_private.drawdown_pct, risk_private.sides_of
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 
 reset role;
