@@ -50,7 +50,9 @@ insert into risk_private.limit_types (limit_type, bit, judged, reason, warns, de
 ('same_side', 25, 'underlying', 'RISK_LIMIT_EXCEEDED', true,
   'Options on one side of the market, bullish or bearish, in units of 100 shares.'),
 ('max_loss', 26, 'obligation', 'RISK_LIMIT_EXCEEDED', true,
-  'Sum of the worst losses at expiry of each account and underlying, in base currency.');
+  'Sum of the worst losses at expiry of each account and underlying, in base currency.'),
+('buying_power', 27, 'obligation', 'RISK_LIMIT_EXCEEDED', true,
+  'How far open buys and short puts may take cash below zero, in base currency.');
 
 create table risk_private.limits (
   limit_id bigint generated always as identity primary key,
@@ -124,6 +126,7 @@ create table risk_private.warning_levels (
   self_cross numeric check (risk_private.is_level(self_cross)),
   same_side numeric check (risk_private.is_level(same_side)),
   max_loss numeric check (risk_private.is_level(max_loss)),
+  buying_power numeric check (risk_private.is_level(buying_power)),
   primary key (scope_id, dimension, key_id, valid_until)
 );
 comment on column risk_private.warning_levels.keeps_rate is

@@ -288,6 +288,11 @@ begin
       request.limit_type || ' is measured per underlying, not per symbol', 'argument: symbol',
       'Name the underlying instead.');
   end if;
+  if request.limit_type = 'buying_power'
+    and pg_catalog.num_nonnulls(request.symbol, request.underlying, request.sector) > 0 then
+    perform risk_private.fail('RK400', 'buying_power is measured for a scope as a whole',
+      'argument: symbol, underlying, sector', 'Leave them out.');
+  end if;
   if request.limit_type = 'self_cross' and request.amount not in (0, 1) then
     perform risk_private.fail('RK400', 'self_cross is 1 (on) or 0 (off)', 'argument: amount');
   end if;

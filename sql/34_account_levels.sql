@@ -26,7 +26,8 @@ create type risk_private.obligation_level as (
   scope_id integer,
   dimension integer,
   same_side numeric,
-  max_loss numeric
+  max_loss numeric,
+  buying_power numeric
 );
 comment on type risk_private.obligation_level is
   'A row of obligations that orders of an account move, and the warning levels in force there; '

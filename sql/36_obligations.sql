@@ -155,7 +155,8 @@ begin
       case d.dimension
         when 2 then coalesce(l2.same_side, l1.same_side, l0.same_side, 'Infinity')
         else 'Infinity' end,
-      coalesce((d.l).max_loss, 'Infinity'))::risk_private.obligation_level
+      coalesce((d.l).max_loss, 'Infinity'),
+      coalesce((d.l).buying_power, 'Infinity'))::risk_private.obligation_level
       order by s.scope_id, d.dimension)
     from risk_private.scopes as leaf
     join risk_private.scopes as s on s.scope_id = any (leaf.chain)
@@ -282,19 +283,24 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return coalesce((
-    select case measure
-      when 'max_loss' then case when o.unlimited > 0 then 'Infinity' else o.max_loss end
-      when 'cash_need' then o.cash_need
-    end
-    from risk_private.obligations as o
-    where o.counter_id = risk_private.counter_id(
-      obligation_at.scope_id, obligation_at.dimension, obligation_at.key_id)), 0);
+  return (
+    select trim_scale(case measure
+      when 'max_loss' then coalesce(case when o.unlimited > 0 then 'Infinity'
+        else o.max_loss end, 0)
+      when 'cash_need' then coalesce(o.cash_need, 0)
+      when 'buying_power' then coalesce(o.cash_need, 0) - e.cash
+    end)
+    from (select) as one
+    left join risk_private.obligations as o
+      on o.counter_id = risk_private.counter_id(
+        obligation_at.scope_id, obligation_at.dimension, obligation_at.key_id)
+    left join risk_private.equities as e
+      on e.scope_id = obligation_at.scope_id and e.unknown = 0);
 end
 $$;
 comment on function risk_private.obligation_at(integer, integer, integer, text) is
-  'What is kept of one measure at a scope: max_loss, Infinity where it is without bound, or '
-  'cash_need.';
+  'What is kept of one measure at a scope: max_loss, Infinity where it is without bound; '
+  'cash_need; buying_power, which is that less cash, NULL while a currency below has no rate.';
 
 create function risk_private.recount_obligations(scope_id integer default null)
 returns setof risk_private.obligations

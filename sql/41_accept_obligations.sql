@@ -12,7 +12,8 @@ begin
     left join unnest(changes) as x on x.scope_id = l.scope_id and x.dimension = l.dimension
     left join risk_private.obligations as o
       on o.counter_id = l.counter_id | keys[l.dimension + 1]
-    where least(l.same_side, l.max_loss) < 'Infinity'
+    left join risk_private.equities as e on e.scope_id = l.scope_id and e.unknown = 0
+    where least(l.same_side, l.max_loss, l.buying_power) < 'Infinity'
       and (l.dimension <> 1 or keys[2] is not null)
       and (
         greatest(coalesce(o.bull, 0) + coalesce(x.bull, 0),
@@ -20,6 +21,8 @@ begin
         and coalesce(o.max_loss, 0) + coalesce(x.max_loss, 0) < l.max_loss
         and (l.max_loss = 'Infinity'
           or coalesce(o.unlimited, 0) + coalesce(x.unlimited, 0) = 0)
+        and (l.buying_power = 'Infinity'
+          or coalesce(o.cash_need, 0) + coalesce(x.cash_need, 0) - e.cash < l.buying_power)
       ) is not true);
 end
 $$;

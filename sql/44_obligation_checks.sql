@@ -122,18 +122,22 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_free boolean := current_value > l.amount and closable = quantity;
+  v_is_free boolean := coalesce(current_value > l.amount, true) and closable = quantity;
+  v_limit risk_private.applicable_limit := l;
 begin
+  if current_value is null then
+    v_limit.reason := 'STALE_DATA';
+  end if;
   return risk_private.limit_check(
-    l, nullif(current_value, 'Infinity'), projected_value, not v_is_free,
-    case when current_value > l.amount then greatest(allowed_quantity, closable)
-      else allowed_quantity end, quantity);
+    v_limit, nullif(current_value, 'Infinity'), projected_value, not v_is_free,
+    case when current_value <= l.amount then allowed_quantity
+      else greatest(allowed_quantity, closable) end, quantity);
 end
 $$;
 comment on function risk_private.obligation_check(
   risk_private.applicable_limit, numeric, numeric, numeric, numeric, numeric) is
   'The row of a limit on losses or cash: above it, an order that only reduces passes whatever it '
-  'costs; while the loss is infinite nothing else does.';
+  'costs; while the loss is infinite, or cash cannot be told for want of a rate, nothing else does.';
 
 -- How far a proposal of some quantity takes one limit.
 create function risk_private.projected_obligation(
@@ -193,7 +197,8 @@ begin
     v_projected := risk_private.projected_obligation(l, p, legs, p.quantity);
     v_low := 0;
     v_high := case
-      when v_current = 'Infinity' or v_projected <= greatest(l.amount, v_current) then 0
+      when v_current = 'Infinity' or v_current is null
+        or v_projected <= greatest(l.amount, v_current) then 0
       else pg_catalog.div(p.quantity, step) - 1 end;
     while v_low < v_high loop
       v_middle := pg_catalog.div(v_low + v_high + 1, 2);

@@ -129,14 +129,23 @@ comment on view risk_private.used_by_obligations is
 
 create view risk_private.used_by_losses as
 select l.limit_id,
-  case when o.held_unlimited > 0 then 'Infinity' else o.held_loss end as used,
-  case when o.unlimited > 0 then 'Infinity' else o.max_loss end as worst_case
+  case
+    when l.limit_type = 'buying_power' then coalesce(o.held_need, 0) - e.cash
+    when o.held_unlimited > 0 then 'Infinity'
+    else coalesce(o.held_loss, 0)
+  end as used,
+  case
+    when l.limit_type = 'buying_power' then coalesce(o.cash_need, 0) - e.cash
+    when o.unlimited > 0 then 'Infinity'
+    else coalesce(o.max_loss, 0)
+  end as worst_case
 from risk_private.limits_in_force as l
-join risk_private.obligations as o
+join risk_private.equities as e on e.scope_id = l.scope_id
+left join risk_private.obligations as o
   on o.counter_id = risk_private.counter_id(l.scope_id, l.dimension, l.key_id)
-where l.limit_type = 'max_loss';
+where l.judged = 'obligation';
 comment on view risk_private.used_by_losses is
-  'Use of max_loss limits: the sum of worst losses, of positions alone and with open orders.';
+  'Use of max_loss and buying_power limits, by positions alone and with open orders.';
 
 create view risk.limits as
 select
@@ -232,7 +241,7 @@ cross join lateral (
 ) as m
 cross join lateral (
   select
-    case when m.worst_case = 0 then 0
+    case when m.worst_case <= 0 then 0
          else pg_catalog.round(m.worst_case * 100 / nullif(l.amount, 0), 2) end as utilization_pct,
     case when m.worst_case > l.amount then 'BREACH'
          when l.warns and m.worst_case > 0 and m.worst_case * 100 >= l.warn_pct * l.amount
@@ -260,7 +269,7 @@ comment on column risk.limit_utilization.used is
   'that ends now.';
 comment on column risk.limit_utilization.worst_case is
   'The same if every open order were filled on its worse side: what decisions compare with the '
-  'limit.';
+  'limit. Of buying_power below 0: cash that is free.';
 comment on column risk.limit_utilization.utilization_pct is
   'worst_case in percent of the limit; NULL where a limit of 0 is exceeded, or nothing is used up.';
 comment on column risk.limit_utilization.status is

@@ -39,7 +39,7 @@ EXACT = {
     "max_loss": (1000, 9),
 }
 # Tested below or in a file of their own, each in its own way.
-OTHERS = {"price_collar_pct", "duplicate_window", "self_cross", "same_side"}
+OTHERS = {"price_collar_pct", "duplicate_window", "self_cross", "same_side", "buying_power"}
 
 
 @pytest.fixture

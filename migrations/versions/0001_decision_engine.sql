@@ -383,7 +383,9 @@ insert into risk_private.limit_types (limit_type, bit, judged, reason, warns, de
 ('same_side', 25, 'underlying', 'RISK_LIMIT_EXCEEDED', true,
   'Options on one side of the market, bullish or bearish, in units of 100 shares.'),
 ('max_loss', 26, 'obligation', 'RISK_LIMIT_EXCEEDED', true,
-  'Sum of the worst losses at expiry of each account and underlying, in base currency.');
+  'Sum of the worst losses at expiry of each account and underlying, in base currency.'),
+('buying_power', 27, 'obligation', 'RISK_LIMIT_EXCEEDED', true,
+  'How far open buys and short puts may take cash below zero, in base currency.');
 
 create table risk_private.limits (
   limit_id bigint generated always as identity primary key,
@@ -457,6 +459,7 @@ create table risk_private.warning_levels (
   self_cross numeric check (risk_private.is_level(self_cross)),
   same_side numeric check (risk_private.is_level(same_side)),
   max_loss numeric check (risk_private.is_level(max_loss)),
+  buying_power numeric check (risk_private.is_level(buying_power)),
   primary key (scope_id, dimension, key_id, valid_until)
 );
 comment on column risk_private.warning_levels.keeps_rate is
@@ -1681,6 +1684,11 @@ begin
       request.limit_type || ' is measured per underlying, not per symbol', 'argument: symbol',
       'Name the underlying instead.');
   end if;
+  if request.limit_type = 'buying_power'
+    and pg_catalog.num_nonnulls(request.symbol, request.underlying, request.sector) > 0 then
+    perform risk_private.fail('RK400', 'buying_power is measured for a scope as a whole',
+      'argument: symbol, underlying, sector', 'Leave them out.');
+  end if;
   if request.limit_type = 'self_cross' and request.amount not in (0, 1) then
     perform risk_private.fail('RK400', 'self_cross is 1 (on) or 0 (off)', 'argument: amount');
   end if;
@@ -2234,7 +2242,8 @@ create type risk_private.obligation_level as (
   scope_id integer,
   dimension integer,
   same_side numeric,
-  max_loss numeric
+  max_loss numeric,
+  buying_power numeric
 );
 comment on type risk_private.obligation_level is
   'A row of obligations that orders of an account move, and the warning levels in force there; '
@@ -3069,7 +3078,8 @@ begin
       case d.dimension
         when 2 then coalesce(l2.same_side, l1.same_side, l0.same_side, 'Infinity')
         else 'Infinity' end,
-      coalesce((d.l).max_loss, 'Infinity'))::risk_private.obligation_level
+      coalesce((d.l).max_loss, 'Infinity'),
+      coalesce((d.l).buying_power, 'Infinity'))::risk_private.obligation_level
       order by s.scope_id, d.dimension)
     from risk_private.scopes as leaf
     join risk_private.scopes as s on s.scope_id = any (leaf.chain)
@@ -3196,19 +3206,24 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return coalesce((
-    select case measure
-      when 'max_loss' then case when o.unlimited > 0 then 'Infinity' else o.max_loss end
-      when 'cash_need' then o.cash_need
-    end
-    from risk_private.obligations as o
-    where o.counter_id = risk_private.counter_id(
-      obligation_at.scope_id, obligation_at.dimension, obligation_at.key_id)), 0);
+  return (
+    select trim_scale(case measure
+      when 'max_loss' then coalesce(case when o.unlimited > 0 then 'Infinity'
+        else o.max_loss end, 0)
+      when 'cash_need' then coalesce(o.cash_need, 0)
+      when 'buying_power' then coalesce(o.cash_need, 0) - e.cash
+    end)
+    from (select) as one
+    left join risk_private.obligations as o
+      on o.counter_id = risk_private.counter_id(
+        obligation_at.scope_id, obligation_at.dimension, obligation_at.key_id)
+    left join risk_private.equities as e
+      on e.scope_id = obligation_at.scope_id and e.unknown = 0);
 end
 $$;
 comment on function risk_private.obligation_at(integer, integer, integer, text) is
-  'What is kept of one measure at a scope: max_loss, Infinity where it is without bound, or '
-  'cash_need.';
+  'What is kept of one measure at a scope: max_loss, Infinity where it is without bound; '
+  'cash_need; buying_power, which is that less cash, NULL while a currency below has no rate.';
 
 create function risk_private.recount_obligations(scope_id integer default null)
 returns setof risk_private.obligations
@@ -4276,7 +4291,8 @@ begin
     left join unnest(changes) as x on x.scope_id = l.scope_id and x.dimension = l.dimension
     left join risk_private.obligations as o
       on o.counter_id = l.counter_id | keys[l.dimension + 1]
-    where least(l.same_side, l.max_loss) < 'Infinity'
+    left join risk_private.equities as e on e.scope_id = l.scope_id and e.unknown = 0
+    where least(l.same_side, l.max_loss, l.buying_power) < 'Infinity'
       and (l.dimension <> 1 or keys[2] is not null)
       and (
         greatest(coalesce(o.bull, 0) + coalesce(x.bull, 0),
@@ -4284,6 +4300,8 @@ begin
         and coalesce(o.max_loss, 0) + coalesce(x.max_loss, 0) < l.max_loss
         and (l.max_loss = 'Infinity'
           or coalesce(o.unlimited, 0) + coalesce(x.unlimited, 0) = 0)
+        and (l.buying_power = 'Infinity'
+          or coalesce(o.cash_need, 0) + coalesce(x.cash_need, 0) - e.cash < l.buying_power)
       ) is not true);
 end
 $$;
@@ -5309,18 +5327,22 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_free boolean := current_value > l.amount and closable = quantity;
+  v_is_free boolean := coalesce(current_value > l.amount, true) and closable = quantity;
+  v_limit risk_private.applicable_limit := l;
 begin
+  if current_value is null then
+    v_limit.reason := 'STALE_DATA';
+  end if;
   return risk_private.limit_check(
-    l, nullif(current_value, 'Infinity'), projected_value, not v_is_free,
-    case when current_value > l.amount then greatest(allowed_quantity, closable)
-      else allowed_quantity end, quantity);
+    v_limit, nullif(current_value, 'Infinity'), projected_value, not v_is_free,
+    case when current_value <= l.amount then allowed_quantity
+      else greatest(allowed_quantity, closable) end, quantity);
 end
 $$;
 comment on function risk_private.obligation_check(
   risk_private.applicable_limit, numeric, numeric, numeric, numeric, numeric) is
   'The row of a limit on losses or cash: above it, an order that only reduces passes whatever it '
-  'costs; while the loss is infinite nothing else does.';
+  'costs; while the loss is infinite, or cash cannot be told for want of a rate, nothing else does.';
 
 -- How far a proposal of some quantity takes one limit.
 create function risk_private.projected_obligation(
@@ -5380,7 +5402,8 @@ begin
     v_projected := risk_private.projected_obligation(l, p, legs, p.quantity);
     v_low := 0;
     v_high := case
-      when v_current = 'Infinity' or v_projected <= greatest(l.amount, v_current) then 0
+      when v_current = 'Infinity' or v_current is null
+        or v_projected <= greatest(l.amount, v_current) then 0
       else pg_catalog.div(p.quantity, step) - 1 end;
     while v_low < v_high loop
       v_middle := pg_catalog.div(v_low + v_high + 1, 2);
@@ -10706,14 +10729,23 @@ comment on view risk_private.used_by_obligations is
 
 create view risk_private.used_by_losses as
 select l.limit_id,
-  case when o.held_unlimited > 0 then 'Infinity' else o.held_loss end as used,
-  case when o.unlimited > 0 then 'Infinity' else o.max_loss end as worst_case
+  case
+    when l.limit_type = 'buying_power' then coalesce(o.held_need, 0) - e.cash
+    when o.held_unlimited > 0 then 'Infinity'
+    else coalesce(o.held_loss, 0)
+  end as used,
+  case
+    when l.limit_type = 'buying_power' then coalesce(o.cash_need, 0) - e.cash
+    when o.unlimited > 0 then 'Infinity'
+    else coalesce(o.max_loss, 0)
+  end as worst_case
 from risk_private.limits_in_force as l
-join risk_private.obligations as o
+join risk_private.equities as e on e.scope_id = l.scope_id
+left join risk_private.obligations as o
   on o.counter_id = risk_private.counter_id(l.scope_id, l.dimension, l.key_id)
-where l.limit_type = 'max_loss';
+where l.judged = 'obligation';
 comment on view risk_private.used_by_losses is
-  'Use of max_loss limits: the sum of worst losses, of positions alone and with open orders.';
+  'Use of max_loss and buying_power limits, by positions alone and with open orders.';
 
 create view risk.limits as
 select
@@ -10809,7 +10841,7 @@ cross join lateral (
 ) as m
 cross join lateral (
   select
-    case when m.worst_case = 0 then 0
+    case when m.worst_case <= 0 then 0
          else pg_catalog.round(m.worst_case * 100 / nullif(l.amount, 0), 2) end as utilization_pct,
     case when m.worst_case > l.amount then 'BREACH'
          when l.warns and m.worst_case > 0 and m.worst_case * 100 >= l.warn_pct * l.amount
@@ -10837,7 +10869,7 @@ comment on column risk.limit_utilization.used is
   'that ends now.';
 comment on column risk.limit_utilization.worst_case is
   'The same if every open order were filled on its worse side: what decisions compare with the '
-  'limit.';
+  'limit. Of buying_power below 0: cash that is free.';
 comment on column risk.limit_utilization.utilization_pct is
   'worst_case in percent of the limit; NULL where a limit of 0 is exceeded, or nothing is used up.';
 comment on column risk.limit_utilization.status is
