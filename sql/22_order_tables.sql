@@ -110,7 +110,15 @@ create table risk_private.positions (
   quantity numeric not null default 0,
   open_buy numeric not null default 0,
   open_sell numeric not null default 0,
+  unit_value numeric not null default 0,
   unit_notional numeric not null default 0,
+  unit_delta numeric not null default 0,
+  unit_gamma numeric not null default 0,
+  unit_dollar_delta numeric not null default 0,
+  unit_dollar_gamma numeric not null default 0,
+  unit_vega numeric not null default 0,
+  unit_theta numeric not null default 0,
+  has_greeks boolean not null default false,
   cost numeric not null default 0,
   average_price numeric not null default 0,
   realized_pnl_today numeric not null default 0,
@@ -121,14 +129,14 @@ create index positions_underlying_idx on risk_private.positions (account_id, und
 create index positions_instrument_idx on risk_private.positions (instrument_id);
 comment on table risk_private.positions is
   'Per account and instrument: position, open orders, and the unit values carried.';
+comment on column risk_private.positions.unit_value is
+  'mark x multiplier x rate at which this position is carried, as risk_private.unit_values has it; '
+  'likewise the next eight. Moved by revaluation; a flat position picks up the present values.';
 comment on column risk_private.positions.cost is
   'What was paid for the position (below 0: received) at average cost, in the currency of the '
   'instrument; average_price is made of it.';
 comment on column risk_private.positions.realized_pnl_today is
   'Realized since the trading day was opened, less fees_today, in base currency.';
-comment on column risk_private.positions.unit_notional is
-  '|mark| x multiplier x rate at which this position is carried in the counters; moved by '
-  'revaluation.';
 
 create table risk_private.counters (
   counter_id bigint primary key,

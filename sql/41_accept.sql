@@ -125,7 +125,6 @@ declare
   v_factor numeric;
   v_buy numeric;
   v_sell numeric;
-  v_unit_notional numeric;
   v_unit_price numeric;
   v_reference numeric;
   v_traded numeric;
@@ -144,6 +143,7 @@ declare
   v_open_positions integer;
   v_moved integer;
   v_obligations risk_private.obligations[];
+  v_position risk_private.positions;
 begin
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
@@ -180,11 +180,11 @@ begin
       v_levels, v_sector_id, v_underlying_id, v_instrument_id, v_at);
   end if;
 
-  select abs(m.price) * v_factor,
+  select
     abs(case when v_is_buy then coalesce(accept_order.price, m.ask, m.price)
              else greatest(accept_order.price, coalesce(m.bid, m.price)) end) * v_factor,
     case when v_is_buy then coalesce(m.ask, m.price) else coalesce(m.bid, m.price) end
-  into v_unit_notional, v_unit_price, v_reference
+  into v_unit_price, v_reference
   from risk_private.marks as m
   where m.instrument_id = v_instrument_id and risk_private.is_fresh(m.as_of, v_mark_age, v_at)
     and not exists (
@@ -238,21 +238,17 @@ begin
 
   update risk_private.positions as p set
     open_buy = p.open_buy + v_buy,
-    open_sell = p.open_sell + v_sell,
-    unit_notional = case
-      when p.quantity = 0 and p.open_buy = 0 and p.open_sell = 0 then v_unit_notional
-      else p.unit_notional end
+    open_sell = p.open_sell + v_sell
   where p.account_id = v_account_id and p.instrument_id = v_instrument_id
+    and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
   returning p.quantity + p.open_buy, p.open_sell - p.quantity, p.unit_notional,
     case when v_is_buy then p.open_sell else p.open_buy end <> 0
   into v_long, v_short, v_carried_at, v_is_crossed;
   if not found then
-    insert into risk_private.positions (
-      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_notional)
-    values (v_account_id, v_instrument_id, v_underlying_id, v_buy, v_sell, v_unit_notional);
+    v_position := risk_private.pick_up(v_account_id, v_instrument_id, v_buy, v_sell);
     v_long := v_buy;
     v_short := v_sell;
-    v_carried_at := v_unit_notional;
+    v_carried_at := v_position.unit_notional;
     v_is_crossed := false;
   end if;
   -- What the account itself has no room for shall not lock its parents.

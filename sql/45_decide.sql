@@ -252,7 +252,7 @@ begin atomic
       (l.ratio * p.quantity - l.filled) * l.unit_price - l.old_notional),
     open_orders => case when p.replaces is null then 1 else 0 end,
     accepted_orders => 1,
-    unit_notional => coalesce(l.unit_notional, l.unit_price)))
+    units => risk_private.valued(l.units, l.instrument_id, l.unit_price)))
   from unnest(legs) as l
   cross join lateral (select greatest(0, l.ratio * p.quantity - l.base) as added) as a;
 end;

@@ -221,6 +221,7 @@ begin
   if v_incomplete_ids is not null then
     perform risk_private.complete_marks(v_incomplete_ids, v_at);
   end if;
+  perform risk_private.note_moved(v_marked.instrument_ids);
   return v_marked;
 end
 $$;
@@ -293,105 +294,12 @@ begin
     returning m.instrument_id
   )
   select array_agg(a.instrument_id) into v_instrument_ids from applied as a;
+  perform risk_private.note_moved(v_instrument_ids);
   return coalesce(v_instrument_ids, '{}');
 end
 $$;
 comment on function risk_private.remark_underlying(text, numeric, numeric, numeric, timestamptz)
 is 'Stores the mark of an underlying and values its options; tells which instruments moved.';
-
--- An order in flight may have read the mark before this one without being visible yet: whoever
--- holds an account's lock at this moment is waited for by revalue(). Skipping locked rows, it waits
--- for nobody itself; its caller commits at once.
-create function risk_private.accounts_to_revalue(instrument_ids integer[]) returns integer[]
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_idle integer[];
-begin
-  perform risk_private.begin_change();
-  v_idle := array(
-    select c.scope_id
-    from risk_private.scopes as s
-    join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
-    where s.is_leaf
-    order by c.counter_id
-    for no key update of c skip locked);
-  return array(
-    select p.account_id
-    from risk_private.positions as p
-    join risk_private.unit_notionals as u on u.instrument_id = p.instrument_id
-    where p.instrument_id = any (instrument_ids) and p.unit_notional <> u.unit_notional
-      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-    union
-    select s.scope_id from risk_private.scopes as s
-    where s.is_leaf and s.scope_id <> all (v_idle)
-    order by 1);
-end
-$$;
-comment on function risk_private.accounts_to_revalue(integer[]) is
-  'Accounts that carry one of the instruments at another value than its mark, or may come to.';
-
-create view risk_private.unit_notionals as
-select i.instrument_id, abs(m.price) * i.multiplier * f.rate as unit_notional
-from risk_private.instruments as i
-join risk_private.marks as m on m.instrument_id = i.instrument_id
-join risk_private.fx_rates as f on f.currency = i.currency;
-comment on view risk_private.unit_notionals is
-  '|mark| x multiplier x rate of every marked instrument, in base currency.';
-
--- Lock order: the account, then parents ascending (within move_counters).
-create function risk_private.revalue(account_id integer, instrument_ids integer[]) returns void
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-as $$
-declare
-  v_movements risk_private.movement[];
-begin
-  perform risk_private.begin_change();
-  perform risk_private.lock_account(account_id);
-  v_movements := array(
-    select risk_private.movement(p.account_id, p.instrument_id,
-      revaluation => u.unit_notional - p.unit_notional)
-    from risk_private.positions as p
-    join risk_private.unit_notionals as u on u.instrument_id = p.instrument_id
-    where p.account_id = revalue.account_id and p.instrument_id = any (instrument_ids)
-      and p.unit_notional <> u.unit_notional
-        and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0));
-  if pg_catalog.cardinality(v_movements) > 0 then
-    perform risk_private.move(v_movements, false);
-    update risk_private.positions as p set unit_notional = p.unit_notional + m.revaluation
-    from pg_catalog.unnest(v_movements) as m
-    where p.account_id = m.account_id and p.instrument_id = m.instrument_id;
-    perform risk_private.follow_marks(account_id, v_movements);
-  end if;
-end
-$$;
-comment on function risk_private.revalue(integer, integer[]) is
-  'Carries an account''s positions in the instruments at their present marks, moving its counters '
-  'by the difference.';
-
-create procedure risk_private.carry_marks(instrument_ids integer[])
-language plpgsql
-as $$
-declare
-  v_account_ids integer[];
-  v_account_id integer;
-begin
-  v_account_ids := risk_private.accounts_to_revalue(instrument_ids);
-  commit;
-  foreach v_account_id in array v_account_ids loop
-    perform risk_private.revalue(v_account_id, instrument_ids);
-    commit;
-  end loop;
-end
-$$;
-comment on procedure risk_private.carry_marks(integer[]) is
-  'Carries every position in the instruments at their present marks, account by account.';
 
 create procedure risk.set_marks(
   symbols text[], prices numeric[], bids numeric[] default null, asks numeric[] default null,
@@ -407,7 +315,7 @@ begin
   v_marked := risk_private.set_marks(
     symbols, prices, bids, asks, ivs, deltas, gammas, vegas, thetas, rhos, as_of);
   commit;
-  call risk_private.carry_marks(v_marked.instrument_ids);
+  call risk_private.follow();
   report := v_marked.report;
 end
 $$;
@@ -416,8 +324,9 @@ comment on procedure risk.set_marks(
   double precision[], double precision[], double precision[], double precision[], timestamptz,
   jsonb) is
   'Sets prices, and optionally bids, asks, implied volatilities and Greeks, of many instruments as '
-  'of one moment (default now), then carries every position in them at the new marks, account by '
-  'account. A bid or ask left out is cleared. What an option lacks is computed by '
+  'of one moment (default now), after which every position in them is carried at the new marks, '
+  'account by account: by the worker or, where none runs, before the call returns. A bid or ask '
+  'left out is cleared. What an option lacks is computed by '
   'risk.option_greeks: its volatility out of its price, its Greeks from its volatility, at the '
   'mark of its underlying (of the same batch, or the stored one), the settings risk_free_rate and '
   'dividend_yield or the underlying''s own yield, and the time to 16:00 exchange time on its '
@@ -439,7 +348,7 @@ declare
 begin
   v_instrument_ids := risk_private.remark_underlying(symbol, price, bid, ask, as_of);
   commit;
-  call risk_private.carry_marks(v_instrument_ids);
+  call risk_private.follow();
   instruments_marked := pg_catalog.cardinality(v_instrument_ids);
 end
 $$;

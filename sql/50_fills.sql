@@ -32,24 +32,24 @@ begin
     select risk_private.movement(
       settle.account_id, c.instrument_id, sum(c.quantity), sum(c.open_buy), sum(c.open_sell),
       sum(c.notional), v_opened,
-      0, coalesce(max(u.unit_notional), max(c.unit_price)))
+      0, risk_private.valued(pg_catalog.any_value(u), c.instrument_id, max(c.unit_value)))
     from (
       select a.instrument_id, 0::numeric as quantity, case when a.ratio > 0 then a.open_quantity
         else 0 end as open_buy,
         case when a.ratio < 0 then a.open_quantity else 0 end as open_sell,
         a.open_notional as notional,
-        0::numeric as unit_price
+        null::numeric as unit_value
       from pg_catalog.unnest(after) as a
       union all
       select b.instrument_id, 0, case when b.ratio > 0 then -b.open_quantity else 0 end,
-        case when b.ratio < 0 then -b.open_quantity else 0 end, -b.open_notional, 0
+        case when b.ratio < 0 then -b.open_quantity else 0 end, -b.open_notional, null
       from pg_catalog.unnest(before) as b
       union all
       select f.instrument_id, f.signed_quantity, 0, 0, abs(f.signed_quantity) * f.unit_price,
-        f.unit_price
+        f.unit_price * pg_catalog.sign(f.price)
       from pg_catalog.unnest(fills) as f
     ) as c
-    left join risk_private.unit_notionals as u on u.instrument_id = c.instrument_id
+    left join risk_private.unit_values as u on u.instrument_id = c.instrument_id
     group by c.instrument_id);
   if pg_catalog.cardinality(v_movements) > 0 then
     perform risk_private.move(v_movements, true);

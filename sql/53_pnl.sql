@@ -152,7 +152,7 @@ declare
   v_money risk_private.money := m;
 begin
   v_money.equity := m.equity + traded * (
-    select p.unit_notional from risk_private.positions as p
+    select p.unit_value from risk_private.positions as p
     where p.account_id = follow_fill.account_id and p.instrument_id = follow_fill.instrument_id);
   perform risk_private.move_equities(account_id, v_money);
 end
@@ -161,21 +161,14 @@ comment on function risk_private.follow_fill(integer, integer, numeric, risk_pri
   'Moves equities by what account_for said and by the carried value of what was traded.';
 
 -- Lock order: the caller holds the counters of the chain; then its equities, ascending.
-create function risk_private.follow_marks(account_id integer, movements risk_private.movement[])
-returns void
+create function risk_private.follow_marks(account_id integer, change numeric) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_change numeric := (
-    select sum(p.quantity * m.revaluation)
-    from unnest(movements) as m
-    join risk_private.positions as p
-      on p.account_id = m.account_id and p.instrument_id = m.instrument_id);
 begin
   perform risk_private.move_equities(
-    account_id, row(v_change, 0, 0, 0, 0, 0, 0, 0)::risk_private.money);
+    account_id, row(change, 0, 0, 0, 0, 0, 0, 0)::risk_private.money);
 end
 $$;
-comment on function risk_private.follow_marks(integer, risk_private.movement[]) is
+comment on function risk_private.follow_marks(integer, numeric) is
   'Moves equities by what a revaluation changed the value of positions.';

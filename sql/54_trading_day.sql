@@ -220,6 +220,7 @@ begin
     perform risk_private.roll_account(v_account_id, day);
   end loop;
   commit;
+  call risk_private.follow();
   perform risk_private.flush();
   commit;
 end

@@ -29,7 +29,12 @@ begin
   values (set_fx.currency, set_fx.rate, coalesce(set_fx.as_of, risk_private.clock()))
   on conflict on constraint fx_rates_pkey do update set rate = excluded.rate, as_of = excluded.as_of
     where f.as_of <= excluded.as_of;
-  get diagnostics v_moved = row_count;
+  v_moved := found;
+  if v_moved then
+    perform risk_private.note_moved(array(
+      select i.instrument_id from risk_private.instruments as i
+      where i.currency = set_fx.currency));
+  end if;
   return v_moved;
 end
 $$;
@@ -51,15 +56,31 @@ $$;
 comment on function risk_private.instruments_in(text) is
   'The instruments of a currency that somebody has traded.';
 
+-- A fill in flight may have read the rate before this one without being visible yet: whoever holds
+-- an account's lock at this moment is waited for by recarry(). Skipping locked rows, it waits for
+-- nobody itself; its caller commits at once.
 create function risk_private.accounts_in(currency text) returns integer[]
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_account_ids integer[] := risk_private.accounts_to_revalue(risk_private.instruments_in(currency));
+  v_idle integer[];
 begin
+  perform risk_private.begin_change();
+  v_idle := array(
+    select c.scope_id
+    from risk_private.scopes as s
+    join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
+    where s.is_leaf
+    order by c.counter_id
+    for no key update of c skip locked);
   return array(
-    select a from unnest(v_account_ids) as a
+    select p.account_id from risk_private.positions as p
+    where p.instrument_id = any (risk_private.instruments_in(currency))
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+    union
+    select s.scope_id from risk_private.scopes as s
+    where s.is_leaf and s.scope_id <> all (v_idle)
     union
     select b.account_id from risk_private.cash_balances as b where b.currency = accounts_in.currency
     order by 1);
@@ -131,6 +152,7 @@ begin
       perform risk_private.recarry(v_account_id, currency);
       commit;
     end loop;
+    call risk_private.follow();
   end if;
   commit;
 end

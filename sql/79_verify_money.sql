@@ -75,7 +75,7 @@ begin atomic
     from risk_private.cash_balances as b where b.account_id = s.scope_id
   ) as c
   cross join lateral (
-    select coalesce(sum(q.quantity * q.unit_notional), 0) as value,
+    select coalesce(sum(q.quantity * q.unit_value), 0) as value,
       coalesce(sum(q.realized_pnl_today + q.fees_today), 0) as realized,
       coalesce(sum(q.fees_today), 0) as fees
     from risk_private.positions as q where q.account_id = s.scope_id

@@ -45,12 +45,14 @@ grant execute on function
 to risk_execution;
 
 -- Market data
-grant execute on procedure risk.set_marks, risk.remark_underlying, risk_private.carry_marks
-to risk_feed;
+grant execute on procedure risk.set_marks, risk.remark_underlying to risk_feed;
+grant execute on procedure risk.revalue to risk_feed, risk_admin, risk_worker;
+grant execute on procedure risk_private.follow to risk_feed, risk_admin;
+grant execute on function risk_private.worker_follows to risk_feed, risk_admin;
 grant execute on function
-  risk_private.set_marks, risk_private.remark_underlying, risk_private.accounts_to_revalue,
-  risk_private.revalue
-to risk_feed;
+  risk_private.next_pass, risk_private.revalue, risk_private.end_pass
+to risk_feed, risk_admin, risk_worker;
+grant execute on function risk_private.set_marks, risk_private.remark_underlying to risk_feed;
 
 -- History
 grant execute on procedure risk.load_closes to risk_feed, risk_admin;

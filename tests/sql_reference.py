@@ -42,7 +42,7 @@ SUBJECTS = {
         "cancel_orders"
     ),
     "Market data and the trading day": (
-        "set_marks remark_underlying set_fx load_closes open_day post_cash"
+        "set_marks remark_underlying revalue set_fx load_closes open_day post_cash"
     ),
     "Administration": (
         "create_scope upsert_instruments set_instrument_status set_limit set_limits remove_limit "

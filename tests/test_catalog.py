@@ -23,7 +23,6 @@ DEFINERS = {
     "risk_private.accepted_batch",
     "risk_private.accepted_since",
     "risk_private.accounts_to_cancel",
-    "risk_private.accounts_to_revalue",
     "risk_private.accounts_in",
     "risk_private.ack_order",
     "risk_private.apply_position_limits",
@@ -42,6 +41,7 @@ DEFINERS = {
     "risk_private.decide_replace",
     "risk_private.dispatch_answer",
     "risk_private.dispatch_order",
+    "risk_private.end_pass",
     "risk_private.end_replace",
     "risk_private.evaluate",
     "risk_private.fill_detail",
@@ -54,6 +54,7 @@ DEFINERS = {
     "risk_private.lease",
     "risk_private.limit_cache",
     "risk_private.note_limit_change",
+    "risk_private.next_pass",
     "risk_private.present_trading_date",
     "risk_private.load_closes",
     "risk_private.post_cash",
@@ -90,6 +91,7 @@ DEFINERS = {
     "risk_private.upsert_instruments",
     "risk_private.views_to_refresh",
     "risk_private.visible_accounts",
+    "risk_private.worker_follows",
     "risk_private.worker_turn",
 }
 

@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "dispatch_order": {"risk_execution"},
     "confirm_replace": {"risk_execution"},
     "reject_replace": {"risk_execution"},
+    "revalue": {"risk_feed", "risk_admin", "risk_worker"},
     "set_marks": {"risk_feed"},
     "remark_underlying": {"risk_feed"},
     "bust_fill": {"risk_execution"},

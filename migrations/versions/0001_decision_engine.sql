@@ -583,7 +583,15 @@ create table risk_private.positions (
   quantity numeric not null default 0,
   open_buy numeric not null default 0,
   open_sell numeric not null default 0,
+  unit_value numeric not null default 0,
   unit_notional numeric not null default 0,
+  unit_delta numeric not null default 0,
+  unit_gamma numeric not null default 0,
+  unit_dollar_delta numeric not null default 0,
+  unit_dollar_gamma numeric not null default 0,
+  unit_vega numeric not null default 0,
+  unit_theta numeric not null default 0,
+  has_greeks boolean not null default false,
   cost numeric not null default 0,
   average_price numeric not null default 0,
   realized_pnl_today numeric not null default 0,
@@ -594,14 +602,14 @@ create index positions_underlying_idx on risk_private.positions (account_id, und
 create index positions_instrument_idx on risk_private.positions (instrument_id);
 comment on table risk_private.positions is
   'Per account and instrument: position, open orders, and the unit values carried.';
+comment on column risk_private.positions.unit_value is
+  'mark x multiplier x rate at which this position is carried, as risk_private.unit_values has it; '
+  'likewise the next eight. Moved by revaluation; a flat position picks up the present values.';
 comment on column risk_private.positions.cost is
   'What was paid for the position (below 0: received) at average cost, in the currency of the '
   'instrument; average_price is made of it.';
 comment on column risk_private.positions.realized_pnl_today is
   'Realized since the trading day was opened, less fees_today, in base currency.';
-comment on column risk_private.positions.unit_notional is
-  '|mark| x multiplier x rate at which this position is carried in the counters; moved by '
-  'revaluation.';
 
 create table risk_private.counters (
   counter_id bigint primary key,
@@ -3284,6 +3292,110 @@ comment on function risk_private.track_obligations(integer, integer) is
   'Starts keeping obligations at a scope, for all (0), per sector (1) or per underlying (2), exact '
   'while orders flow.';
 
+-- 37_unit_values.sql
+-- What one unit of a position is worth, and moves by, at the present marks. Positions carry these
+-- values, so that decisions and fills add and subtract the same; revaluation moves them.
+
+create view risk_private.unit_values as
+select
+  i.instrument_id, m.price * n.factor as unit_value, abs(m.price) * n.factor as unit_notional,
+  g.delta * i.multiplier as unit_delta, g.gamma * i.multiplier as unit_gamma,
+  g.delta * u.price * n.factor as unit_dollar_delta,
+  g.gamma * u.price * u.price * 0.01 * n.factor as unit_dollar_gamma,
+  g.vega * n.factor as unit_vega, g.theta * n.factor as unit_theta, k.has_greeks
+from risk_private.instruments as i
+join risk_private.marks as m on m.instrument_id = i.instrument_id
+join risk_private.fx_rates as f on f.currency = i.currency
+left join risk_private.marks as s on s.instrument_id = i.underlying_id
+cross join lateral (
+  select i.multiplier * f.rate as factor,
+    coalesce(i.expiry < (select risk_private.trading_date()), false) as is_expired offset 0
+) as n
+cross join lateral (
+  select n.is_expired or s.price is not null and (i.kind <> 'option' or coalesce(
+    greatest(abs(m.delta), abs(m.gamma), abs(m.vega), abs(m.theta)) < 'Infinity'
+    and num_nulls(m.delta, m.gamma, m.vega, m.theta) = 0, false)) as has_greeks offset 0
+) as k
+cross join lateral (
+  select coalesce(s.price, 0) as price offset 0
+) as u
+cross join lateral (
+  select
+    case when n.is_expired or not k.has_greeks then 0 when i.kind <> 'option' then 1
+      else pg_catalog.round(m.delta::numeric, 12) end as delta,
+    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
+      else pg_catalog.round(m.gamma::numeric, 12) end as gamma,
+    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
+      else pg_catalog.round(m.vega::numeric, 12) end as vega,
+    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
+      else pg_catalog.round(m.theta::numeric, 12) end as theta
+  offset 0
+) as g;
+comment on view risk_private.unit_values is
+  'Per marked instrument whose currency has a rate, in base currency: value and |value| of one '
+  'unit; delta and gamma in share equivalents; delta and gamma (per 1 %) in money at the '
+  'underlying''s mark; vega per volatility point, theta per day. Stocks, ETFs, indexes and futures '
+  'have a delta of 1; what has expired has none. has_greeks: false where they are unknown (an '
+  'option without one of its Greeks, or no mark of the underlying); they are 0 then.';
+
+create function risk_private.valued(
+  units risk_private.unit_values, instrument_id integer, unit_value numeric)
+returns risk_private.unit_values
+language sql immutable
+return case
+  when (units).instrument_id is not null then units
+  else row(instrument_id, unit_value, abs(unit_value), 0, 0, 0, 0, 0, 0,
+    false)::risk_private.unit_values end;
+comment on function risk_private.valued(risk_private.unit_values, integer, numeric) is
+  'The unit values or, where there are none for want of a mark, that value and unknown Greeks.';
+
+create function risk_private.carried(
+  p risk_private.positions, present risk_private.unit_values)
+returns risk_private.unit_values
+language sql immutable
+return case
+  when p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0 then row(
+    p.instrument_id, p.unit_value, p.unit_notional, p.unit_delta, p.unit_gamma,
+    p.unit_dollar_delta, p.unit_dollar_gamma, p.unit_vega, p.unit_theta,
+    p.has_greeks)::risk_private.unit_values
+  else present end;
+comment on function risk_private.carried(risk_private.positions, risk_private.unit_values) is
+  'The values at which a position is carried: its own while anything is held or open, else the '
+  'present ones.';
+
+-- The caller has locked the account. Only for positions with nothing held or open.
+create function risk_private.pick_up(
+  account_id integer, instrument_id integer, open_buy numeric, open_sell numeric)
+returns risk_private.positions
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_position risk_private.positions;
+begin
+  insert into risk_private.positions as p (
+    account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
+    unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta, has_greeks)
+  select pick_up.account_id, u.instrument_id, i.underlying_id, pick_up.open_buy,
+    pick_up.open_sell, u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
+    u.unit_vega, u.unit_theta, u.has_greeks
+  from risk_private.unit_values as u
+  join risk_private.instruments as i on i.instrument_id = u.instrument_id
+  where u.instrument_id = pick_up.instrument_id
+  on conflict on constraint positions_pkey do update set
+    open_buy = excluded.open_buy, open_sell = excluded.open_sell,
+    unit_value = excluded.unit_value, unit_notional = excluded.unit_notional,
+    unit_delta = excluded.unit_delta, unit_gamma = excluded.unit_gamma,
+    unit_dollar_delta = excluded.unit_dollar_delta,
+    unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
+    unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
+  returning p.* into v_position;
+  return v_position;
+end
+$$;
+comment on function risk_private.pick_up(integer, integer, numeric, numeric) is
+  'Opens a flat position with the orders it begins with, at the present unit values.';
+
 -- 39_protocol.sql
 -- What every change of the book goes through, and what both ways of deciding check alike.
 
@@ -3399,13 +3511,11 @@ create type risk_private.movement as (
   traded_notional numeric,
   open_orders integer,
   accepted_orders integer,
-  unit_notional numeric,
-  revaluation numeric
+  units risk_private.unit_values
 );
 comment on type risk_private.movement is
-  'What happens to one account''s instrument: increments, the unit notional at which a flat '
-  'position is picked up, and the change of the carried one. Arrays of it hold each (account, '
-  'instrument) once.';
+  'What happens to one account''s instrument: increments, and the unit values at which a flat '
+  'position is picked up. Arrays of it hold each (account, instrument) once.';
 
 create type risk_private.change as (
   counter_id bigint,
@@ -3432,13 +3542,15 @@ comment on type risk_private.change is
 create function risk_private.movement(
   account_id integer, instrument_id integer, quantity numeric default 0, open_buy numeric default 0,
   open_sell numeric default 0, traded_notional numeric default 0, open_orders integer default 0,
-  accepted_orders integer default 0, unit_notional numeric default 0, revaluation numeric default 0)
+  accepted_orders integer default 0, units risk_private.unit_values default null)
 returns risk_private.movement
 language sql immutable
 return row(account_id, instrument_id, quantity, open_buy, open_sell, traded_notional, open_orders,
-           accepted_orders, unit_notional, revaluation)::risk_private.movement;
+           accepted_orders,
+           risk_private.valued(units, instrument_id, 0))::risk_private.movement;
 comment on function risk_private.movement(
-  integer, integer, numeric, numeric, numeric, numeric, integer, integer, numeric, numeric) is
+  integer, integer, numeric, numeric, numeric, numeric, integer, integer,
+  risk_private.unit_values) is
   'A movement; what is not given is 0.';
 
 create function risk_private.worst_case(quantity numeric, open_buy numeric, open_sell numeric)
@@ -3466,8 +3578,8 @@ begin atomic
   from (
     select
       m.*, s.scope_id, s.tracks_sector, s.tracks_underlying, s.tracks_instrument,
-      case when m.before = 0 then m.after * m.unit_notional
-           else (m.after - m.before) * m.carried_at + m.after * m.revaluation end as gross_notional,
+      (m.after - m.before) * case when m.before = 0 then (m.units).unit_notional
+        else m.carried_at end as gross_notional,
       (m.after <> 0)::integer - (m.before <> 0)::integer as opened,
       m.accepted_orders > 0 and exists (
         select from (
@@ -3515,20 +3627,30 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into risk_private.positions as p (
-    account_id, instrument_id, underlying_id, quantity, open_buy, open_sell, unit_notional)
+    account_id, instrument_id, underlying_id, quantity, open_buy, open_sell, unit_value,
+    unit_notional, unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta,
+    has_greeks)
   select m.account_id, m.instrument_id, i.underlying_id, m.quantity, m.open_buy, m.open_sell,
-    m.unit_notional
+    u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
+    u.unit_vega, u.unit_theta, u.has_greeks
   from unnest(movements) as m
   join risk_private.instruments as i on i.instrument_id = m.instrument_id
+  left join risk_private.positions as h
+    on h.account_id = m.account_id and h.instrument_id = m.instrument_id
+  cross join lateral risk_private.carried(h, m.units) as u
   on conflict (account_id, instrument_id) do update set
     quantity = p.quantity + excluded.quantity,
     open_buy = p.open_buy + excluded.open_buy,
     open_sell = p.open_sell + excluded.open_sell,
-    unit_notional = case
-      when risk_private.worst_case(p.quantity, p.open_buy, p.open_sell) = 0
-        then excluded.unit_notional
-      else p.unit_notional
-    end;
+    unit_value = excluded.unit_value,
+    unit_notional = excluded.unit_notional,
+    unit_delta = excluded.unit_delta,
+    unit_gamma = excluded.unit_gamma,
+    unit_dollar_delta = excluded.unit_dollar_delta,
+    unit_dollar_gamma = excluded.unit_dollar_gamma,
+    unit_vega = excluded.unit_vega,
+    unit_theta = excluded.unit_theta,
+    has_greeks = excluded.has_greeks;
 end
 $$;
 comment on function risk_private.move_positions(risk_private.movement[]) is
@@ -3740,7 +3862,6 @@ declare
   v_factor numeric;
   v_buy numeric;
   v_sell numeric;
-  v_unit_notional numeric;
   v_unit_price numeric;
   v_reference numeric;
   v_traded numeric;
@@ -3759,6 +3880,7 @@ declare
   v_open_positions integer;
   v_moved integer;
   v_obligations risk_private.obligations[];
+  v_position risk_private.positions;
 begin
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
@@ -3795,11 +3917,11 @@ begin
       v_levels, v_sector_id, v_underlying_id, v_instrument_id, v_at);
   end if;
 
-  select abs(m.price) * v_factor,
+  select
     abs(case when v_is_buy then coalesce(accept_order.price, m.ask, m.price)
              else greatest(accept_order.price, coalesce(m.bid, m.price)) end) * v_factor,
     case when v_is_buy then coalesce(m.ask, m.price) else coalesce(m.bid, m.price) end
-  into v_unit_notional, v_unit_price, v_reference
+  into v_unit_price, v_reference
   from risk_private.marks as m
   where m.instrument_id = v_instrument_id and risk_private.is_fresh(m.as_of, v_mark_age, v_at)
     and not exists (
@@ -3853,21 +3975,17 @@ begin
 
   update risk_private.positions as p set
     open_buy = p.open_buy + v_buy,
-    open_sell = p.open_sell + v_sell,
-    unit_notional = case
-      when p.quantity = 0 and p.open_buy = 0 and p.open_sell = 0 then v_unit_notional
-      else p.unit_notional end
+    open_sell = p.open_sell + v_sell
   where p.account_id = v_account_id and p.instrument_id = v_instrument_id
+    and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
   returning p.quantity + p.open_buy, p.open_sell - p.quantity, p.unit_notional,
     case when v_is_buy then p.open_sell else p.open_buy end <> 0
   into v_long, v_short, v_carried_at, v_is_crossed;
   if not found then
-    insert into risk_private.positions (
-      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_notional)
-    values (v_account_id, v_instrument_id, v_underlying_id, v_buy, v_sell, v_unit_notional);
+    v_position := risk_private.pick_up(v_account_id, v_instrument_id, v_buy, v_sell);
     v_long := v_buy;
     v_short := v_sell;
-    v_carried_at := v_unit_notional;
+    v_carried_at := v_position.unit_notional;
     v_is_crossed := false;
   end if;
   -- What the account itself has no room for shall not lock its parents.
@@ -3997,7 +4115,6 @@ create type risk_private.entry as (
   agent text,
   time_in_force text,
   unit_price numeric,
-  unit_notional numeric,
   reference numeric
 );
 comment on type risk_private.entry is 'A single-leg order, resolved and priced.';
@@ -4010,7 +4127,7 @@ begin atomic
     row(
       s.scope_id, r.client_order_id, i.instrument_id, i.sector_id, i.underlying_id, g.sign,
       r.quantity, r.price, r.agent, r.time_in_force, n.unit_price,
-      abs(m.price) * i.multiplier * f.rate, g.reference)::risk_private.entry,
+      g.reference)::risk_private.entry,
     coalesce(
       i.status = 'ACTIVE' and s.may_trade and s.is_alive
       and risk_private.is_code(r.client_order_id)
@@ -4096,31 +4213,45 @@ begin
       e.account_id, e.instrument_id, e.sector_id, e.underlying_id,
       coalesce(sum(e.quantity) filter (where e.sign = 1), 0) as open_buy,
       coalesce(sum(e.quantity) filter (where e.sign = -1), 0) as open_sell,
-      sum(e.quantity * e.unit_price) as traded_notional, count(*)::integer as orders,
-      max(e.unit_notional) as unit_notional
+      sum(e.quantity * e.unit_price) as traded_notional, count(*)::integer as orders
     from unnest(entries) as e
     group by e.account_id, e.instrument_id, e.sector_id, e.underlying_id
+  ), carried as (
+    -- offset 0 keeps the planner from repeating what units are made of wherever one is used
+    select m.*, risk_private.carried(p, u.units) as units
+    from movements as m
+    left join risk_private.positions as p
+      on p.account_id = m.account_id and p.instrument_id = m.instrument_id
+    left join lateral (
+      select v as units from risk_private.unit_values as v
+      where v.instrument_id = m.instrument_id
+        and coalesce(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell), 0) = 0
+      offset 0
+    ) as u on true
+    offset 0
   ), moved as (
     insert into risk_private.positions as p (
-      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_notional)
-    select m.account_id, m.instrument_id, m.underlying_id, m.open_buy, m.open_sell,
-      m.unit_notional
-    from movements as m
+      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
+      unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta, has_greeks)
+    select m.account_id, m.instrument_id, m.underlying_id, m.open_buy, m.open_sell, u.unit_value,
+      u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma, u.unit_vega,
+      u.unit_theta, u.has_greeks
+    from carried as m
+    cross join lateral (select (m.units).*) as u
     on conflict (account_id, instrument_id) do update set
       open_buy = p.open_buy + excluded.open_buy,
       open_sell = p.open_sell + excluded.open_sell,
-      unit_notional = case
-        when risk_private.worst_case(p.quantity, p.open_buy, p.open_sell) = 0
-          then excluded.unit_notional
-        else p.unit_notional
-      end
+      unit_value = excluded.unit_value, unit_notional = excluded.unit_notional,
+      unit_delta = excluded.unit_delta, unit_gamma = excluded.unit_gamma,
+      unit_dollar_delta = excluded.unit_dollar_delta,
+      unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
+      unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
   ), judged as (
     -- Positions as they were: all of one statement reads the same snapshot.
     select
       m.sector_id, m.underlying_id, m.instrument_id, m.open_buy, m.open_sell, m.traded_notional,
       m.orders, h.after - h.before as gross_position,
-      (h.after - h.before) * case when h.before = 0 then m.unit_notional else p.unit_notional end
-        as gross_notional,
+      (h.after - h.before) * (m.units).unit_notional as gross_notional,
       (h.before = 0)::integer as opened,
       (h.after < l.net_position and h.long + m.open_buy < l.long_position
         and h.short + m.open_sell < l.short_position
@@ -4128,7 +4259,7 @@ begin
           (m.open_buy = 0 or m.open_sell + coalesce(p.open_sell, 0) = 0)
           and (m.open_sell = 0 or m.open_buy + coalesce(p.open_buy, 0) = 0)))) is true as is_plain,
       l.keeps_track, l.keeps_fingerprints, l.duplicate_window, l.counters
-    from movements as m
+    from carried as m
     left join risk_private.positions as p
       on p.account_id = m.account_id and p.instrument_id = m.instrument_id
     join risk_private.account_levels as a on a.account_id = m.account_id
@@ -4411,6 +4542,7 @@ create type risk_private.leg as (
   open_buy numeric,
   open_sell numeric,
   unit_notional numeric,
+  units risk_private.unit_values,
   reference numeric,
   unit_price numeric,
   is_fresh boolean,
@@ -4418,7 +4550,7 @@ create type risk_private.leg as (
 );
 comment on type risk_private.leg is
   'A leg with what the account holds in its instrument, and its prices: reference (NULL where '
-  'there is none), unit_notional at which it is carried, unit_price at which its order is reserved '
+  'there is none), unit_notional and all units at which it is carried, unit_price at which its order is reserved '
   'in traded notional; floor of the price collar.';
 
 create type risk_private.applicable_limit as (
@@ -4464,10 +4596,7 @@ begin
       i.instrument_id, i.symbol, i.kind, i.underlying_id, i.sector_id, i.expiry, i.status,
       pg_catalog.sign(l.ratio),
       abs(l.ratio), i.lot, l.base, l.filled, l.old_notional, h.quantity, h.open_buy, h.open_sell,
-      case when risk_private.worst_case(h.quantity, h.open_buy, h.open_sell) > 0
-        then h.unit_notional
-           else abs(m.price) * i.multiplier * f.rate end,
-      r.reference,
+      (h.units).unit_notional, h.units, r.reference,
       abs(case when p.is_combo or p.price is null then coalesce(r.reference, 0)
                when l.ratio > 0 or r.reference is null or p.price > r.reference then p.price
                else r.reference end) * i.multiplier * coalesce(f.rate, 0),
@@ -4484,9 +4613,11 @@ begin
     left join risk_private.marks as u on u.instrument_id = i.underlying_id
     left join risk_private.positions as o on o.account_id = p.account_id
       and o.instrument_id = i.instrument_id
+    left join risk_private.unit_values as v on v.instrument_id = i.instrument_id
     cross join lateral (
       select coalesce(o.quantity, 0) as quantity, coalesce(o.open_buy, 0) as open_buy,
-        coalesce(o.open_sell, 0) as open_sell, o.unit_notional
+        coalesce(o.open_sell, 0) as open_sell, risk_private.carried(o, v) as units
+      offset 0
     ) as h
     cross join lateral (
       select
@@ -4791,7 +4922,7 @@ begin
   from pg_catalog.unnest(legs) with ordinality as l (
     instrument_id, symbol, kind, underlying_id, sector_id, expiry, status, sign, ratio, lot, base,
     filled, old_notional,
-    quantity, open_buy, open_sell, unit_notional, reference, unit_price, is_fresh, floor, leg)
+    quantity, open_buy, open_sell, unit_notional, units, reference, unit_price, is_fresh, floor, leg)
   cross join risk_private.limit_types as t
   where pg_catalog.get_bit(v_leaf.required_types, t.bit) = 1);
 
@@ -5755,7 +5886,7 @@ begin atomic
       (l.ratio * p.quantity - l.filled) * l.unit_price - l.old_notional),
     open_orders => case when p.replaces is null then 1 else 0 end,
     accepted_orders => 1,
-    unit_notional => coalesce(l.unit_notional, l.unit_price)))
+    units => risk_private.valued(l.units, l.instrument_id, l.unit_price)))
   from unnest(legs) as l
   cross join lateral (select greatest(0, l.ratio * p.quantity - l.base) as added) as a;
 end;
@@ -6979,6 +7110,7 @@ begin
   if v_incomplete_ids is not null then
     perform risk_private.complete_marks(v_incomplete_ids, v_at);
   end if;
+  perform risk_private.note_moved(v_marked.instrument_ids);
   return v_marked;
 end
 $$;
@@ -7051,105 +7183,12 @@ begin
     returning m.instrument_id
   )
   select array_agg(a.instrument_id) into v_instrument_ids from applied as a;
+  perform risk_private.note_moved(v_instrument_ids);
   return coalesce(v_instrument_ids, '{}');
 end
 $$;
 comment on function risk_private.remark_underlying(text, numeric, numeric, numeric, timestamptz)
 is 'Stores the mark of an underlying and values its options; tells which instruments moved.';
-
--- An order in flight may have read the mark before this one without being visible yet: whoever
--- holds an account's lock at this moment is waited for by revalue(). Skipping locked rows, it waits
--- for nobody itself; its caller commits at once.
-create function risk_private.accounts_to_revalue(instrument_ids integer[]) returns integer[]
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_idle integer[];
-begin
-  perform risk_private.begin_change();
-  v_idle := array(
-    select c.scope_id
-    from risk_private.scopes as s
-    join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
-    where s.is_leaf
-    order by c.counter_id
-    for no key update of c skip locked);
-  return array(
-    select p.account_id
-    from risk_private.positions as p
-    join risk_private.unit_notionals as u on u.instrument_id = p.instrument_id
-    where p.instrument_id = any (instrument_ids) and p.unit_notional <> u.unit_notional
-      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-    union
-    select s.scope_id from risk_private.scopes as s
-    where s.is_leaf and s.scope_id <> all (v_idle)
-    order by 1);
-end
-$$;
-comment on function risk_private.accounts_to_revalue(integer[]) is
-  'Accounts that carry one of the instruments at another value than its mark, or may come to.';
-
-create view risk_private.unit_notionals as
-select i.instrument_id, abs(m.price) * i.multiplier * f.rate as unit_notional
-from risk_private.instruments as i
-join risk_private.marks as m on m.instrument_id = i.instrument_id
-join risk_private.fx_rates as f on f.currency = i.currency;
-comment on view risk_private.unit_notionals is
-  '|mark| x multiplier x rate of every marked instrument, in base currency.';
-
--- Lock order: the account, then parents ascending (within move_counters).
-create function risk_private.revalue(account_id integer, instrument_ids integer[]) returns void
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-as $$
-declare
-  v_movements risk_private.movement[];
-begin
-  perform risk_private.begin_change();
-  perform risk_private.lock_account(account_id);
-  v_movements := array(
-    select risk_private.movement(p.account_id, p.instrument_id,
-      revaluation => u.unit_notional - p.unit_notional)
-    from risk_private.positions as p
-    join risk_private.unit_notionals as u on u.instrument_id = p.instrument_id
-    where p.account_id = revalue.account_id and p.instrument_id = any (instrument_ids)
-      and p.unit_notional <> u.unit_notional
-        and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0));
-  if pg_catalog.cardinality(v_movements) > 0 then
-    perform risk_private.move(v_movements, false);
-    update risk_private.positions as p set unit_notional = p.unit_notional + m.revaluation
-    from pg_catalog.unnest(v_movements) as m
-    where p.account_id = m.account_id and p.instrument_id = m.instrument_id;
-    perform risk_private.follow_marks(account_id, v_movements);
-  end if;
-end
-$$;
-comment on function risk_private.revalue(integer, integer[]) is
-  'Carries an account''s positions in the instruments at their present marks, moving its counters '
-  'by the difference.';
-
-create procedure risk_private.carry_marks(instrument_ids integer[])
-language plpgsql
-as $$
-declare
-  v_account_ids integer[];
-  v_account_id integer;
-begin
-  v_account_ids := risk_private.accounts_to_revalue(instrument_ids);
-  commit;
-  foreach v_account_id in array v_account_ids loop
-    perform risk_private.revalue(v_account_id, instrument_ids);
-    commit;
-  end loop;
-end
-$$;
-comment on procedure risk_private.carry_marks(integer[]) is
-  'Carries every position in the instruments at their present marks, account by account.';
 
 create procedure risk.set_marks(
   symbols text[], prices numeric[], bids numeric[] default null, asks numeric[] default null,
@@ -7165,7 +7204,7 @@ begin
   v_marked := risk_private.set_marks(
     symbols, prices, bids, asks, ivs, deltas, gammas, vegas, thetas, rhos, as_of);
   commit;
-  call risk_private.carry_marks(v_marked.instrument_ids);
+  call risk_private.follow();
   report := v_marked.report;
 end
 $$;
@@ -7174,8 +7213,9 @@ comment on procedure risk.set_marks(
   double precision[], double precision[], double precision[], double precision[], timestamptz,
   jsonb) is
   'Sets prices, and optionally bids, asks, implied volatilities and Greeks, of many instruments as '
-  'of one moment (default now), then carries every position in them at the new marks, account by '
-  'account. A bid or ask left out is cleared. What an option lacks is computed by '
+  'of one moment (default now), after which every position in them is carried at the new marks, '
+  'account by account: by the worker or, where none runs, before the call returns. A bid or ask '
+  'left out is cleared. What an option lacks is computed by '
   'risk.option_greeks: its volatility out of its price, its Greeks from its volatility, at the '
   'mark of its underlying (of the same batch, or the stored one), the settings risk_free_rate and '
   'dividend_yield or the underlying''s own yield, and the time to 16:00 exchange time on its '
@@ -7197,7 +7237,7 @@ declare
 begin
   v_instrument_ids := risk_private.remark_underlying(symbol, price, bid, ask, as_of);
   commit;
-  call risk_private.carry_marks(v_instrument_ids);
+  call risk_private.follow();
   instruments_marked := pg_catalog.cardinality(v_instrument_ids);
 end
 $$;
@@ -7211,6 +7251,282 @@ is
   'every position in what moved is carried at the new marks. instruments_marked counts what moved, '
   'the underlying included. Errors: RK404 unknown symbol; RK400 an option, a bad price or quote, a tick older than '
   'the stored mark, as_of more than a minute ahead.';
+
+-- 49_revaluation.sql
+-- Revaluation: positions follow the marks. Setting marks only notes what moved; risk.revalue()
+-- carries it over, account by account, in short transactions, and skips what does not differ.
+
+create table risk_private.moved_marks (
+  batch bigint generated always as identity primary key,
+  instrument_ids integer[] not null,
+  settles_at xid8
+);
+comment on table risk_private.moved_marks is
+  'Instruments whose values moved, and which positions have yet to follow: a row per batch.';
+comment on column risk_private.moved_marks.settles_at is
+  'NULL: no pass has followed it. Else an order in flight during the last pass may have read the '
+  'values before the batch: once all transactions below this one have ended, one more pass sees '
+  'it.';
+
+create table risk_private.followed_expiries (
+  singleton boolean primary key default true check (singleton),
+  trading_date date
+);
+insert into risk_private.followed_expiries default values;
+comment on table risk_private.followed_expiries is
+  'The trading date up to which the Greeks of expired instruments were noted as moved.';
+
+create function risk_private.note_moved(instrument_ids integer[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.moved_marks (instrument_ids)
+  select note_moved.instrument_ids where cardinality(note_moved.instrument_ids) > 0;
+end
+$$;
+comment on function risk_private.note_moved(integer[]) is
+  'Lets positions in these instruments, and in those on them, follow at the next revaluation.';
+
+create function risk_private.note_expiries() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_today date := risk_private.trading_date();
+  v_before date;
+begin
+  select f.trading_date into v_before from risk_private.followed_expiries as f;
+  if v_before is not distinct from v_today then
+    return;
+  end if;
+  update risk_private.followed_expiries as f set trading_date = v_today;
+  perform risk_private.note_moved(array(
+    select i.instrument_id from risk_private.instruments as i
+    where i.expiry < v_today and (v_before is null or i.expiry >= v_before)));
+end
+$$;
+comment on function risk_private.note_expiries() is
+  'Notes, once a trading date, what has expired since the last: it has no Greeks any more.';
+
+create type risk_private.revaluation_pass as (
+  batches bigint[],
+  instrument_ids integer[],
+  account_ids integer[],
+  settles_at xid8,
+  is_waiting boolean
+);
+comment on type risk_private.revaluation_pass is
+  'What one pass follows: batches, their instruments and those on them, the accounts that carry '
+  'any; whether transactions below settles_at were under way, and so may be still.';
+
+create function risk_private.next_pass() returns risk_private.revaluation_pass
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_pass risk_private.revaluation_pass;
+  v_snapshot pg_snapshot;
+begin
+  perform risk_private.begin_change();
+  perform risk_private.note_expiries();
+  v_snapshot := pg_current_snapshot();
+  v_pass.settles_at := pg_snapshot_xmax(v_snapshot);
+  select array_agg(b.batch) filter (where b.is_due), bool_or(not b.is_due)
+  into v_pass.batches, v_pass.is_waiting
+  from (
+    select m.batch,
+      m.settles_at is null or m.settles_at <= pg_snapshot_xmin(v_snapshot) as is_due
+    from risk_private.moved_marks as m
+  ) as b;
+  if v_pass.batches is null then
+    return v_pass;
+  end if;
+  v_pass.is_waiting := pg_snapshot_xmin(v_snapshot) < v_pass.settles_at;
+  v_pass.instrument_ids := array(
+    with moved as (
+      select distinct u.id
+      from risk_private.moved_marks as m
+      cross join unnest(m.instrument_ids) as u (id)
+      where m.batch = any (v_pass.batches)
+    )
+    select d.id from moved as d
+    union
+    select i.instrument_id from moved as d
+    join risk_private.instruments as i on i.underlying_id = d.id);
+  v_pass.account_ids := array(
+    select distinct p.account_id from risk_private.positions as p
+    where p.instrument_id = any (v_pass.instrument_ids)
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+    order by p.account_id);
+  return v_pass;
+end
+$$;
+comment on function risk_private.next_pass() is
+  'What there is to follow now; batches NULL: nothing.';
+
+create function risk_private.end_pass(pass risk_private.revaluation_pass) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.begin_change();
+  delete from risk_private.moved_marks as m
+  where m.batch = any (pass.batches) and (m.settles_at is not null or not pass.is_waiting);
+  update risk_private.moved_marks as m set settles_at = pass.settles_at
+  where m.batch = any (pass.batches);
+end
+$$;
+comment on function risk_private.end_pass(risk_private.revaluation_pass) is
+  'Strikes out what was followed. What an order in flight may have missed stays for one more pass.';
+
+create function risk_private.unfollowed(account_id integer, instrument_ids integer[])
+returns risk_private.unit_values[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select u
+    from risk_private.positions as p
+    join risk_private.unit_values as u on u.instrument_id = p.instrument_id
+    where p.account_id = unfollowed.account_id and p.instrument_id = any (instrument_ids)
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+      and risk_private.carried(p, null) is distinct from u);
+end
+$$;
+comment on function risk_private.unfollowed(integer, integer[]) is
+  'Present unit values of those instruments which an account carries at other values.';
+
+-- Lock order: the account, its chain's counters ascending, then their equities ascending.
+create function risk_private.revalue(account_id integer, instrument_ids integer[]) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_units risk_private.unit_values[];
+  v_changes risk_private.change[];
+  v_gained numeric;
+begin
+  perform risk_private.begin_change();
+  perform risk_private.lock_account(account_id);
+  v_units := risk_private.unfollowed(account_id, instrument_ids);
+  if cardinality(v_units) = 0 then
+    return;
+  end if;
+  v_changes := array(
+    select x from risk_private.revaluation_changes(account_id, v_units) as x
+    order by x.counter_id);
+  select sum(p.quantity * (u.unit_value - p.unit_value)) into v_gained
+  from unnest(v_units) as u
+  join risk_private.positions as p
+    on p.account_id = revalue.account_id and p.instrument_id = u.instrument_id;
+  update risk_private.positions as p set
+    unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
+    unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
+    unit_dollar_gamma = u.unit_dollar_gamma, unit_vega = u.unit_vega,
+    unit_theta = u.unit_theta, has_greeks = u.has_greeks
+  from unnest(v_units) as u
+  where p.account_id = revalue.account_id and p.instrument_id = u.instrument_id;
+  perform risk_private.lock_counters(v_changes);
+  update risk_private.counters as c set gross_notional = c.gross_notional + x.gross_notional
+  from unnest(v_changes) as x
+  where c.counter_id = x.counter_id and x.gross_notional <> 0;
+  perform risk_private.follow_marks(account_id, v_gained);
+end
+$$;
+comment on function risk_private.revalue(integer, integer[]) is
+  'Carries an account''s positions in the instruments at their present values, moving its counters '
+  'by the difference.';
+
+create function risk_private.revaluation_changes(
+  account_id integer, units risk_private.unit_values[])
+returns setof risk_private.change
+language sql stable
+begin atomic
+  with moved as (
+    select d.dimension, d.key_id, sum(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell)
+      * (u.unit_notional - p.unit_notional)) as gross_notional
+    from unnest(units) as u
+    join risk_private.positions as p
+      on p.account_id = revaluation_changes.account_id and p.instrument_id = u.instrument_id
+    join risk_private.instruments as i on i.instrument_id = u.instrument_id
+    cross join lateral (
+      values (0, 0), (1, i.sector_id), (2, i.underlying_id), (3, i.instrument_id)
+    ) as d (dimension, key_id)
+    where d.key_id is not null
+    group by d.dimension, d.key_id
+  )
+  select risk_private.counter_id(s.scope_id, m.dimension, m.key_id), s.scope_id, m.dimension,
+    m.key_id, 0, 0, 0, 0, m.gross_notional, 0, 0, 0, 0, false, false,
+    null::risk_private.counter_level
+  from moved as m
+  join risk_private.scopes as leaf on leaf.scope_id = revaluation_changes.account_id
+  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+  where case m.dimension when 0 then true when 1 then s.tracks_sector
+    when 2 then s.tracks_underlying else s.tracks_instrument end;
+end;
+comment on function risk_private.revaluation_changes(integer, risk_private.unit_values[]) is
+  'What carrying an account''s positions at those values adds to each counter of its chain.';
+
+-- An order in flight keeps a batch waiting. That is a matter of milliseconds; where it takes
+-- longer, the next call sees to it.
+create procedure risk.revalue()
+language plpgsql
+as $$
+declare
+  v_pass risk_private.revaluation_pass;
+  v_account_id integer;
+begin
+  for v_turn in 1 .. 20 loop
+    v_pass := risk_private.next_pass();
+    commit;
+    if v_pass.batches is not null then
+      foreach v_account_id in array v_pass.account_ids loop
+        perform risk_private.revalue(v_account_id, v_pass.instrument_ids);
+        commit;
+      end loop;
+      perform risk_private.end_pass(v_pass);
+      commit;
+    end if;
+    exit when v_pass.is_waiting is not true;
+    perform pg_catalog.pg_sleep(0.005);
+  end loop;
+end
+$$;
+comment on procedure risk.revalue() is
+  'Carries every position in instruments that moved since the last call at their present marks, '
+  'account by account, and lets counters and exposures follow. A worker calls it all the time; '
+  'where none runs, whatever sets marks, rates or the day does.';
+
+create function risk_private.worker_follows() returns boolean
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.heartbeat as h
+    where risk_private.is_fresh(h.beat_at, 3, risk_private.clock()));
+end
+$$;
+comment on function risk_private.worker_follows() is
+  'Whether a worker gave its heartbeat in the last 3 seconds: then it is its part to revalue.';
+
+create procedure risk_private.follow()
+language plpgsql
+as $$
+begin
+  if not risk_private.worker_follows() then
+    call risk.revalue();
+  end if;
+end
+$$;
+comment on procedure risk_private.follow() is
+  'risk.revalue(), unless a worker is there to do it.';
 
 -- 50_fills.sql
 -- Fills: never refused, never counted twice. The broker's truth wins over what was reserved.
@@ -7247,24 +7563,24 @@ begin
     select risk_private.movement(
       settle.account_id, c.instrument_id, sum(c.quantity), sum(c.open_buy), sum(c.open_sell),
       sum(c.notional), v_opened,
-      0, coalesce(max(u.unit_notional), max(c.unit_price)))
+      0, risk_private.valued(pg_catalog.any_value(u), c.instrument_id, max(c.unit_value)))
     from (
       select a.instrument_id, 0::numeric as quantity, case when a.ratio > 0 then a.open_quantity
         else 0 end as open_buy,
         case when a.ratio < 0 then a.open_quantity else 0 end as open_sell,
         a.open_notional as notional,
-        0::numeric as unit_price
+        null::numeric as unit_value
       from pg_catalog.unnest(after) as a
       union all
       select b.instrument_id, 0, case when b.ratio > 0 then -b.open_quantity else 0 end,
-        case when b.ratio < 0 then -b.open_quantity else 0 end, -b.open_notional, 0
+        case when b.ratio < 0 then -b.open_quantity else 0 end, -b.open_notional, null
       from pg_catalog.unnest(before) as b
       union all
       select f.instrument_id, f.signed_quantity, 0, 0, abs(f.signed_quantity) * f.unit_price,
-        f.unit_price
+        f.unit_price * pg_catalog.sign(f.price)
       from pg_catalog.unnest(fills) as f
     ) as c
-    left join risk_private.unit_notionals as u on u.instrument_id = c.instrument_id
+    left join risk_private.unit_values as u on u.instrument_id = c.instrument_id
     group by c.instrument_id);
   if pg_catalog.cardinality(v_movements) > 0 then
     perform risk_private.move(v_movements, true);
@@ -8294,7 +8610,7 @@ declare
   v_money risk_private.money := m;
 begin
   v_money.equity := m.equity + traded * (
-    select p.unit_notional from risk_private.positions as p
+    select p.unit_value from risk_private.positions as p
     where p.account_id = follow_fill.account_id and p.instrument_id = follow_fill.instrument_id);
   perform risk_private.move_equities(account_id, v_money);
 end
@@ -8303,23 +8619,16 @@ comment on function risk_private.follow_fill(integer, integer, numeric, risk_pri
   'Moves equities by what account_for said and by the carried value of what was traded.';
 
 -- Lock order: the caller holds the counters of the chain; then its equities, ascending.
-create function risk_private.follow_marks(account_id integer, movements risk_private.movement[])
-returns void
+create function risk_private.follow_marks(account_id integer, change numeric) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_change numeric := (
-    select sum(p.quantity * m.revaluation)
-    from unnest(movements) as m
-    join risk_private.positions as p
-      on p.account_id = m.account_id and p.instrument_id = m.instrument_id);
 begin
   perform risk_private.move_equities(
-    account_id, row(v_change, 0, 0, 0, 0, 0, 0, 0)::risk_private.money);
+    account_id, row(change, 0, 0, 0, 0, 0, 0, 0)::risk_private.money);
 end
 $$;
-comment on function risk_private.follow_marks(integer, risk_private.movement[]) is
+comment on function risk_private.follow_marks(integer, numeric) is
   'Moves equities by what a revaluation changed the value of positions.';
 
 -- 54_trading_day.sql
@@ -8545,6 +8854,7 @@ begin
     perform risk_private.roll_account(v_account_id, day);
   end loop;
   commit;
+  call risk_private.follow();
   perform risk_private.flush();
   commit;
 end
@@ -8589,7 +8899,12 @@ begin
   values (set_fx.currency, set_fx.rate, coalesce(set_fx.as_of, risk_private.clock()))
   on conflict on constraint fx_rates_pkey do update set rate = excluded.rate, as_of = excluded.as_of
     where f.as_of <= excluded.as_of;
-  get diagnostics v_moved = row_count;
+  v_moved := found;
+  if v_moved then
+    perform risk_private.note_moved(array(
+      select i.instrument_id from risk_private.instruments as i
+      where i.currency = set_fx.currency));
+  end if;
   return v_moved;
 end
 $$;
@@ -8611,15 +8926,31 @@ $$;
 comment on function risk_private.instruments_in(text) is
   'The instruments of a currency that somebody has traded.';
 
+-- A fill in flight may have read the rate before this one without being visible yet: whoever holds
+-- an account's lock at this moment is waited for by recarry(). Skipping locked rows, it waits for
+-- nobody itself; its caller commits at once.
 create function risk_private.accounts_in(currency text) returns integer[]
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_account_ids integer[] := risk_private.accounts_to_revalue(risk_private.instruments_in(currency));
+  v_idle integer[];
 begin
+  perform risk_private.begin_change();
+  v_idle := array(
+    select c.scope_id
+    from risk_private.scopes as s
+    join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
+    where s.is_leaf
+    order by c.counter_id
+    for no key update of c skip locked);
   return array(
-    select a from unnest(v_account_ids) as a
+    select p.account_id from risk_private.positions as p
+    where p.instrument_id = any (risk_private.instruments_in(currency))
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+    union
+    select s.scope_id from risk_private.scopes as s
+    where s.is_leaf and s.scope_id <> all (v_idle)
     union
     select b.account_id from risk_private.cash_balances as b where b.currency = accounts_in.currency
     order by 1);
@@ -8691,6 +9022,7 @@ begin
       perform risk_private.recarry(v_account_id, currency);
       commit;
     end loop;
+    call risk_private.follow();
   end if;
   commit;
 end
@@ -11647,7 +11979,7 @@ begin atomic
     from risk_private.cash_balances as b where b.account_id = s.scope_id
   ) as c
   cross join lateral (
-    select coalesce(sum(q.quantity * q.unit_notional), 0) as value,
+    select coalesce(sum(q.quantity * q.unit_value), 0) as value,
       coalesce(sum(q.realized_pnl_today + q.fees_today), 0) as realized,
       coalesce(sum(q.fees_today), 0) as fees
     from risk_private.positions as q where q.account_id = s.scope_id
@@ -11971,12 +12303,14 @@ grant execute on function
 to risk_execution;
 
 -- Market data
-grant execute on procedure risk.set_marks, risk.remark_underlying, risk_private.carry_marks
-to risk_feed;
+grant execute on procedure risk.set_marks, risk.remark_underlying to risk_feed;
+grant execute on procedure risk.revalue to risk_feed, risk_admin, risk_worker;
+grant execute on procedure risk_private.follow to risk_feed, risk_admin;
+grant execute on function risk_private.worker_follows to risk_feed, risk_admin;
 grant execute on function
-  risk_private.set_marks, risk_private.remark_underlying, risk_private.accounts_to_revalue,
-  risk_private.revalue
-to risk_feed;
+  risk_private.next_pass, risk_private.revalue, risk_private.end_pass
+to risk_feed, risk_admin, risk_worker;
+grant execute on function risk_private.set_marks, risk_private.remark_underlying to risk_feed;
 
 -- History
 grant execute on procedure risk.load_closes to risk_feed, risk_admin;

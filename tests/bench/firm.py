@@ -102,8 +102,8 @@ from risk_private.scopes as s cross join risk_private.instruments as i where s.i
 update risk_private.fills as f set multiplier = i.multiplier, rate = 1
 from risk_private.instruments as i where i.instrument_id = f.instrument_id;
 insert into risk_private.positions as p (account_id, instrument_id, underlying_id, quantity,
-  unit_notional, cost, average_price)
-select f.account_id, f.instrument_id, f.instrument_id, f.signed_quantity, 100,
+  unit_value, unit_notional, cost, average_price)
+select f.account_id, f.instrument_id, f.instrument_id, f.signed_quantity, 100, 100,
   f.signed_quantity * f.unit_amount, 100
 from risk_private.fills as f;
 insert into risk_private.cash_balances (account_id, currency, cost, rate)
@@ -111,7 +111,7 @@ select p.account_id, 'USD', sum(p.cost), 1 from risk_private.positions as p grou
 update risk_private.equities as e set known_equity = t.value, book = t.cost, flows = t.cost,
   peak = t.value
 from (
-  select k.scope_id, sum(p.quantity * p.unit_notional) as value, sum(p.cost) as cost
+  select k.scope_id, sum(p.quantity * p.unit_value) as value, sum(p.cost) as cost
   from risk_private.positions as p
   join risk_private.scopes as s on s.scope_id = p.account_id
   cross join unnest(s.chain) as k (scope_id)
