@@ -17,6 +17,7 @@ _COMMANDS = {
     "down": "pgrisk.cli.server",
     "status": "pgrisk.cli.server",
     "db": "pgrisk.cli.db",
+    "cache": "pgrisk.cli.cache",
     "demo": "pgrisk.cli.demo",
 }
 
@@ -56,6 +57,8 @@ def main() -> None:
     \b
     Environment:
       PGRISK_DATABASE_URL  a database on a real server, to be used instead
+      PGRISK_REDIS_URL     a Redis or Valkey to cache limits in for reading;
+                           without it they are read from the database
       PGRISK_PG_BIN        the bin folder of another PostgreSQL (16 or later)
                            for the embedded server
 
