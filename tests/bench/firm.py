@@ -192,9 +192,9 @@ def grow(firm: Firm) -> None:
         connection.execute("vacuum analyze")
 
 
-def differences(firm: Firm) -> int:
-    """How many counters differ from what orders and fills say."""
-    with psycopg.connect(firm.owner) as connection:
+def differences(owner: str) -> int:
+    """How many counters of a database differ from what orders and fills say."""
+    with psycopg.connect(owner) as connection:
         row = connection.execute("select count(*) from risk.verify_counters()").fetchone()
     assert row is not None
     return int(row[0])
