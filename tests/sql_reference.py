@@ -59,6 +59,7 @@ SUBJECTS = {
     "Views of limits and exposure": (
         "limits limit_history limit_utilization exposure same_side_positions position_limits"
     ),
+    "Greeks of portfolios": "portfolio_greeks",
     "Returns and correlations": "return_history correlation_matrix refresh_views",
     "Views of what is set up": "scopes instruments marks settings trading_grants trading_states",
     "Views of health": "health queue_status",
