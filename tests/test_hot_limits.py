@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tests.orders import Caller, is_waiting, open_firm, wait_until
+from tests.orders import MARKS, Caller, is_waiting, open_firm, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +91,35 @@ def test_every_limit_on_the_chain_is_there_with_its_use(firm: Caller) -> None:
             )
             assert Decimal(shown["utilization_pct"]) == row["utilization_pct"]
             assert (shown["status"], shown["version"]) == (row["status"], row["version"])
+
+
+def test_every_type_of_limit_shows_what_limit_utilization_shows(firm: Caller) -> None:
+    """At an account, its desk and the firm, as narrow as the type allows; all in one instrument."""
+    types = [row["limit_type"] for row in firm.rows("select * from risk_private.limit_types")]
+    for scope in ("A1", "D1", "F"):
+        for limit_type in types:
+            amount = 1 if limit_type in ("self_cross", "duplicate_window") else 10**6
+            for key in ({"symbol": "AAPL C100"}, {"underlying": "AAPL"}, {}):
+                with suppress(psycopg.Error):
+                    firm.limit(scope, limit_type, amount, **key)
+                    break
+    firm.call("post_cash", account="A1", amount=10**6, reason="deposit")
+    firm.hold("A1", "AAPL C100", -3, 5)
+    firm.check("A1", "a", "AAPL C100", "sell", 2, 5, agent="x")
+    firm.mark(MARKS)
+    shown = {
+        (row["scope"], row["limit_type"]): row["worst_case"]
+        for row in firm.rows("select * from risk.limit_utilization where scope <> 'A2'")
+        if row["limit_type"] not in ("order_rate", "net_position")
+    }
+    hot_uses = {
+        (limit["scope"], limit["limit_type"]): limit["worst_case"]
+        for limit in hot(firm, "A1", "AAPL C100")["limits"]
+    }
+    assert {name for _, name in hot_uses} == set(types)
+    assert {
+        key: None if use is None else Decimal(use) for key, use in hot_uses.items() if key in shown
+    } == shown
 
 
 def test_rates_count_their_window(firm: Caller, db: Database) -> None:

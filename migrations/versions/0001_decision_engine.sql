@@ -11627,6 +11627,70 @@ comment on function risk_private.may_see_limits(integer[]) is
   'Whether the caller may see limits and states of the scope of that chain: whoever may trade it, '
   'and whoever may read risk.limits.';
 
+-- What risk.limit_utilization shows as worst_case, for one limit and without reading the others.
+create function risk_private.hot_use(
+  k risk_private.applicable_limit, underlying_id integer, instrument_id integer, at timestamptz)
+returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_key bigint := risk_private.counter_id(k.scope_id, k.dimension, k.key_id);
+begin
+  if k.judged = 'sum' then
+    return coalesce((
+      select case k.limit_type
+        when 'gross_position' then c.gross_position
+        when 'gross_notional' then c.gross_notional
+        when 'traded_notional' then c.traded_notional
+        when 'open_orders' then c.open_orders
+        when 'open_positions' then c.open_positions
+      end
+      from risk_private.counters as c where c.counter_id = v_key), 0);
+  elsif k.judged = 'instrument' and instrument_id is not null then
+    return (
+      select case k.limit_type
+        when 'net_position' then risk_private.worst_case(h.quantity, h.open_buy, h.open_sell)
+        when 'long_position' then greatest(0, h.quantity + h.open_buy)
+        when 'short_position' then greatest(0, h.open_sell - h.quantity)
+      end
+      from (values (k.scope_id)) as s (scope_id)
+      left join risk_private.positions as p
+        on p.account_id = s.scope_id and p.instrument_id = hot_use.instrument_id
+      left join risk_private.counters as c
+        on c.counter_id = risk_private.counter_id(s.scope_id, 3, hot_use.instrument_id)
+      cross join lateral (
+        select coalesce(p.quantity, c.quantity, 0) as quantity,
+          coalesce(p.open_buy, c.open_buy, 0) as open_buy,
+          coalesce(p.open_sell, c.open_sell, 0) as open_sell
+      ) as h);
+  elsif k.judged = 'window' then
+    return risk_private.accepted_since(v_key, at - case k.limit_type
+      when 'order_rate' then interval '1 second' else interval '60 seconds' end);
+  elsif k.limit_type = 'same_side' and underlying_id is not null then
+    return coalesce((
+      select greatest(o.bull, o.bear) from risk_private.obligations as o
+      where o.counter_id = risk_private.counter_id(k.scope_id, 2, hot_use.underlying_id)), 0);
+  elsif k.judged = 'obligation' then
+    return (
+      select case
+        when k.limit_type = 'buying_power' then coalesce(o.cash_need, 0) - e.cash
+        when o.unlimited > 0 then 'Infinity'
+        else coalesce(o.max_loss, 0)
+      end
+      from risk_private.equities as e
+      left join risk_private.obligations as o on o.counter_id = v_key
+      where e.scope_id = k.scope_id);
+  end if;
+  return null;
+end
+$$;
+comment on function risk_private.hot_use(
+  risk_private.applicable_limit, integer, integer, timestamptz) is
+  'What decisions compare with a limit now. NULL where nothing is used up, as with limits on '
+  'single orders, and where the instrument or underlying that it would be measured for is NULL.';
+
 create function risk_private.hot_uses(
   chain integer[], sector_id integer, underlying_id integer, instrument_id integer,
   at timestamptz)
@@ -11646,7 +11710,7 @@ begin
       'scope', k.scope, 'limit_type', k.limit_type, 'dimension', k.dimension_name,
       'limit_value', k.amount::text, 'warn_pct', k.warn_pct::text,
       'worst_case', u.worst_case::text,
-      'utilization_pct', case when u.worst_case = 0 then '0'
+      'utilization_pct', case when u.worst_case <= 0 then '0'
         else trim_scale(round(u.worst_case * 100 / nullif(k.amount, 0), 2))::text end,
       'status', case when u.worst_case > k.amount then 'BREACH'
         when k.warns and u.worst_case > 0 and u.worst_case * 100 >= k.warn_pct * k.amount
@@ -11657,42 +11721,15 @@ begin
     join risk_private.limit_periods as f
       on f.scope_id = k.scope_id and f.dimension = k.dimension and f.key_id = k.key_id
       and f.limit_type = k.limit_type and f.valid_from <= at and at < f.valid_until
-    left join risk_private.positions as p
-      on k.judged = 'instrument' and p.account_id = k.scope_id
-      and p.instrument_id = hot_uses.instrument_id
-    left join risk_private.counters as c
-      on c.counter_id = case k.judged
-        when 'instrument' then risk_private.counter_id(k.scope_id, 3, hot_uses.instrument_id)
-        when 'sum' then risk_private.counter_id(k.scope_id, k.dimension, k.key_id) end
     cross join lateral (
-      select coalesce(p.quantity, c.quantity, 0) as quantity,
-        coalesce(p.open_buy, c.open_buy, 0) as open_buy,
-        coalesce(p.open_sell, c.open_sell, 0) as open_sell
-    ) as h
-    cross join lateral (
-      select case
-        when k.judged = 'instrument' and hot_uses.instrument_id is null then null
-        when k.limit_type = 'net_position'
-          then risk_private.worst_case(h.quantity, h.open_buy, h.open_sell)
-        when k.limit_type = 'long_position' then greatest(0, h.quantity + h.open_buy)
-        when k.limit_type = 'short_position' then greatest(0, h.open_sell - h.quantity)
-        when k.limit_type = 'gross_position' then coalesce(c.gross_position, 0)
-        when k.limit_type = 'gross_notional' then coalesce(c.gross_notional, 0)
-        when k.limit_type = 'traded_notional' then coalesce(c.traded_notional, 0)
-        when k.limit_type = 'open_orders' then coalesce(c.open_orders, 0)
-        when k.limit_type = 'open_positions' then coalesce(c.open_positions, 0)
-        when k.judged = 'window' then risk_private.accepted_since(
-          risk_private.counter_id(k.scope_id, k.dimension, k.key_id),
-          at - case k.limit_type when 'order_rate' then interval '1 second'
-                                 else interval '60 seconds' end)
-      end as worst_case
+      select risk_private.hot_use(k, hot_uses.underlying_id, hot_uses.instrument_id, at)
+        as worst_case
     ) as u), '[]');
 end
 $$;
 comment on function risk_private.hot_uses(integer[], integer, integer, integer, timestamptz) is
   'Every limit that binds orders of the first scope of the chain in one instrument, with what '
-  'decisions compare with it. Keys NULL: those that hold for all instruments; what is measured '
-  'per instrument then has no use.';
+  'decisions compare with it. Keys NULL: those that hold for all instruments.';
 
 create function risk_private.hot_limits(scope text, symbol text) returns jsonb
 language plpgsql stable security definer

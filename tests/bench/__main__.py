@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from pgrisk.client import embedded
-from tests.bench import firm, load
+from tests.bench import cache, firm, load
 from tests.bench.portfolio import Portfolio
 from tests.bench.rows import Row, table
 
@@ -120,6 +120,7 @@ def report(quick: bool) -> tuple[str, bool]:
             bench = Bench(server, binaries / "pgbench", logs, quick)
             portfolio = Portfolio(server, binaries / "pgbench", logs, quick)
             rows = bench.ratios() + bench.latencies() + portfolio.rows()
+            rows += cache.rows(bench.firm, quick)
             owners = [bench.firm.owner, bench.grown.owner, *portfolio.owners]
             differences = sum(firm.differences(owner) for owner in owners)
             deadlocks = firm.deadlocks(bench.firm)
