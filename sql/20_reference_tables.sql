@@ -146,11 +146,17 @@ comment on table risk_private.heartbeat is
 create table risk_private.trading_states (
   scope_id integer not null references risk_private.scopes,
   underlying_id integer not null default 0,
+  breaker_id integer not null default 0,
   state text not null check (state in ('ACTIVE', 'REDUCE_ONLY', 'HALTED')),
+  cancels boolean not null default false,
   reason text not null,
   changed_by name not null default session_user,
   since timestamptz not null,
-  primary key (scope_id, underlying_id)
+  primary key (scope_id, underlying_id, breaker_id)
 );
 comment on table risk_private.trading_states is
-  'The state a person set on a scope, for one underlying or (0) for all. No row means ACTIVE.';
+  'What holds a scope, for one underlying or (0) for all: the state that a person set (breaker 0; '
+  'no row means ACTIVE), and one row per circuit breaker while its action holds. Decisions look '
+  'only here.';
+comment on column risk_private.trading_states.cancels is
+  'HALTED: whether open orders are to be cancelled, also those that turn up later.';

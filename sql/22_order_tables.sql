@@ -77,6 +77,7 @@ create table risk_private.fills (
   unit_amount numeric generated always as (price * multiplier) stored,
   rate numeric not null default 0,
   realized numeric not null default 0,
+  closed numeric not null default 0,
   adjustment_id bigint,
   primary key (account_id, exec_id)
 );
@@ -98,6 +99,8 @@ comment on column risk_private.fills.multiplier is
   'currency of the instrument.';
 comment on column risk_private.fills.rate is
   'Base currency per unit of that currency when it was booked; 0: unknown.';
+comment on column risk_private.fills.closed is
+  'How much of a position it closed when it was booked.';
 comment on column risk_private.fills.realized is
   'Profit that it realized at average cost, before its fee, in the currency of the instrument.';
 comment on column risk_private.fills.adjustment_id is

@@ -370,6 +370,7 @@ begin
     end if;
   end if;
   perform risk_private.compile_limits(v_scope.scope_id, v_dimension, v_key_id, v_at);
+  perform risk_private.event('limit', pg_catalog.jsonb_build_object('scope', v_scope.code));
   return v_limit_id;
 end
 $$;

@@ -226,6 +226,9 @@ begin atomic
       'limit', c.limit_value::text, 'current', c.current_value::text, 'projected',
       c.projected_value::text,
       'allowed_quantity', c.allowed_quantity::text)
+      || case when c.check_name like 'circuit_breaker %'
+        then pg_catalog.jsonb_build_object('breaker', pg_catalog.substr(c.check_name, 17))
+        else '{}' end
       order by risk_private.gravity(c.reason), c.scope, c.limit_type,
         c.dimension) filter (where c.status = 'FAIL'), '[]'),
     'warnings', coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -274,7 +277,7 @@ begin
     min(c.allowed_quantity)
   into v_reason, v_allowed
   from pg_catalog.unnest(checks) as c;
-  if v_reason <> 'TRADING_HALTED' then
+  if p.harmless_quantity > 0 and not risk_private.is_halted(p) then
     v_allowed := greatest(v_allowed, p.harmless_quantity);
   end if;
   if exists (select from pg_catalog.unnest(legs) as l where l.ratio * v_allowed <= l.filled) then

@@ -222,6 +222,7 @@ begin
     perform risk_private.complete_marks(v_incomplete_ids, v_at);
   end if;
   perform risk_private.note_moved(v_marked.instrument_ids);
+  perform risk_private.keep_ticks(v_marked.instrument_ids);
   return v_marked;
 end
 $$;
@@ -295,6 +296,7 @@ begin
   )
   select array_agg(a.instrument_id) into v_instrument_ids from applied as a;
   perform risk_private.note_moved(v_instrument_ids);
+  perform risk_private.keep_ticks(v_instrument_ids);
   return coalesce(v_instrument_ids, '{}');
 end
 $$;

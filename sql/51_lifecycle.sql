@@ -157,6 +157,7 @@ declare
   v_leaf risk_private.scopes := risk_private.scope(account);
   v_order risk_private.orders;
   v_is_halted boolean;
+  v_reason text;
 begin
   perform risk_private.begin_change();
   perform risk_private.lock_account(v_leaf.scope_id);
@@ -164,16 +165,19 @@ begin
   if v_order.state <> 'ACCEPTED' then
     return;
   end if;
-  select pg_catalog.bool_or(t.state = 'HALTED') into v_is_halted
+  select pg_catalog.bool_or(t.state = 'HALTED'), case
+    when pg_catalog.bool_or(t.state = 'HALTED' and t.breaker_id = 0) then 'TRADING_HALTED'
+    when pg_catalog.bool_or(t.breaker_id <> 0) then 'CIRCUIT_BREAKER_TRIPPED'
+    else 'REDUCE_ONLY' end
+  into v_is_halted, v_reason
   from risk_private.trading_states as t
   where t.scope_id = any (v_leaf.chain) and t.state <> 'ACTIVE'
     and (t.underlying_id = 0 or t.underlying_id in (
     select i.underlying_id from risk_private.instruments as i
       where i.instrument_id = any (v_order.instrument_ids)));
-  if v_is_halted then
-    perform risk_private.close_order(v_order, 'CANCELLED', 'TRADING_HALTED');
-  elsif not v_is_halted and not risk_private.is_reducing_order(v_order) then
-    perform risk_private.close_order(v_order, 'CANCELLED', 'REDUCE_ONLY');
+  if v_is_halted is not null and (
+    v_is_halted or not risk_private.is_reducing_order(v_order)) then
+    perform risk_private.close_order(v_order, 'CANCELLED', v_reason);
   else
     update risk_private.orders as o set state = 'SENT', sent_at = risk_private.clock()
     where o.account_id = v_order.account_id and o.client_order_id = v_order.client_order_id;
@@ -219,6 +223,6 @@ begin
 end
 $$;
 comment on procedure risk.dispatch_order(text, text, text, text) is
-  'The last look just before sending: marks an accepted order SENT, or, where a halt or '
-  'REDUCE_ONLY forbids it by now, releases it and answers REJECTED with the reason. After a crash, '
-  'orders still ACCEPTED were not sent; SENT ones may have been. Errors: RK404.';
+  'The last look just before sending: marks an accepted order SENT, or, where a halt, REDUCE_ONLY '
+  'or a circuit breaker forbids it by now, releases it and answers REJECTED with the reason. After '
+  'a crash, orders still ACCEPTED were not sent; SENT ones may have been. Errors: RK404.';

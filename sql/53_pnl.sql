@@ -12,24 +12,25 @@ comment on function risk_private.is_in_kind(text) is
 
 create function risk_private.average_cost(
   quantity numeric, cost numeric, traded numeric, unit_amount numeric,
-  out new_cost numeric, out realized numeric)
+  out new_cost numeric, out realized numeric, out closed numeric)
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_closed numeric := case
-    when quantity * traded < 0 then least(abs(quantity), abs(traded)) else 0 end;
-  v_removed numeric := case
-    when v_closed = abs(quantity) then cost
-    else pg_catalog.round(cost * v_closed / abs(quantity), 12) end;
+  v_removed numeric;
 begin
-  realized := v_closed * unit_amount * pg_catalog.sign(quantity) - v_removed;
+  closed := case when quantity * traded < 0 then least(abs(quantity), abs(traded)) else 0 end;
+  v_removed := case
+    when closed = abs(quantity) then cost
+    else pg_catalog.round(cost * closed / abs(quantity), 12) end;
+  realized := closed * unit_amount * pg_catalog.sign(quantity) - v_removed;
   new_cost := cost - v_removed
-    + (traded + v_closed * pg_catalog.sign(quantity)) * unit_amount;
+    + (traded + closed * pg_catalog.sign(quantity)) * unit_amount;
 end
 $$;
 comment on function risk_private.average_cost(numeric, numeric, numeric, numeric) is
-  'Cost of a position after a trade of that signed quantity, and the profit that it realizes. A '
+  'Cost of a position after a trade of that signed quantity, the profit that it realizes, and how '
+  'much it closes. A '
   'trade through zero closes at the average cost and opens the rest at its own price.';
 
 create function risk_private.average_price(cost numeric, quantity numeric, multiplier numeric)
@@ -53,9 +54,9 @@ begin
   select abs(execution.price) * i.multiplier * coalesce(f.rate, 1),
     i.multiplier, execution.price * i.multiplier,
     risk_private.cash_rate(execution.account_id, i.currency),
-    s.trading_day, risk_private.clock(), c.realized
-  into v_fill.unit_price, v_fill.multiplier, v_fill.unit_amount, v_fill.rate, v_fill.trading_day, v_fill.recorded_at,
-    v_fill.realized
+    s.trading_day, risk_private.clock(), c.realized, c.closed
+  into v_fill.unit_price, v_fill.multiplier, v_fill.unit_amount, v_fill.rate,
+    v_fill.trading_day, v_fill.recorded_at, v_fill.realized, v_fill.closed
   from risk_private.instruments as i
   cross join risk_private.scopes as s
   left join risk_private.fx_rates as f on f.currency = i.currency
@@ -68,12 +69,13 @@ begin
   insert into risk_private.fills (
     account_id, exec_id, client_order_id, instrument_id, signed_quantity, price, fee, unit_price,
     kind, flag, trading_day, executed_at, recorded_at, booked_on, multiplier, rate,
-    realized)
+    realized, closed)
   values (
     v_fill.account_id, v_fill.exec_id, v_fill.client_order_id, v_fill.instrument_id,
     v_fill.signed_quantity, v_fill.price, v_fill.fee, v_fill.unit_price, v_fill.kind, v_fill.flag,
     v_fill.trading_day, v_fill.executed_at, v_fill.recorded_at, v_fill.booked_on,
-    v_fill.multiplier, v_fill.rate, v_fill.realized);
+    v_fill.multiplier, v_fill.rate, v_fill.realized, v_fill.closed);
+  perform risk_private.event('fill', '{}', false);
   return v_fill;
 end
 $$;

@@ -158,6 +158,7 @@ begin
   end if;
   if day > v_today then
     perform risk_private.record_closes(v_today, v_opened_at);
+    perform risk_private.keep_indicators(v_today);
   end if;
   perform risk_private.set_start_equities(day, equities);
   update risk_private.trading_calendar as c set

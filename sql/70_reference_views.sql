@@ -121,24 +121,25 @@ cross join lateral (
 ) as k
 left join risk_private.instruments as u on u.instrument_id = k.underlying_id
 left join risk_private.trading_states as o on o.scope_id = s.scope_id
-  and o.underlying_id = k.underlying_id
+  and o.underlying_id = k.underlying_id and o.breaker_id = 0
 left join lateral (
   select t.* from risk_private.trading_states as t
   where t.scope_id = any (s.chain) and t.underlying_id in (0, k.underlying_id)
   order by pg_catalog.array_position(array['HALTED', 'REDUCE_ONLY', 'ACTIVE'], t.state),
-    pg_catalog.array_position(s.chain, t.scope_id), t.underlying_id desc
+    pg_catalog.array_position(s.chain, t.scope_id), t.underlying_id desc, t.breaker_id
   limit 1
 ) as e on true;
 comment on view risk.trading_states is
-  'Trading states: one row per scope, and one per scope and underlying where a state was set for '
-  'that underlying on the scope or above it.';
+  'Trading states: one row per scope, and one per scope and underlying where a state was set, or a '
+  'circuit breaker holds, for that underlying on the scope or above it.';
 comment on column risk.trading_states.scope is 'Code of the scope.';
 comment on column risk.trading_states.underlying is
   'The underlying it is about; NULL: all of them.';
 comment on column risk.trading_states.own_state is
-  'What was set on this very scope: ACTIVE, REDUCE_ONLY or HALTED.';
+  'What a person set on this very scope: ACTIVE, REDUCE_ONLY or HALTED.';
 comment on column risk.trading_states.effective_state is
-  'What decisions go by: the most severe on the scope and above it.';
+  'What decisions go by: the most severe of the states and the circuit breakers that hold, on the '
+  'scope and above it.';
 comment on column risk.trading_states.since is
   'When the effective state was set; NULL where none ever was. Likewise the next two.';
 comment on column risk.trading_states.changed_by is 'The login that set it.';

@@ -63,6 +63,22 @@ grant execute on procedure risk.refresh_views to risk_admin, risk_worker;
 grant execute on function risk_private.views_to_refresh, risk_private.refresh_materialized
 to risk_admin, risk_worker;
 
+grant execute on procedure risk.set_indicator to risk_feed;
+grant execute on function risk_private.set_indicator to risk_feed;
+
+-- Circuit breakers
+grant execute on procedure
+  risk.define_breaker, risk.remove_breaker, risk.trip_breaker, risk.reset_breaker
+to risk_admin;
+grant execute on function
+  risk_private.define_breaker, risk_private.remove_breaker, risk_private.trip_breaker,
+  risk_private.reset_breaker, risk_private.breaker_place
+to risk_admin;
+grant execute on procedure risk_private.cancel_halted to risk_worker;
+grant execute on function
+  risk_private.sweep, risk_private.accounts_halted, risk_private.cancel_halted_orders
+to risk_worker;
+
 -- What options are worth: arithmetic that says nothing of anybody
 grant execute on function
   risk.option_greeks, risk.implied_volatility, risk_private.option_problem,
@@ -114,9 +130,11 @@ grant select on
   risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions,
   risk.cash, risk.fill_corrections
 to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
-grant select on risk.instruments, risk.marks
+grant select on risk.instruments, risk.marks, risk.indicators
 to risk_trader, risk_execution, risk_feed, risk_admin, risk_worker, risk_analyst, risk_auditor;
-grant select on risk.scopes, risk.trading_states, risk.queue_status, risk.health
+grant select on
+  risk.scopes, risk.trading_states, risk.breakers, risk.breaker_events, risk.breaker_conditions,
+  risk.queue_status, risk.health
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on
   risk.settings, risk.trading_grants, risk.limits, risk.limit_history, risk.limit_utilization,

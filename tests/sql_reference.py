@@ -42,13 +42,14 @@ SUBJECTS = {
         "cancel_orders"
     ),
     "Market data and the trading day": (
-        "set_marks remark_underlying revalue set_fx load_closes open_day post_cash"
+        "set_marks remark_underlying revalue set_fx set_indicator load_closes open_day post_cash"
     ),
     "Administration": (
         "create_scope upsert_instruments set_instrument_status set_limit set_limits remove_limit "
         "load_position_limits apply_position_limits "
         "set_setting set_trading_state grant_trading revoke_trading"
     ),
+    "Circuit breakers": "define_breaker remove_breaker trip_breaker reset_breaker",
     "What options are worth": "option_greeks implied_volatility",
     "Limits for caches": "hot_limits limit_cache",
     "Views of money": "pnl cash",
@@ -62,6 +63,7 @@ SUBJECTS = {
     "Greeks of portfolios": "portfolio_greeks",
     "Returns and correlations": "return_history correlation_matrix refresh_views",
     "Views of what is set up": "scopes instruments marks settings trading_grants trading_states",
+    "Views of circuit breakers": "breakers breaker_events breaker_conditions indicators",
     "Views of health": "health queue_status",
 }
 

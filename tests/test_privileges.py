@@ -63,6 +63,11 @@ ALLOWED: dict[str, set[str]] = {
     "apply_position_limits": {"risk_admin"},
     "set_setting": {"risk_admin"},
     "set_trading_state": {"risk_admin"},
+    "define_breaker": {"risk_admin"},
+    "remove_breaker": {"risk_admin"},
+    "trip_breaker": {"risk_admin"},
+    "reset_breaker": {"risk_admin"},
+    "set_indicator": {"risk_feed"},
     "set_instrument_status": {"risk_admin"},
     "open_day": {"risk_admin"},
     "option_greeks": set(ROLES),
@@ -82,6 +87,10 @@ ALLOWED: dict[str, set[str]] = {
     "marks": set(ROLES),
     "scopes": READERS,
     "trading_states": READERS,
+    "breakers": READERS,
+    "breaker_events": READERS,
+    "breaker_conditions": READERS,
+    "indicators": set(ROLES),
     "queue_status": READERS,
     "health": READERS,
     "settings": OVERSEERS,
@@ -99,6 +108,10 @@ ALLOWED: dict[str, set[str]] = {
 }
 # What the worker calls in risk_private: functions that check its epoch, or change nothing.
 OF_THE_WORKER = {
+    "accounts_halted",
+    "cancel_halted",
+    "cancel_halted_orders",
+    "sweep",
     "begin_due_day",
     "bound_queues",
     "bury_event",

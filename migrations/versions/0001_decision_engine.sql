@@ -321,14 +321,20 @@ comment on table risk_private.heartbeat is
 create table risk_private.trading_states (
   scope_id integer not null references risk_private.scopes,
   underlying_id integer not null default 0,
+  breaker_id integer not null default 0,
   state text not null check (state in ('ACTIVE', 'REDUCE_ONLY', 'HALTED')),
+  cancels boolean not null default false,
   reason text not null,
   changed_by name not null default session_user,
   since timestamptz not null,
-  primary key (scope_id, underlying_id)
+  primary key (scope_id, underlying_id, breaker_id)
 );
 comment on table risk_private.trading_states is
-  'The state a person set on a scope, for one underlying or (0) for all. No row means ACTIVE.';
+  'What holds a scope, for one underlying or (0) for all: the state that a person set (breaker 0; '
+  'no row means ACTIVE), and one row per circuit breaker while its action holds. Decisions look '
+  'only here.';
+comment on column risk_private.trading_states.cancels is
+  'HALTED: whether open orders are to be cancelled, also those that turn up later.';
 
 -- 21_limit_tables.sql
 -- Limits: every version ever set, and the compiled levels that the accepting path compares with.
@@ -550,6 +556,7 @@ create table risk_private.fills (
   unit_amount numeric generated always as (price * multiplier) stored,
   rate numeric not null default 0,
   realized numeric not null default 0,
+  closed numeric not null default 0,
   adjustment_id bigint,
   primary key (account_id, exec_id)
 );
@@ -571,6 +578,8 @@ comment on column risk_private.fills.multiplier is
   'currency of the instrument.';
 comment on column risk_private.fills.rate is
   'Base currency per unit of that currency when it was booked; 0: unknown.';
+comment on column risk_private.fills.closed is
+  'How much of a position it closed when it was booked.';
 comment on column risk_private.fills.realized is
   'Profit that it realized at average cost, before its fee, in the currency of the instrument.';
 comment on column risk_private.fills.adjustment_id is
@@ -722,6 +731,193 @@ $$;
 comment on function risk_private.accepted_since(bigint, timestamptz) is
   'How many orders a counter has accepted after that moment: bisection, as the numbers are in '
   'order of time.';
+
+-- 25_breaker_tables.sql
+-- Circuit breakers: what they watch, how they are defined, and what they did.
+
+create table risk_private.indicators (
+  indicator_id integer generated always as identity primary key,
+  name text not null unique check (risk_private.is_code(name)),
+  value numeric,
+  as_of timestamptz,
+  set_by name,
+  received_at timestamptz
+);
+comment on table risk_private.indicators is
+  'The latest value of each market indicator, by data time; NULL where only a breaker knows it.';
+
+create table risk_private.indicator_ticks (
+  indicator_id integer not null references risk_private.indicators,
+  as_of timestamptz not null,
+  value numeric not null,
+  recorded_xid xid8 not null default pg_catalog.pg_current_xact_id()
+);
+create index indicator_ticks_as_of_idx
+on risk_private.indicator_ticks (indicator_id, as_of) include (value);
+create index indicator_ticks_xid_idx on risk_private.indicator_ticks (indicator_id, recorded_xid);
+comment on table risk_private.indicator_ticks is
+  'Every value of an indicator, for as long as a breaker looks back.';
+comment on column risk_private.indicator_ticks.recorded_xid is
+  'Who wrote it: what was not visible to the last evaluation is judged by the next, in whatever '
+  'order transactions end and however late data come.';
+
+create table risk_private.price_ticks (
+  instrument_id integer not null references risk_private.instruments,
+  as_of timestamptz not null,
+  price numeric not null,
+  recorded_xid xid8 not null default pg_catalog.pg_current_xact_id()
+);
+create index price_ticks_as_of_idx
+on risk_private.price_ticks (instrument_id, as_of) include (price);
+create index price_ticks_xid_idx on risk_private.price_ticks (instrument_id, recorded_xid);
+comment on table risk_private.price_ticks is
+  'Every mark of the instruments that a breaker watches, for as long as it looks back.';
+
+create table risk_private.indicator_closes (
+  indicator_id integer not null references risk_private.indicators,
+  day date not null,
+  close numeric not null,
+  primary key (indicator_id, day)
+);
+comment on table risk_private.indicator_closes is
+  'The value of each indicator when the next trading day was opened.';
+
+create table risk_private.breaker_conditions (
+  condition text primary key,
+  position integer not null unique,
+  function_name text not null,
+  unit text not null,
+  parameters jsonb not null,
+  default_threshold numeric,
+  reset_policies text[] not null default array['manual', 'timer', 'session'],
+  may_be_empty boolean not null default false,
+  description text not null,
+  source text not null
+);
+comment on table risk_private.breaker_conditions is
+  'What a circuit breaker may watch. The function takes watches and a moment, and returns '
+  'observations: all breakers of a condition are measured by one call.';
+comment on column risk_private.breaker_conditions.parameters is
+  'Per parameter its type (indicator, symbol, seconds, days, choice, queue), default, and meaning.';
+comment on column risk_private.breaker_conditions.may_be_empty is
+  'Whether no value means that there is nothing to be measured, which is as good as a low value.';
+
+create table risk_private.breakers (
+  breaker_id integer generated always as identity primary key,
+  name text not null unique check (risk_private.is_code(name)),
+  scope_id integer not null references risk_private.scopes,
+  underlying_id integer not null default 0,
+  condition text not null references risk_private.breaker_conditions,
+  parameters jsonb not null,
+  indicator_id integer references risk_private.indicators,
+  instrument_id integer references risk_private.instruments,
+  look_back interval not null,
+  threshold numeric not null check (threshold >= 0 and threshold < 'Infinity'),
+  action text not null check (action in ('NOTIFY', 'REDUCE_ONLY', 'HALT', 'HALT_AND_CANCEL')),
+  cooldown interval,
+  reset_policy text not null check (reset_policy in ('manual', 'timer', 'session')),
+  reason text,
+  defined_by name not null default session_user,
+  defined_at timestamptz not null,
+  state text not null default 'ARMED' check (state in ('ARMED', 'TRIPPED', 'COOLDOWN')),
+  armed_at timestamptz not null,
+  tripped_at timestamptz,
+  tripped_by name,
+  is_manual boolean not null default false,
+  tripped_value numeric,
+  tripped_data_at timestamptz,
+  tripped_day date,
+  trip_reason text,
+  cooling_since timestamptz
+);
+create index breakers_condition_idx on risk_private.breakers (condition);
+create index breakers_instrument_idx on risk_private.breakers (instrument_id);
+comment on table risk_private.breakers is
+  'Circuit breakers: scope, condition, threshold, action, reset policy; and the state they are in.';
+comment on column risk_private.breakers.indicator_id is
+  'The indicator that the condition reads; instrument_id likewise.';
+comment on column risk_private.breakers.look_back is
+  'How much history of those the condition needs.';
+comment on column risk_private.breakers.is_manual is
+  'Tripped by a person: then only a person resets it.';
+comment on column risk_private.breakers.tripped_day is
+  'The last day that had been opened when it tripped.';
+
+create index fills_recorded_at_idx on risk_private.fills using brin (recorded_at);
+
+create table risk_private.breaker_readings (
+  breaker_id integer primary key references risk_private.breakers on delete cascade,
+  value numeric
+) with (fillfactor = 50);
+comment on table risk_private.breaker_readings is 'What each breaker measured last.';
+
+create table risk_private.breaker_sweeps (
+  condition text primary key references risk_private.breaker_conditions,
+  swept_at timestamptz not null,
+  seen_xid xid8 not null
+) with (fillfactor = 50);
+comment on table risk_private.breaker_sweeps is
+  'When the breakers of a condition were last evaluated.';
+comment on column risk_private.breaker_sweeps.seen_xid is
+  'Whatever transactions before this one wrote has been judged.';
+
+create table risk_private.breaker_events (
+  event_id bigint generated always as identity primary key,
+  name text not null,
+  scope_id integer not null,
+  event text not null,
+  state text,
+  condition text not null,
+  value numeric,
+  threshold numeric not null,
+  data_at timestamptz,
+  action text not null,
+  reason text,
+  error text,
+  made_by name not null default session_user,
+  at timestamptz not null
+);
+create index breaker_events_name_idx on risk_private.breaker_events (name, event_id);
+create index breaker_events_at_idx on risk_private.breaker_events (at);
+comment on table risk_private.breaker_events is
+  'What happened to circuit breakers: never updated, never deleted.';
+
+create type risk_private.watch as (
+  breaker_id integer,
+  scope_id integer,
+  underlying_id integer,
+  threshold numeric,
+  parameters jsonb,
+  indicator_id integer,
+  instrument_id integer,
+  since timestamptz,
+  tripped_at timestamptz,
+  seen_xid xid8,
+  seen_at timestamptz
+);
+comment on type risk_private.watch is
+  'A breaker as its condition sees it. To be judged are values whose data time lies after since '
+  'and that the last evaluation, at seen_at, could not see: of transactions from seen_xid on.';
+
+create type risk_private.observation as (
+  breaker_id integer,
+  value numeric,
+  as_of timestamptz,
+  worst numeric,
+  worst_at timestamptz,
+  error text
+);
+comment on type risk_private.observation is
+  'What a condition measured: the value that stands and its data time; the largest of the values '
+  'to be judged, and its own (NULL: nothing new); the error where measuring failed.';
+
+create table risk_private.correlation_readings (
+  breaker_id integer primary key references risk_private.breakers on delete cascade,
+  inputs uuid not null,
+  value numeric
+);
+comment on table risk_private.correlation_readings is
+  'The mean correlation of what a scope held, for as long as holdings and closes stay the same.';
 
 -- 25_money_tables.sql
 -- Money: cash per currency, the equity of every scope, and what was done to executions afterwards.
@@ -1774,6 +1970,7 @@ begin
     end if;
   end if;
   perform risk_private.compile_limits(v_scope.scope_id, v_dimension, v_key_id, v_at);
+  perform risk_private.event('limit', pg_catalog.jsonb_build_object('scope', v_scope.code));
   return v_limit_id;
 end
 $$;
@@ -4860,6 +5057,24 @@ return row(
 comment on function risk_private.gate(text, text, text, text, boolean, text, numeric, numeric) is
   'The row of a check that either passes or not.';
 
+create function risk_private.is_halted(p risk_private.proposal) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.trading_states as t
+    join risk_private.scopes as s on t.scope_id = any (s.chain)
+    where s.scope_id = p.account_id and t.state = 'HALTED'
+      and (t.underlying_id = 0 or t.underlying_id in (
+        select i.underlying_id from risk_private.instruments as i
+        where i.instrument_id = any (p.instrument_ids))));
+end
+$$;
+comment on function risk_private.is_halted(risk_private.proposal) is
+  'Whether a state or a circuit breaker on the chain halts an order, for all or for the underlying '
+  'of a leg.';
+
 create function risk_private.gate_checks(
   p risk_private.proposal, legs risk_private.leg[], limits risk_private.applicable_limit[],
   closable numeric,
@@ -4876,10 +5091,15 @@ declare
 begin
   select s.* into v_leaf from risk_private.scopes as s where s.scope_id = p.account_id;
   v_checks := v_checks || array(
-  select risk_private.gate('trading_state', s.code, risk_private.dimension_name(
+  select risk_private.gate(
+    case when t.breaker_id = 0 then 'trading_state'
+      else 'circuit_breaker ' || (
+        select b.name from risk_private.breakers as b where b.breaker_id = t.breaker_id) end,
+    s.code, risk_private.dimension_name(
       case when t.underlying_id = 0 then 0 else 2 end, t.underlying_id), null,
     case t.state when 'HALTED' then false else v_is_reducing end,
-    case t.state when 'HALTED' then 'TRADING_HALTED' else 'REDUCE_ONLY' end,
+    case when t.breaker_id <> 0 then 'CIRCUIT_BREAKER_TRIPPED'
+      when t.state = 'HALTED' then 'TRADING_HALTED' else 'REDUCE_ONLY' end,
     case t.state when 'HALTED' then 0 else closable end, p.quantity)
   from (
     select q.*, pg_catalog.bool_or(q.state = 'HALTED') over () as is_halted
@@ -5319,7 +5539,8 @@ begin
   if p.quantity <= p.harmless_quantity then
     return array(
       select g from pg_catalog.unnest(v_gates) as g
-      where g.check_name = 'trading_state' and g.reason = 'TRADING_HALTED');
+      where g.reason in ('TRADING_HALTED', 'CIRCUIT_BREAKER_TRIPPED')
+        and risk_private.is_halted(p));
   end if;
   return v_gates
     || risk_private.order_checks(p, v_legs, v_limits, v_step)
@@ -5860,6 +6081,9 @@ begin atomic
       'limit', c.limit_value::text, 'current', c.current_value::text, 'projected',
       c.projected_value::text,
       'allowed_quantity', c.allowed_quantity::text)
+      || case when c.check_name like 'circuit_breaker %'
+        then pg_catalog.jsonb_build_object('breaker', pg_catalog.substr(c.check_name, 17))
+        else '{}' end
       order by risk_private.gravity(c.reason), c.scope, c.limit_type,
         c.dimension) filter (where c.status = 'FAIL'), '[]'),
     'warnings', coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -5908,7 +6132,7 @@ begin
     min(c.allowed_quantity)
   into v_reason, v_allowed
   from pg_catalog.unnest(checks) as c;
-  if v_reason <> 'TRADING_HALTED' then
+  if p.harmless_quantity > 0 and not risk_private.is_halted(p) then
     v_allowed := greatest(v_allowed, p.harmless_quantity);
   end if;
   if exists (select from pg_catalog.unnest(legs) as l where l.ratio * v_allowed <= l.filled) then
@@ -7111,6 +7335,7 @@ begin
     perform risk_private.complete_marks(v_incomplete_ids, v_at);
   end if;
   perform risk_private.note_moved(v_marked.instrument_ids);
+  perform risk_private.keep_ticks(v_marked.instrument_ids);
   return v_marked;
 end
 $$;
@@ -7184,6 +7409,7 @@ begin
   )
   select array_agg(a.instrument_id) into v_instrument_ids from applied as a;
   perform risk_private.note_moved(v_instrument_ids);
+  perform risk_private.keep_ticks(v_instrument_ids);
   return coalesce(v_instrument_ids, '{}');
 end
 $$;
@@ -8097,6 +8323,7 @@ declare
   v_leaf risk_private.scopes := risk_private.scope(account);
   v_order risk_private.orders;
   v_is_halted boolean;
+  v_reason text;
 begin
   perform risk_private.begin_change();
   perform risk_private.lock_account(v_leaf.scope_id);
@@ -8104,16 +8331,19 @@ begin
   if v_order.state <> 'ACCEPTED' then
     return;
   end if;
-  select pg_catalog.bool_or(t.state = 'HALTED') into v_is_halted
+  select pg_catalog.bool_or(t.state = 'HALTED'), case
+    when pg_catalog.bool_or(t.state = 'HALTED' and t.breaker_id = 0) then 'TRADING_HALTED'
+    when pg_catalog.bool_or(t.breaker_id <> 0) then 'CIRCUIT_BREAKER_TRIPPED'
+    else 'REDUCE_ONLY' end
+  into v_is_halted, v_reason
   from risk_private.trading_states as t
   where t.scope_id = any (v_leaf.chain) and t.state <> 'ACTIVE'
     and (t.underlying_id = 0 or t.underlying_id in (
     select i.underlying_id from risk_private.instruments as i
       where i.instrument_id = any (v_order.instrument_ids)));
-  if v_is_halted then
-    perform risk_private.close_order(v_order, 'CANCELLED', 'TRADING_HALTED');
-  elsif not v_is_halted and not risk_private.is_reducing_order(v_order) then
-    perform risk_private.close_order(v_order, 'CANCELLED', 'REDUCE_ONLY');
+  if v_is_halted is not null and (
+    v_is_halted or not risk_private.is_reducing_order(v_order)) then
+    perform risk_private.close_order(v_order, 'CANCELLED', v_reason);
   else
     update risk_private.orders as o set state = 'SENT', sent_at = risk_private.clock()
     where o.account_id = v_order.account_id and o.client_order_id = v_order.client_order_id;
@@ -8159,9 +8389,9 @@ begin
 end
 $$;
 comment on procedure risk.dispatch_order(text, text, text, text) is
-  'The last look just before sending: marks an accepted order SENT, or, where a halt or '
-  'REDUCE_ONLY forbids it by now, releases it and answers REJECTED with the reason. After a crash, '
-  'orders still ACCEPTED were not sent; SENT ones may have been. Errors: RK404.';
+  'The last look just before sending: marks an accepted order SENT, or, where a halt, REDUCE_ONLY '
+  'or a circuit breaker forbids it by now, releases it and answers REJECTED with the reason. After '
+  'a crash, orders still ACCEPTED were not sent; SENT ones may have been. Errors: RK404.';
 
 -- 52_cash.sql
 -- Cash and equity. Cash is kept per currency at the rate that it is carried at; equities sum it with
@@ -8470,24 +8700,25 @@ comment on function risk_private.is_in_kind(text) is
 
 create function risk_private.average_cost(
   quantity numeric, cost numeric, traded numeric, unit_amount numeric,
-  out new_cost numeric, out realized numeric)
+  out new_cost numeric, out realized numeric, out closed numeric)
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_closed numeric := case
-    when quantity * traded < 0 then least(abs(quantity), abs(traded)) else 0 end;
-  v_removed numeric := case
-    when v_closed = abs(quantity) then cost
-    else pg_catalog.round(cost * v_closed / abs(quantity), 12) end;
+  v_removed numeric;
 begin
-  realized := v_closed * unit_amount * pg_catalog.sign(quantity) - v_removed;
+  closed := case when quantity * traded < 0 then least(abs(quantity), abs(traded)) else 0 end;
+  v_removed := case
+    when closed = abs(quantity) then cost
+    else pg_catalog.round(cost * closed / abs(quantity), 12) end;
+  realized := closed * unit_amount * pg_catalog.sign(quantity) - v_removed;
   new_cost := cost - v_removed
-    + (traded + v_closed * pg_catalog.sign(quantity)) * unit_amount;
+    + (traded + closed * pg_catalog.sign(quantity)) * unit_amount;
 end
 $$;
 comment on function risk_private.average_cost(numeric, numeric, numeric, numeric) is
-  'Cost of a position after a trade of that signed quantity, and the profit that it realizes. A '
+  'Cost of a position after a trade of that signed quantity, the profit that it realizes, and how '
+  'much it closes. A '
   'trade through zero closes at the average cost and opens the rest at its own price.';
 
 create function risk_private.average_price(cost numeric, quantity numeric, multiplier numeric)
@@ -8511,9 +8742,9 @@ begin
   select abs(execution.price) * i.multiplier * coalesce(f.rate, 1),
     i.multiplier, execution.price * i.multiplier,
     risk_private.cash_rate(execution.account_id, i.currency),
-    s.trading_day, risk_private.clock(), c.realized
-  into v_fill.unit_price, v_fill.multiplier, v_fill.unit_amount, v_fill.rate, v_fill.trading_day, v_fill.recorded_at,
-    v_fill.realized
+    s.trading_day, risk_private.clock(), c.realized, c.closed
+  into v_fill.unit_price, v_fill.multiplier, v_fill.unit_amount, v_fill.rate,
+    v_fill.trading_day, v_fill.recorded_at, v_fill.realized, v_fill.closed
   from risk_private.instruments as i
   cross join risk_private.scopes as s
   left join risk_private.fx_rates as f on f.currency = i.currency
@@ -8526,12 +8757,13 @@ begin
   insert into risk_private.fills (
     account_id, exec_id, client_order_id, instrument_id, signed_quantity, price, fee, unit_price,
     kind, flag, trading_day, executed_at, recorded_at, booked_on, multiplier, rate,
-    realized)
+    realized, closed)
   values (
     v_fill.account_id, v_fill.exec_id, v_fill.client_order_id, v_fill.instrument_id,
     v_fill.signed_quantity, v_fill.price, v_fill.fee, v_fill.unit_price, v_fill.kind, v_fill.flag,
     v_fill.trading_day, v_fill.executed_at, v_fill.recorded_at, v_fill.booked_on,
-    v_fill.multiplier, v_fill.rate, v_fill.realized);
+    v_fill.multiplier, v_fill.rate, v_fill.realized, v_fill.closed);
+  perform risk_private.event('fill', '{}', false);
   return v_fill;
 end
 $$;
@@ -8792,6 +9024,7 @@ begin
   end if;
   if day > v_today then
     perform risk_private.record_closes(v_today, v_opened_at);
+    perform risk_private.keep_indicators(v_today);
   end if;
   perform risk_private.set_start_equities(day, equities);
   update risk_private.trading_calendar as c set
@@ -9494,13 +9727,15 @@ begin
   end if;
   perform risk_private.require_reason(reason);
   insert into risk_private.trading_states as t (
-    scope_id, underlying_id, state, reason, changed_by, since)
+    scope_id, underlying_id, state, cancels, reason, changed_by, since)
   values (
     (risk_private.scope(set_trading_state.scope)).scope_id, risk_private.underlying_id(underlying),
-    set_trading_state.state, set_trading_state.reason, session_user, risk_private.clock())
-  on conflict (scope_id, underlying_id) do update set
-    state = excluded.state, reason = excluded.reason, changed_by = excluded.changed_by,
-    since = excluded.since;
+    set_trading_state.state, state = 'HALTED' and cancel_open, set_trading_state.reason,
+    session_user, risk_private.clock())
+  on conflict on constraint trading_states_pkey do update set
+    state = excluded.state, cancels = excluded.cancels, reason = excluded.reason,
+    changed_by = excluded.changed_by, since = excluded.since;
+  perform risk_private.event('state', pg_catalog.jsonb_build_object('scope', scope));
   return state = 'HALTED' and cancel_open;
 end
 $$;
@@ -9530,7 +9765,8 @@ comment on procedure risk.set_trading_state(text, text, text, text, boolean) is
   'passes). In force for every decision that begins after its first commit, whoever holds which '
   'lock. HALTED also requests the cancel of every open order there that has not been asked for '
   'yet, unless cancel_open is false; orders that were being accepted while the halt came into '
-  'force are among them. ACTIVE clears what was set on this scope, not what is set above it. '
+  'force are among them. ACTIVE clears what was set on this scope, not what is set above it, and '
+  'never a circuit breaker. '
   'After an error or time-out call it again. Errors: RK400, RK404.';
 
 create function risk_private.may_cancel(chain integer[]) returns boolean
@@ -9593,6 +9829,45 @@ $$;
 comment on function risk_private.lock_account_within(integer, text) is
   'Takes an account''s lock; false where somebody else keeps it for longer than that.';
 
+-- The caller holds the account's lock.
+create function risk_private.ask_cancels(
+  account_id integer, reason text, underlying_id integer, agent text, again boolean)
+returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account text := (
+    select s.code from risk_private.scopes as s where s.scope_id = ask_cancels.account_id);
+  v_at timestamptz := risk_private.clock();
+  v_payloads jsonb[];
+begin
+  with asked as (
+    update risk_private.orders as o set cancel_requested_at = coalesce(o.cancel_requested_at, v_at)
+    where o.account_id = ask_cancels.account_id and o.closed_at is null
+      and (ask_cancels.again or o.cancel_requested_at is null)
+      and (ask_cancels.agent is null or o.agent = ask_cancels.agent)
+      and (ask_cancels.underlying_id = 0 or exists (
+        select from risk_private.instruments as i
+        where i.instrument_id = any (o.instrument_ids)
+          and i.underlying_id = ask_cancels.underlying_id))
+    returning o.client_order_id, o.decided_at
+  )
+  select pg_catalog.array_agg(
+    pg_catalog.jsonb_build_object(
+      'account', v_account, 'client_order_id', a.client_order_id,
+      'order_id', risk_private.order_id(v_account, a.client_order_id),
+      'reason', ask_cancels.reason)
+    order by a.decided_at, a.client_order_id) into v_payloads
+  from asked as a;
+  perform risk_private.alerts('cancel_request', v_payloads);
+  return coalesce(pg_catalog.cardinality(v_payloads), 0);
+end
+$$;
+comment on function risk_private.ask_cancels(integer, text, integer, text, boolean) is
+  'Requests the cancel of an account''s open orders, of one underlying or (0) all, of one agent or '
+  'all: those not asked for yet or, again, all. Returns how many.';
+
 -- Lock order: the account, then its orders.
 create function risk_private.request_cancels(
   account_id integer, reason text, underlying text, agent text, again boolean, patiently boolean)
@@ -9601,16 +9876,13 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_account risk_private.scopes;
   v_underlying_id integer := risk_private.underlying_id(underlying);
-  v_at timestamptz;
-  v_payloads jsonb[];
 begin
   perform risk_private.begin_change();
   perform risk_private.require_reason(reason);
-  select s.* into v_account from risk_private.scopes as s
-  where s.scope_id = request_cancels.account_id;
-  if risk_private.may_cancel(v_account.chain) is not true then
+  if risk_private.may_cancel((
+    select s.chain from risk_private.scopes as s
+    where s.scope_id = request_cancels.account_id)) is not true then
     perform risk_private.fail('RK403',
       pg_catalog.format('%s may not cancel orders here', risk_private.caller()),
       'argument: account_id');
@@ -9620,25 +9892,7 @@ begin
   elsif not risk_private.lock_account_within(account_id, '100ms') then
     return false;
   end if;
-  v_at := risk_private.clock();
-  with asked as (
-    update risk_private.orders as o set cancel_requested_at = coalesce(o.cancel_requested_at, v_at)
-    where o.account_id = request_cancels.account_id and o.closed_at is null
-      and (request_cancels.again or o.cancel_requested_at is null)
-      and (request_cancels.agent is null or o.agent = request_cancels.agent)
-      and (v_underlying_id = 0 or exists (
-        select from risk_private.instruments as i
-        where i.instrument_id = any (o.instrument_ids) and i.underlying_id = v_underlying_id))
-    returning o.client_order_id, o.decided_at
-  )
-  select pg_catalog.array_agg(
-    pg_catalog.jsonb_build_object(
-      'account', v_account.code, 'client_order_id', a.client_order_id,
-      'order_id', risk_private.order_id(v_account.code, a.client_order_id),
-      'reason', request_cancels.reason)
-    order by a.decided_at, a.client_order_id) into v_payloads
-  from asked as a;
-  perform risk_private.alerts('cancel_request', v_payloads);
+  perform risk_private.ask_cancels(account_id, reason, v_underlying_id, agent, again);
   return true;
 end
 $$;
@@ -9781,6 +10035,1909 @@ end
 $$;
 comment on function risk_private.present_trading_date() is
   'risk_private.trading_date() for readers of views.';
+
+-- 62_breaker_conditions.sql
+-- What a circuit breaker may watch, with parameters, defaults and source; and what of it a
+-- definition may say.
+
+insert into risk_private.breaker_conditions (
+  condition, position, function_name, unit, parameters, default_threshold, description, source)
+values
+  ('volatility_level', 1, 'observe_volatility_level', 'points',
+   '{"indicator": {"type": "indicator", "default": "VIX", "meaning": "which volatility index"}}',
+   null, 'The value of the indicator.',
+   'desk practice: VIX at 30, 40, 50'),
+  ('volatility_spike', 2, 'observe_volatility_spike', '%',
+   '{"indicator": {"type": "indicator", "default": "VIX", "meaning": "which volatility index"},
+     "window": {"type": "seconds", "default": 86400, "meaning": "how far to look back"}}',
+   null,
+   '(v - lowest) / lowest x 100 over the window, in which the value that stood when it began, such '
+   'as the prior close, counts.',
+   'desk practice: 30 % within a day'),
+  ('daily_loss', 3, 'observe_daily_loss', '% or money',
+   '{"unit": {"type": "choice", "choices": ["pct", "amount"], "default": "pct",
+              "meaning": "of the start equity, or in base currency"}}',
+   null,
+   'Start equity + flows since - equity; as a percentage of the start equity, which trips when it '
+   'is 0 or less.',
+   'desk practice: 2-3 % a day; LEAN, freqtrade'),
+  ('drawdown', 4, 'observe_drawdown', '% or money',
+   '{"unit": {"type": "choice", "choices": ["pct", "amount"], "default": "pct",
+              "meaning": "of the peak, or in base currency"}}',
+   null,
+   'Peak equity - equity; as a percentage of the peak, 100 where peak or equity is 0 or less. A '
+   'reset by a person rebases the peak.',
+   'LEAN 5 %, freqtrade 20 %'),
+  ('correlation', 5, 'observe_correlation', '-1 to 1',
+   '{"days": {"type": "days", "default": 60, "meaning": "daily returns to look back on"}}',
+   null,
+   'Mean Pearson correlation of the daily log returns of all pairs of underlyings held, neither '
+   'weighted by size nor signed by side. A pair counts from 20 common days on, with variance.',
+   'desk practice: 0.3 and up over 60 days'),
+  ('price_move', 6, 'observe_price_move', '%',
+   '{"symbol": {"type": "symbol", "default": null,
+                "meaning": "whose mark; by default the breaker''s underlying"},
+     "indicator": {"type": "indicator", "default": null, "meaning": "instead of a symbol"},
+     "reference": {"type": "choice", "choices": ["mean_5m", "prior_close"], "default": "mean_5m",
+                   "meaning": "mean of the marks of the 5 minutes before, or the last close"},
+     "direction": {"type": "choice", "choices": ["both", "up", "down"], "default": "both",
+                   "meaning": "which moves count"}}',
+   null, 'Distance of a mark from its reference, in percent of the reference.',
+   'LULD 5/10/20 % of the 5-minute mean; market-wide 7/13/20 % down from the prior close'),
+  ('limit_breach', 7, 'observe_limit_breach', 'limits', '{}', 1,
+   'Number of limits of the scope and below whose filled use exceeds the limit.',
+   'MiFID II RTS 6 art. 17: post-trade controls'),
+  ('stale_data', 8, 'observe_stale_data', 'seconds', '{}', null,
+   'Age of the oldest mark of what is held or in open orders below the scope, of the underlyings '
+   'of that, and of the indicators that its breakers watch.',
+   'RTS 7 art. 12: 5 seconds'),
+  ('reject_rate', 9, 'observe_reject_rate', '%',
+   '{"window": {"type": "seconds", "default": 60, "meaning": "how far to look back"}}',
+   null,
+   'Rejected / (accepted + rejected) x 100 in the window, from 20 orders on, without refusals by '
+   'a halt, a breaker, REDUCE_ONLY or stale data.',
+   'RTS 6 art. 15, exchanges'' reject counters'),
+  ('order_rate', 10, 'observe_order_rate', 'orders',
+   '{"window": {"type": "seconds", "default": 1, "meaning": "how far to look back"}}',
+   null, 'Orders and replaces decided in the window, accepted or rejected.',
+   'RTS 6 art. 15(1)(d); Nautilus 100 a second'),
+  ('repeated_fills', 11, 'observe_repeated_fills', 'fills',
+   '{"window": {"type": "seconds", "default": 60, "meaning": "how far to look back"}}',
+   null,
+   'Most fills of one account, agent, symbol and side in the window, since it was last armed or '
+   'tripped.',
+   'RTS 6 art. 15(3): until designated staff re-enable'),
+  ('consecutive_losses', 12, 'observe_consecutive_losses', 'orders', '{}', null,
+   'Closing orders in a row whose realized P&L net of fees is below 0, since it was last armed or '
+   'tripped.',
+   'freqtrade StoplossGuard'),
+  ('queue_backlog', 13, 'observe_queue_backlog', 'seconds',
+   '{"queue": {"type": "choice", "choices": ["risk_events", "risk_alerts"],
+               "default": "risk_events", "meaning": "which queue"}}',
+   null, 'Age of the oldest message in the queue.',
+   'RTS 7 art. 12: 5 seconds'),
+  ('escalation', 14, 'observe_escalation', 'breakers',
+   '{"window": {"type": "seconds", "default": 300, "meaning": "how far to look back"}}',
+   null,
+   'Circuit breakers of the scopes below that tripped in the window, other than those that only '
+   'notify.',
+   'NYSE Arca trigger counter; ISE market-wide risk protection');
+
+update risk_private.breaker_conditions as c set reset_policies = array['manual']
+where c.condition = 'repeated_fills';
+update risk_private.breaker_conditions as c set may_be_empty = true
+where c.condition in ('correlation', 'price_move');
+
+create function risk_private.breaker_condition(condition text)
+returns risk_private.breaker_conditions
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_condition risk_private.breaker_conditions;
+begin
+  select c.* into v_condition from risk_private.breaker_conditions as c
+  where c.condition = breaker_condition.condition;
+  if v_condition.condition is null then
+    perform risk_private.fail('RK400', pg_catalog.format('unknown condition %L', condition),
+      'argument: condition', 'One of ' || (
+        select pg_catalog.string_agg(c.condition, ', ' order by c.position)
+        from risk_private.breaker_conditions as c) || '.');
+  end if;
+  return v_condition;
+end
+$$;
+comment on function risk_private.breaker_condition(text) is
+  'The condition of that name; RK400 where there is none.';
+
+create function risk_private.parameter_seconds(value jsonb) returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_catalog.jsonb_typeof(value) = 'number' then
+    return value::numeric;
+  end if;
+  return extract(epoch from (value #>> '{}')::interval);
+exception when data_exception then
+  return null;
+end
+$$;
+comment on function risk_private.parameter_seconds(jsonb) is
+  'A number of seconds, or an interval such as "5 minutes", in seconds; NULL for neither.';
+
+create function risk_private.breaker_parameter(name text, spec jsonb, value jsonb) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_text text := value #>> '{}';
+  v_problem text;
+begin
+  if spec ->> 'type' = 'seconds' then
+    value := pg_catalog.to_jsonb(risk_private.parameter_seconds(value));
+    v_problem := case when (value::numeric > 0 and value::numeric <= 2678400) is not true
+      then 'a number of seconds or an interval above 0, at most 31 days' end;
+  elsif spec ->> 'type' = 'days' then
+    v_problem := case when (pg_catalog.jsonb_typeof(value) = 'number'
+      and v_text ~ '^[0-9]{1,3}$' and v_text::integer between 20 and 250) is not true
+      then 'a whole number from 20 to 250' end;
+  elsif spec ->> 'type' = 'choice' then
+    v_problem := case when (spec -> 'choices' ? v_text) is not true
+      then 'one of ' || (spec ->> 'choices') end;
+  elsif spec ->> 'type' = 'symbol' then
+    perform risk_private.instrument_id(v_text);
+  elsif not risk_private.is_code(v_text) or pg_catalog.jsonb_typeof(value) <> 'string' then
+    v_problem := 'a name of 1 to 64 printable characters';
+  end if;
+  if v_problem is not null then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('parameter %s must be %s', name, v_problem),
+      pg_catalog.format('argument: parameters, value: %s', coalesce(v_text, 'null')));
+  end if;
+  return value;
+end
+$$;
+comment on function risk_private.breaker_parameter(text, jsonb, jsonb) is
+  'A parameter in the form in which it is kept. Errors: RK400, RK404 unknown symbol.';
+
+create function risk_private.breaker_parameters(
+  condition risk_private.breaker_conditions, given jsonb, underlying text) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_unknown text;
+  v_parameters jsonb;
+begin
+  if pg_catalog.jsonb_typeof(given) is distinct from 'object' then
+    perform risk_private.fail('RK400', 'parameters must be a JSON object', 'argument: parameters');
+  end if;
+  select k into v_unknown from pg_catalog.jsonb_object_keys(given) as k
+  where not condition.parameters ? k limit 1;
+  if v_unknown is not null then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('%s has no parameter %L', condition.condition, v_unknown),
+      'argument: parameters', coalesce('Known: ' || (
+        select pg_catalog.string_agg(k, ', ' order by k)
+        from pg_catalog.jsonb_object_keys(condition.parameters) as k) || '.', 'It has none.'));
+  end if;
+  select coalesce(pg_catalog.jsonb_object_agg(p.key, case
+    when given ? p.key then risk_private.breaker_parameter(p.key, p.value, given -> p.key)
+    else p.value -> 'default' end), '{}') into v_parameters
+  from pg_catalog.jsonb_each(condition.parameters) as p;
+  if condition.condition <> 'price_move' then
+    return v_parameters;
+  end if;
+  if given ?& array['symbol', 'indicator'] then
+    perform risk_private.fail('RK400', 'price_move watches a symbol or an indicator, not both',
+      'argument: parameters');
+  elsif not given ?| array['symbol', 'indicator'] then
+    if underlying is null then
+      perform risk_private.fail('RK400', 'price_move needs a symbol or an indicator to watch',
+        'argument: parameters', 'Such as {"symbol": "AAPL"}, or give the breaker an underlying.');
+    end if;
+    v_parameters := v_parameters || pg_catalog.jsonb_build_object('symbol', underlying);
+  end if;
+  return v_parameters;
+end
+$$;
+comment on function risk_private.breaker_parameters(
+  risk_private.breaker_conditions, jsonb, text) is
+  'The parameters of a definition with defaults filled in. Errors: RK400 unknown or malformed, '
+  'RK404 unknown symbol.';
+
+-- 62_breaker_definitions.sql
+-- Defining circuit breakers.
+
+create function risk_private.validate_breaker(
+  condition risk_private.breaker_conditions, name text, threshold numeric, action text,
+  cooldown interval, reset_policy text, reason text)
+returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_policies text := pg_catalog.array_to_string(condition.reset_policies, ', ');
+  v_problem text[] := case
+    when not risk_private.is_code(name)
+      then array['name', 'name must be 1 to 64 printable characters']
+    when not risk_private.is_amount(threshold)
+      then array['threshold', 'threshold must be a finite number from 0 to 1e15']
+    when (action in ('NOTIFY', 'REDUCE_ONLY', 'HALT', 'HALT_AND_CANCEL')) is not true
+      then array['action', pg_catalog.format(
+        'unknown action %L: one of NOTIFY, REDUCE_ONLY, HALT, HALT_AND_CANCEL', action)]
+    when (reset_policy in ('manual', 'timer', 'session')) is not true
+      then array['reset_policy', pg_catalog.format(
+        'unknown reset policy %L: one of manual, timer, session', reset_policy)]
+    when reset_policy <> all (condition.reset_policies)
+      then array['reset_policy', pg_catalog.format(
+        'the reset policy of %s must be %s', condition.condition, v_policies)]
+    when reset_policy = 'timer' and cooldown is null
+      then array['cooldown', 'the reset policy timer needs a cooldown']
+    when cooldown is not null
+      and (cooldown > interval '0' and cooldown <= interval '366 days') is not true
+      then array['cooldown', 'cooldown must be above 0 and at most 366 days']
+    when reason is not null and (reason ~ '\S' and pg_catalog.length(reason) <= 1000) is not true
+      then array['reason', 'a reason has 1 to 1000 characters']
+  end;
+begin
+  if v_problem is not null then
+    perform risk_private.fail('RK400', v_problem[2], 'argument: ' || v_problem[1]);
+  end if;
+end
+$$;
+comment on function risk_private.validate_breaker(
+  risk_private.breaker_conditions, text, numeric, text, interval, text, text) is
+  'Raises RK400 for a definition that makes no sense.';
+
+create function risk_private.look_back(condition text, parameters jsonb) returns interval
+language sql immutable
+return case
+  when condition = 'volatility_spike'
+    then pg_catalog.make_interval(secs => (parameters ->> 'window')::double precision)
+  when condition = 'price_move' and parameters ->> 'reference' = 'mean_5m' then interval '5 minutes'
+  else interval '0' end;
+comment on function risk_private.look_back(text, jsonb) is
+  'How much history of its indicator or instrument a condition needs.';
+
+create function risk_private.note_breaker(
+  b risk_private.breakers, event text, value numeric, data_at timestamptz, reason text,
+  error text, at timestamptz)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.breaker_events (
+    name, scope_id, event, state, condition, value, threshold, data_at, action, reason, error, at)
+  values (
+    b.name, b.scope_id, note_breaker.event, b.state, b.condition, note_breaker.value, b.threshold,
+    note_breaker.data_at, b.action, note_breaker.reason, note_breaker.error, note_breaker.at);
+  if event in ('DEFINED', 'REDEFINED', 'REMOVED') then
+    return;
+  end if;
+  perform risk_private.alert('breaker_' || pg_catalog.lower(event),
+    pg_catalog.jsonb_build_object(
+      'breaker', b.name,
+      'scope', (select s.code from risk_private.scopes as s where s.scope_id = b.scope_id),
+      'underlying', (select i.symbol from risk_private.instruments as i
+        where i.instrument_id = b.underlying_id),
+      'condition', b.condition, 'threshold', b.threshold::text, 'value', value::text,
+      'data_at', data_at, 'action', b.action, 'reason', reason, 'error', error, 'at', at,
+      'severity', case when event <> 'TRIPPED' then 'info'
+        when b.action in ('HALT', 'HALT_AND_CANCEL') then 'critical' else 'warning' end));
+end
+$$;
+comment on function risk_private.note_breaker(
+  risk_private.breakers, text, numeric, timestamptz, text, text, timestamptz) is
+  'Records what happened to a breaker, and alerts what is no change of its definition.';
+
+create function risk_private.redefine_breaker(old risk_private.breakers, new risk_private.breakers)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_measures_alike boolean :=
+    row(old.scope_id, old.underlying_id, old.condition, old.parameters)
+    = row(new.scope_id, new.underlying_id, new.condition, new.parameters);
+begin
+  if v_measures_alike
+    and row(old.threshold, old.action, old.cooldown, old.reset_policy)
+      is not distinct from row(new.threshold, new.action, new.cooldown, new.reset_policy) then
+    return;
+  end if;
+  if old.state <> 'ARMED'
+    and row(old.scope_id, old.underlying_id, old.condition, old.action)
+      <> row(new.scope_id, new.underlying_id, new.condition, new.action) then
+    perform risk_private.fail('RK409', pg_catalog.format('breaker %L is %s', old.name, old.state),
+      'argument: name', 'Until it is reset, its scope, underlying, condition and action stay.');
+  end if;
+  update risk_private.breakers as b set
+    scope_id = new.scope_id, underlying_id = new.underlying_id, condition = new.condition,
+    parameters = new.parameters, indicator_id = new.indicator_id,
+    instrument_id = new.instrument_id, look_back = new.look_back, threshold = new.threshold,
+    action = new.action, cooldown = new.cooldown, reset_policy = new.reset_policy,
+    reason = new.reason, defined_by = session_user, defined_at = new.defined_at,
+    armed_at = case when v_measures_alike or old.state <> 'ARMED' then b.armed_at
+      else new.defined_at end
+  where b.breaker_id = old.breaker_id
+  returning b.* into old;
+  if not v_measures_alike then
+    update risk_private.breaker_readings as r set value = null
+    where r.breaker_id = old.breaker_id;
+  end if;
+  perform risk_private.note_breaker(
+    old, 'REDEFINED', null, null, new.reason, null, new.defined_at);
+end
+$$;
+comment on function risk_private.redefine_breaker(risk_private.breakers, risk_private.breakers) is
+  'Gives a breaker another definition. What it has tripped for stays until it is reset. Errors: '
+  'RK409.';
+
+create function risk_private.define_breaker(
+  name text, scope text, condition text, threshold numeric, action text, parameters jsonb,
+  underlying text, cooldown interval, reset_policy text, reason text)
+returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_condition risk_private.breaker_conditions := risk_private.breaker_condition(condition);
+  v_now timestamptz := risk_private.clock();
+  v_old risk_private.breakers;
+  b risk_private.breakers;
+begin
+  b.name := name;
+  b.threshold := coalesce(threshold, v_condition.default_threshold);
+  perform risk_private.validate_breaker(
+    v_condition, name, b.threshold, action, cooldown, reset_policy, reason);
+  b.scope_id := (risk_private.scope(scope)).scope_id;
+  b.underlying_id := risk_private.underlying_id(underlying);
+  b.condition := condition;
+  b.parameters := risk_private.breaker_parameters(v_condition, parameters, underlying);
+  b.indicator_id := case when b.parameters ->> 'indicator' is not null
+    then risk_private.indicator_id(b.parameters ->> 'indicator') end;
+  b.instrument_id := case when b.parameters ->> 'symbol' is not null
+    then risk_private.instrument_id(b.parameters ->> 'symbol') end;
+  b.look_back := risk_private.look_back(condition, b.parameters);
+  b.action := action;
+  b.cooldown := cooldown;
+  b.reset_policy := reset_policy;
+  b.reason := reason;
+  b.defined_at := v_now;
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.breakers'));
+  select k.* into v_old from risk_private.breakers as k
+  where k.name = define_breaker.name for no key update;
+  if found then
+    perform risk_private.redefine_breaker(v_old, b);
+  else
+    insert into risk_private.breakers (
+      name, scope_id, underlying_id, condition, parameters, indicator_id, instrument_id, look_back,
+      threshold, action, cooldown, reset_policy, reason, defined_at, armed_at)
+    values (
+      b.name, b.scope_id, b.underlying_id, b.condition, b.parameters, b.indicator_id,
+      b.instrument_id, b.look_back, b.threshold, b.action, b.cooldown, b.reset_policy, b.reason,
+      v_now, v_now)
+    returning breakers.* into b;
+    insert into risk_private.breaker_readings (breaker_id) values (b.breaker_id);
+    perform risk_private.note_breaker(b, 'DEFINED', null, null, reason, null, v_now);
+  end if;
+  perform risk_private.keep_ticks(array[b.instrument_id])
+  where b.instrument_id is not null and not exists (
+    select from risk_private.price_ticks as t where t.instrument_id = b.instrument_id);
+  perform risk_private.event('breaker', pg_catalog.jsonb_build_object('scope', scope));
+end
+$$;
+comment on function risk_private.define_breaker(
+  text, text, text, numeric, text, jsonb, text, interval, text, text) is
+  'What risk.define_breaker does.';
+
+create procedure risk.define_breaker(
+  name text, scope text, condition text, threshold numeric, action text,
+  parameters jsonb default '{}', underlying text default null, cooldown interval default null,
+  reset_policy text default 'manual', reason text default null)
+language plpgsql
+as $$
+begin
+  perform risk_private.define_breaker(name, scope, condition, threshold, action, parameters,
+    underlying, cooldown, reset_policy, reason);
+  commit;
+end
+$$;
+comment on procedure risk.define_breaker(
+  text, text, text, numeric, text, jsonb, text, interval, text, text) is
+  'Defines a circuit breaker, or gives the one of that name another definition: once the condition '
+  '(risk.breaker_conditions) is measured at or above the threshold for data from now on, it trips, '
+  'and its action holds for the scope and all below, for one underlying or (NULL) all: NOTIFY, '
+  'REDUCE_ONLY, HALT, or HALT_AND_CANCEL, which also requests the cancel of every open order. '
+  'reset_policy manual: a person resets it; timer: once the value has been below 0.9 x threshold '
+  'for all of the cooldown; session: once the next day is opened and the value is below the '
+  'threshold. With manual and session a cooldown, if given, follows the reset. A tripped breaker '
+  'may get another threshold, parameters, cooldown or reset policy; it stays tripped. Errors: '
+  'RK400, RK404 unknown scope, underlying or symbol, RK409 tripped.';
+
+create function risk_private.breaker(name text) returns risk_private.breakers
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_breaker risk_private.breakers;
+begin
+  select b.* into v_breaker from risk_private.breakers as b
+  where b.name = breaker.name for no key update;
+  if v_breaker.breaker_id is null then
+    perform risk_private.fail('RK404', pg_catalog.format('unknown breaker %L', name),
+      'argument: name', 'risk.breakers lists them.');
+  end if;
+  return v_breaker;
+end
+$$;
+comment on function risk_private.breaker(text) is
+  'The breaker of that name, locked; RK404 where there is none.';
+
+create function risk_private.remove_breaker(name text, reason text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  b risk_private.breakers;
+begin
+  perform risk_private.require_reason(reason);
+  b := risk_private.breaker(name);
+  if b.state <> 'ARMED' then
+    perform risk_private.fail('RK409', pg_catalog.format('breaker %L is %s', name, b.state),
+      'argument: name', 'Reset it first.');
+  end if;
+  delete from risk_private.breakers as k where k.breaker_id = b.breaker_id;
+  perform risk_private.note_breaker(b, 'REMOVED', null, null, reason, null, risk_private.clock());
+end
+$$;
+comment on function risk_private.remove_breaker(text, text) is 'What risk.remove_breaker does.';
+
+create procedure risk.remove_breaker(name text, reason text)
+language plpgsql
+as $$
+begin
+  perform risk_private.remove_breaker(name, reason);
+  commit;
+end
+$$;
+comment on procedure risk.remove_breaker(text, text) is
+  'Removes a circuit breaker that is armed; what happened to it stays in risk.breaker_events. '
+  'Errors: RK400, RK404, RK409 tripped or cooling down.';
+
+-- 62_indicators.sql
+-- Market indicators, and the history that circuit breakers look back on.
+
+create function risk_private.indicator_id(name text) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id integer;
+begin
+  if not risk_private.is_code(name) then
+    perform risk_private.fail('RK400', 'the name of an indicator must be 1 to 64 printable '
+      'characters', 'argument: name', 'Such as VIX or SPX.');
+  end if;
+  select i.indicator_id into v_id from risk_private.indicators as i
+  where i.name = indicator_id.name;
+  if v_id is null then
+    insert into risk_private.indicators (name) values (indicator_id.name)
+    on conflict on constraint indicators_name_key do nothing;
+    select i.indicator_id into v_id from risk_private.indicators as i
+    where i.name = indicator_id.name;
+  end if;
+  return v_id;
+end
+$$;
+comment on function risk_private.indicator_id(text) is
+  'The number of an indicator, known from now on. RK400 for a name that is none.';
+
+create function risk_private.set_indicator(name text, value double precision, as_of timestamptz)
+returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+  v_at timestamptz := coalesce(as_of, v_now);
+  v_id integer;
+  v_value numeric;
+begin
+  if (value > '-Infinity' and value < 'Infinity') is not true then
+    perform risk_private.fail('RK400', 'value must be a finite number',
+      'argument: value, value: ' || coalesce(value::text, 'NULL'));
+  end if;
+  if v_at = '-infinity' or v_at > v_now + interval '1 second' then
+    perform risk_private.fail('RK400', 'as_of must be a moment that has come',
+      pg_catalog.format('argument: as_of %s, the clock: %s', v_at, v_now),
+      'Send the time of the data; leave it out for now.');
+  end if;
+  v_id := risk_private.indicator_id(name);
+  -- By way of its text: a cast to numeric keeps 15 digits, and a value just below a threshold
+  -- would be rounded up to it.
+  v_value := value::text::numeric;
+  update risk_private.indicators as i set
+    value = v_value, as_of = v_at, set_by = session_user, received_at = v_now
+  where i.indicator_id = v_id and (i.as_of <= v_at or i.as_of is null);
+  insert into risk_private.indicator_ticks (indicator_id, as_of, value)
+  values (v_id, v_at, v_value);
+  perform risk_private.event('indicator', pg_catalog.jsonb_build_object('name', name));
+end
+$$;
+comment on function risk_private.set_indicator(text, double precision, timestamptz) is
+  'What risk.set_indicator does.';
+
+create procedure risk.set_indicator(
+  name text, value double precision, as_of timestamptz default null)
+language plpgsql
+as $$
+begin
+  perform risk_private.set_indicator(name, value, as_of);
+  commit;
+end
+$$;
+comment on procedure risk.set_indicator(text, double precision, timestamptz) is
+  'Tells the value of a market indicator such as VIX or SPX as of a moment (default now). Circuit '
+  'breakers judge every value, one that comes late too; risk.indicators shows the latest by data '
+  'time. Errors: RK400 for what is no finite number, or from the future.';
+
+create function risk_private.keep_ticks(instrument_ids integer[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.price_ticks (instrument_id, as_of, price)
+  select m.instrument_id, m.as_of, m.price
+  from risk_private.marks as m
+  where m.instrument_id = any (instrument_ids) and exists (
+    select from risk_private.breakers as b where b.instrument_id = m.instrument_id);
+  if instrument_ids <> '{}' then
+    perform risk_private.event('marks', '{}', false);
+  end if;
+end
+$$;
+comment on function risk_private.keep_ticks(integer[]) is
+  'Keeps the present marks of those instruments that a circuit breaker watches, and tells that '
+  'marks have moved.';
+
+create function risk_private.keep_indicators(day date) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.indicator_closes (indicator_id, day, close)
+  select i.indicator_id, keep_indicators.day, i.value
+  from risk_private.indicators as i
+  where i.value is not null;
+end
+$$;
+comment on function risk_private.keep_indicators(date) is
+  'Keeps the values of indicators as the closes of a day that ends.';
+
+-- By data time, for the clock of a replay is not ours. The last value before what must be kept
+-- stays: it is the one that stood then.
+create function risk_private.forget_ticks() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from risk_private.indicator_ticks as t
+  using (
+    select i.indicator_id, i.as_of - interval '7 days' - coalesce(max(b.look_back), '0') as since
+    from risk_private.indicators as i
+    left join risk_private.breakers as b on b.indicator_id = i.indicator_id
+    group by i.indicator_id
+  ) as k
+  where t.indicator_id = k.indicator_id and t.as_of < (
+    select max(n.as_of) from risk_private.indicator_ticks as n
+    where n.indicator_id = k.indicator_id and n.as_of <= k.since);
+  delete from risk_private.price_ticks as t
+  using (
+    select m.instrument_id, m.as_of - interval '10 minutes' - coalesce(max(b.look_back), '0')
+      as since
+    from risk_private.marks as m
+    left join risk_private.breakers as b on b.instrument_id = m.instrument_id
+    where m.instrument_id in (select p.instrument_id from risk_private.price_ticks as p)
+    group by m.instrument_id
+  ) as k
+  where t.instrument_id = k.instrument_id and t.as_of < (
+    select max(n.as_of) from risk_private.price_ticks as n
+    where n.instrument_id = k.instrument_id and n.as_of <= k.since);
+end
+$$;
+comment on function risk_private.forget_ticks() is
+  'Deletes values that no circuit breaker looks back on: of an indicator what is more than 7 days '
+  'older than its latest, of a watched price 10 minutes, and what a window needs besides.';
+
+-- 63_breaker_correlation.sql
+-- How the underlyings that a scope holds move together.
+
+create index closes_recorded_idx on risk_private.closes (recorded_at);
+
+create function risk_private.mean_correlation(instrument_ids integer[], days integer)
+returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    with recent as (
+      select distinct c.day from risk_private.closes as c order by c.day desc limit days + 1
+    ), returns as materialized (
+      select r.instrument_id, r.day, r.previous_day, r.log_return
+      from risk_private.daily_returns as r
+      where r.previous_day >= (select min(t.day) from recent as t)
+        and r.instrument_id = any (instrument_ids)
+    ), pairs as (
+      select corr(a.log_return, b.log_return) as rho
+      from returns as a
+      join returns as b
+        on b.day = a.day and b.previous_day = a.previous_day and b.instrument_id > a.instrument_id
+      group by a.instrument_id, b.instrument_id
+      having count(*) >= 20 and var_pop(a.log_return) > 1e-18 and var_pop(b.log_return) > 1e-18
+    )
+    select round(avg(p.rho)::numeric, 12) from pairs as p);
+end
+$$;
+comment on function risk_private.mean_correlation(integer[], integer) is
+  'Mean Pearson correlation of the daily log returns of all pairs of these underlyings over the '
+  'last days that were closed. A pair needs 20 common days and variance; NULL where none has.';
+
+create function risk_private.holdings(watches risk_private.watch[])
+returns table (breaker_id integer, instrument_ids integer[], days integer, inputs uuid)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with held as materialized (
+    select distinct s.chain, i.underlying_id
+    from risk_private.positions as p
+    join risk_private.scopes as s on s.scope_id = p.account_id
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    where p.quantity <> 0
+  ), listed as (
+    select w.breaker_id, (w.parameters ->> 'days')::integer as days, array(
+      select distinct h.underlying_id from held as h where w.scope_id = any (h.chain) order by 1)
+      as instrument_ids
+    from unnest(watches) as w
+  ), closed as (
+    select max(c.recorded_at)::text as closes from risk_private.closes as c
+  )
+  select l.breaker_id, l.instrument_ids, l.days,
+    md5(concat_ws('|', l.days, c.closes, l.instrument_ids::text))::uuid
+  from listed as l cross join closed as c;
+end
+$$;
+comment on function risk_private.holdings(risk_private.watch[]) is
+  'What each breaker''s scope holds, by underlying, and a fingerprint of all that its correlation '
+  'depends on.';
+
+create function risk_private.observe_correlation(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.correlation_readings as r (breaker_id, inputs, value)
+  select h.breaker_id, h.inputs, risk_private.mean_correlation(h.instrument_ids, h.days)
+  from risk_private.holdings(watches) as h
+  where not exists (
+    select from risk_private.correlation_readings as k
+    where k.breaker_id = h.breaker_id and k.inputs = h.inputs)
+  on conflict on constraint correlation_readings_pkey do update set
+    inputs = excluded.inputs, value = excluded.value;
+  return query
+  select r.breaker_id, r.value, at, r.value, at, null::text
+  from unnest(watches) as w
+  join risk_private.correlation_readings as r on r.breaker_id = w.breaker_id;
+end
+$$;
+comment on function risk_private.observe_correlation(risk_private.watch[], timestamptz) is
+  'Mean correlation of what the scope holds, reckoned again when holdings or closes have changed.';
+
+-- 63_breaker_fills.sql
+-- Conditions on what was executed and what became of it.
+
+create function risk_private.repeated_since(w risk_private.watch) returns timestamptz
+language sql immutable
+return greatest(w.since, w.tripped_at);
+comment on function risk_private.repeated_since(risk_private.watch) is
+  'From when on repetitions count: a trip uses up what led to it, so that a person can reset it.';
+
+create function risk_private.fill_flow(watches risk_private.watch[], at timestamptz)
+returns table (breaker_id integer, fills bigint, most_fills bigint)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with filled as materialized (
+    select s.chain, f.account_id, o.agent, f.instrument_id, sign(f.signed_quantity) as sign,
+      f.recorded_at
+    from risk_private.fills as f
+    join risk_private.scopes as s on s.scope_id = f.account_id
+    join risk_private.orders as o
+      on o.account_id = f.account_id and o.client_order_id = f.client_order_id
+    where f.signed_quantity <> 0 and f.recorded_at > (
+      select min(least(at, risk_private.judged_from(w)) - risk_private.window_of(w))
+      from unnest(watches) as w)
+  ), runs as (
+    select w.breaker_id,
+      count(*) filter (where f.recorded_at > at - risk_private.window_of(w)) as now,
+      count(*) as most
+    from unnest(watches) as w
+    join filled as f
+      on w.scope_id = any (f.chain) and f.recorded_at > risk_private.repeated_since(w)
+      and risk_private.is_about(w, array[f.instrument_id])
+    group by w.breaker_id, f.account_id, f.agent, f.instrument_id, f.sign
+  )
+  select w.breaker_id, coalesce(max(r.now), 0), coalesce(max(r.most), 0)
+  from unnest(watches) as w
+  left join runs as r on r.breaker_id = w.breaker_id
+  group by w.breaker_id;
+end
+$$;
+comment on function risk_private.fill_flow(risk_private.watch[], timestamptz) is
+  'Most fills of one account, agent, symbol and side in each breaker''s window as it is now; and '
+  'as many as there can have been in any window that is still to be judged.';
+
+create function risk_private.worst_fill_flow(
+  w risk_private.watch, out value bigint, out as_of timestamptz)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute pg_catalog.format($query$
+    with filled as (
+      select f.recorded_at, f.recorded_xid, count(*) over (
+        partition by f.account_id, o.agent, f.instrument_id, sign(f.signed_quantity)
+        order by f.recorded_at
+        range between (%1$L::interval - interval '1 microsecond') preceding and current row)
+        as fills
+      from risk_private.scopes as s
+      join risk_private.fills as f on f.account_id = s.scope_id
+      join risk_private.orders as o
+        on o.account_id = f.account_id and o.client_order_id = f.client_order_id
+      where s.is_leaf and $1.scope_id = any (s.chain) and f.signed_quantity <> 0
+        and f.recorded_at > greatest(
+          risk_private.repeated_since($1), risk_private.judged_from($1) - %1$L::interval)
+        and risk_private.is_about($1, array[f.instrument_id])
+    )
+    select f.fills, f.recorded_at from filled as f
+    where f.recorded_at > risk_private.judged_from($1) and f.recorded_xid >= $1.seen_xid
+    order by f.fills desc, f.recorded_at
+    limit 1$query$, risk_private.window_of(w))
+  into value, as_of using w;
+end
+$$;
+comment on function risk_private.worst_fill_flow(risk_private.watch) is
+  'Most fills of one account, agent, symbol and side in a window that ends with one still to be '
+  'judged.';
+
+create function risk_private.observe_repeated_fills(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, f.fills::numeric, at, greatest(f.fills, k.value)::numeric,
+    case when k.value > f.fills then k.as_of else at end, null::text
+  from unnest(watches) as w
+  join risk_private.fill_flow(watches, at) as f on f.breaker_id = w.breaker_id
+  left join lateral risk_private.worst_fill_flow(w) as k on f.most_fills >= w.threshold;
+end
+$$;
+comment on function risk_private.observe_repeated_fills(risk_private.watch[], timestamptz) is
+  'Most fills of one account, agent, symbol and side within the window.';
+
+create function risk_private.observe_limit_breach(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with breached as materialized (
+    select s.chain, coalesce(u.underlying_id, k.underlying_id) as underlying_id
+    from risk.limit_utilization as l
+    join risk_private.scopes as s on s.code = l.scope
+    left join risk_private.instruments as u on u.symbol = l.underlying
+    left join risk_private.instruments as k on k.symbol = l.instrument
+    where l.used > l.limit_value
+  ), counted as (
+    select w.breaker_id, count(b.chain)::numeric as value
+    from unnest(watches) as w
+    left join breached as b
+      on w.scope_id = any (b.chain) and w.underlying_id in (0, b.underlying_id)
+    group by w.breaker_id
+  )
+  select c.breaker_id, c.value, at, c.value, at, null::text from counted as c;
+end
+$$;
+comment on function risk_private.observe_limit_breach(risk_private.watch[], timestamptz) is
+  'How many limits of the scope and below are exceeded by what is filled.';
+
+create function risk_private.observe_escalation(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with tripped as (
+    select w.breaker_id, count(distinct e.name)::numeric as value
+    from unnest(watches) as w
+    left join (
+      risk_private.breaker_events as e join risk_private.scopes as s on s.scope_id = e.scope_id
+    ) on e.event = 'TRIPPED' and e.action <> 'NOTIFY' and w.scope_id = any (s.chain)
+      and e.scope_id <> w.scope_id
+      and e.at > greatest(w.since, observe_escalation.at - risk_private.window_of(w))
+    group by w.breaker_id
+  )
+  select t.breaker_id, t.value, observe_escalation.at, t.value, observe_escalation.at, null::text
+  from tripped as t;
+end
+$$;
+comment on function risk_private.observe_escalation(risk_private.watch[], timestamptz) is
+  'How many breakers of the scopes below tripped within the window.';
+
+-- 63_breaker_market.sql
+-- Conditions on market data: indicators, prices, how old they are, how they move together. Each
+-- measures many breakers at once. What was not visible to the last evaluation is judged value by
+-- value, so that nothing is missed between two of them.
+
+create function risk_private.observe_volatility_level(
+  watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, i.value, i.as_of, t.value, t.as_of, null::text
+  from unnest(watches) as w
+  left join risk_private.indicators as i on i.indicator_id = w.indicator_id
+  left join lateral (
+    select k.value, k.as_of from risk_private.indicator_ticks as k
+    where k.indicator_id = w.indicator_id and k.recorded_xid >= w.seen_xid and k.as_of > w.since
+    order by k.value desc, k.as_of
+    limit 1
+  ) as t on true;
+end
+$$;
+comment on function risk_private.observe_volatility_level(
+  risk_private.watch[], timestamptz) is 'The value of the indicator.';
+
+create function risk_private.spike(
+  indicator_id integer, value numeric, as_of timestamptz, look_back interval) returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_lowest numeric;
+begin
+  select min(k.value) into v_lowest
+  from (
+    select t.value from risk_private.indicator_ticks as t
+    where t.indicator_id = spike.indicator_id and t.as_of > spike.as_of - look_back
+      and t.as_of <= spike.as_of
+    union all
+    (select t.value from risk_private.indicator_ticks as t
+     where t.indicator_id = spike.indicator_id and t.as_of <= spike.as_of - look_back
+     order by t.as_of desc
+     limit 1)
+  ) as k;
+  return case
+    when v_lowest > 0 then trim_scale(round((value - v_lowest) / v_lowest * 100, 12))
+    when value > v_lowest then 'Infinity'
+    else 0 end;
+end
+$$;
+comment on function risk_private.spike(integer, numeric, timestamptz, interval) is
+  'How far a value lies above the lowest of the window that ends with it, in percent; the value '
+  'that stood when the window began counts.';
+
+create function risk_private.observe_volatility_spike(
+  watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, risk_private.spike(i.indicator_id, i.value, i.as_of, n.look_back), i.as_of,
+    t.value, t.as_of, null::text
+  from unnest(watches) as w
+  cross join lateral (
+    select make_interval(secs => (w.parameters ->> 'window')::double precision) as look_back
+  ) as n
+  left join risk_private.indicators as i
+    on i.indicator_id = w.indicator_id and i.value is not null
+  left join lateral (
+    select s.value, k.as_of
+    from risk_private.indicator_ticks as k
+    cross join lateral risk_private.spike(k.indicator_id, k.value, k.as_of, n.look_back)
+      as s (value)
+    where k.indicator_id = w.indicator_id and k.recorded_xid >= w.seen_xid and k.as_of > w.since
+    order by s.value desc, k.as_of
+    limit 1
+  ) as t on true;
+end
+$$;
+comment on function risk_private.observe_volatility_spike(
+  risk_private.watch[], timestamptz) is 'How far the indicator rose within the window, in percent.';
+
+create view risk_private.ticks as
+select t.instrument_id, null::integer as indicator_id, t.as_of, t.price, t.recorded_xid
+from risk_private.price_ticks as t
+union all
+select null, t.indicator_id, t.as_of, t.value, t.recorded_xid
+from risk_private.indicator_ticks as t;
+comment on view risk_private.ticks is 'Values of watched instruments and of indicators.';
+
+create function risk_private.reference_price(
+  instrument_id integer, indicator_id integer, as_of timestamptz, reference text)
+returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if reference = 'prior_close' then
+    return (
+      select c.close
+      from (
+        select d.close, d.day from risk_private.closes as d
+        where d.instrument_id = reference_price.instrument_id
+        union all
+        select d.close, d.day from risk_private.indicator_closes as d
+        where d.indicator_id = reference_price.indicator_id
+      ) as c
+      where c.day < risk_private.trading_date()
+      order by c.day desc
+      limit 1);
+  end if;
+  return coalesce(
+    (select avg(t.price) from risk_private.ticks as t
+     where (t.instrument_id = reference_price.instrument_id
+         or t.indicator_id = reference_price.indicator_id)
+       and t.as_of >= reference_price.as_of - interval '5 minutes'
+       and t.as_of < reference_price.as_of),
+    (select t.price from risk_private.ticks as t
+     where (t.instrument_id = reference_price.instrument_id
+         or t.indicator_id = reference_price.indicator_id)
+       and t.as_of < reference_price.as_of
+     order by t.as_of desc
+     limit 1));
+end
+$$;
+comment on function risk_private.reference_price(integer, integer, timestamptz, text) is
+  'What a price of that moment is compared with: prior_close, the last before today; mean_5m, the mean of '
+  'the 5 minutes before, or where nothing came in them the last price. NULL: none.';
+
+create function risk_private.moved(
+  w risk_private.watch, price numeric, as_of timestamptz) returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_reference numeric := risk_private.reference_price(
+    w.instrument_id, w.indicator_id, as_of, w.parameters ->> 'reference');
+  v_move numeric := trim_scale(
+    round((price - v_reference) / nullif(abs(v_reference), 0) * 100, 12));
+begin
+  return case w.parameters ->> 'direction'
+    when 'up' then v_move when 'down' then -v_move else abs(v_move) end;
+end
+$$;
+comment on function risk_private.moved(risk_private.watch, numeric, timestamptz) is
+  'How far a price lies from its reference in the direction that counts, in percent.';
+
+create function risk_private.observe_price_move(
+  watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, risk_private.moved(w, p.price, p.as_of), p.as_of, t.value, t.as_of,
+    null::text
+  from unnest(watches) as w
+  left join lateral (
+    select m.price, m.as_of from risk_private.marks as m where m.instrument_id = w.instrument_id
+    union all
+    select i.value, i.as_of from risk_private.indicators as i
+    where i.indicator_id = w.indicator_id and i.value is not null
+  ) as p on true
+  left join lateral (
+    select s.value, k.as_of
+    from (
+      select q.price, q.as_of from risk_private.price_ticks as q
+      where q.instrument_id = w.instrument_id and q.recorded_xid >= w.seen_xid
+        and q.as_of > w.since
+      union all
+      select q.value, q.as_of from risk_private.indicator_ticks as q
+      where q.indicator_id = w.indicator_id and q.recorded_xid >= w.seen_xid and q.as_of > w.since
+    ) as k
+    cross join lateral risk_private.moved(w, k.price, k.as_of) as s (value)
+    where s.value is not null
+    order by s.value desc, k.as_of
+    limit 1
+  ) as t on true;
+end
+$$;
+comment on function risk_private.observe_price_move(risk_private.watch[], timestamptz) is
+  'How far the price lies from its reference, in percent.';
+
+create function risk_private.age(as_of timestamptz, at timestamptz) returns numeric
+language sql stable
+return case when as_of is null or as_of = '-infinity' then 'Infinity'
+  else greatest(0, extract(epoch from at - as_of)) end;
+comment on function risk_private.age(timestamptz, timestamptz) is
+  'How old data are, in seconds; what is missing is infinitely old.';
+
+create function risk_private.observe_stale_data(
+  watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with marked as (
+    select s.chain, i.underlying_id, min(coalesce(m.as_of, '-infinity')) as as_of
+    from risk_private.positions as p
+    join risk_private.scopes as s on s.scope_id = p.account_id
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    cross join lateral (values (i.instrument_id), (i.underlying_id)) as n (needed_id)
+    left join risk_private.marks as m on m.instrument_id = n.needed_id
+    where p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0
+    group by s.chain, i.underlying_id
+  ), needed as (
+    select w.breaker_id, m.as_of
+    from unnest(watches) as w
+    join marked as m
+      on w.scope_id = any (m.chain) and w.underlying_id in (0, m.underlying_id)
+    union all
+    select w.breaker_id, coalesce(i.as_of, '-infinity')
+    from unnest(watches) as w
+    join risk_private.breakers as b on b.scope_id = w.scope_id
+    join risk_private.indicators as i on i.indicator_id = b.indicator_id
+  )
+  select w.breaker_id, o.value, at, o.value, at, null::text
+  from unnest(watches) as w
+  left join (
+    select n.breaker_id, min(n.as_of) as as_of from needed as n group by n.breaker_id
+  ) as k on k.breaker_id = w.breaker_id
+  cross join lateral (
+    select case when k.breaker_id is null then 0 else risk_private.age(k.as_of, at) end
+      as value
+  ) as o;
+end
+$$;
+comment on function risk_private.observe_stale_data(risk_private.watch[], timestamptz) is
+  'Age in seconds of the oldest mark or indicator that the scope needs; 0 where it needs none.';
+
+create function risk_private.observe_queue_backlog(
+  watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, o.value, at, o.value, at, null::text
+  from unnest(watches) as w
+  left join (
+    select 'risk_events' as queue, min(m.enqueued_at) as oldest from pgmq.q_risk_events as m
+    union all
+    select 'risk_alerts', min(m.enqueued_at) from pgmq.q_risk_alerts as m
+  ) as q on q.queue = w.parameters ->> 'queue'
+  cross join lateral (
+    select case when q.oldest is null then 0 else risk_private.age(q.oldest, at) end as value
+  ) as o;
+end
+$$;
+comment on function risk_private.observe_queue_backlog(risk_private.watch[], timestamptz) is
+  'Age of the oldest message in seconds; 0 for an empty queue.';
+
+-- 63_breaker_money.sql
+-- Conditions on money: what a scope has lost, and what its closing orders made.
+
+create function risk_private.loss(amount numeric, base numeric, unit text) returns numeric
+language sql immutable
+return case
+  when unit = 'amount' then amount
+  when base <= 0 then 'Infinity'
+  else pg_catalog.trim_scale(pg_catalog.round(amount / base * 100, 12)) end;
+comment on function risk_private.loss(numeric, numeric, text) is
+  'A loss in money or in percent of what there was; infinite where that was nothing.';
+
+create function risk_private.observe_daily_loss(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, o.value, e.as_of, o.value, e.as_of, null::text
+  from unnest(watches) as w
+  left join risk_private.equities as e on e.scope_id = w.scope_id
+  cross join lateral (
+    select case when e.start_equity <= 0 then 'Infinity' else risk_private.loss(
+      e.start_equity + e.flows - e.equity, e.start_equity, w.parameters ->> 'unit') end as value
+  ) as o;
+end
+$$;
+comment on function risk_private.observe_daily_loss(risk_private.watch[], timestamptz) is
+  'Loss since the trading day was opened, as equities stand; NULL while they are not known.';
+
+create function risk_private.observe_drawdown(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, o.value, e.as_of, o.value, e.as_of, null::text
+  from unnest(watches) as w
+  left join risk_private.equities as e on e.scope_id = w.scope_id
+  cross join lateral (
+    select case
+      when w.parameters ->> 'unit' = 'pct' and (e.peak <= 0 or e.equity <= 0) then 100
+      else risk_private.loss(e.peak - e.equity, e.peak, w.parameters ->> 'unit') end as value
+  ) as o;
+end
+$$;
+comment on function risk_private.observe_drawdown(risk_private.watch[], timestamptz) is
+  'Loss since the peak, as equities stand; NULL while they are not known.';
+
+-- The caller holds the counters of the chain.
+create function risk_private.rebase_peak(scope_id integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.equities as e set peak = e.known_equity
+  where e.scope_id = rebase_peak.scope_id;
+end
+$$;
+comment on function risk_private.rebase_peak(integer) is
+  'Makes the present equity of a scope its peak.';
+
+create function risk_private.loss_runs(w risk_private.watch)
+returns table (recorded_at timestamptz, is_new boolean, losses bigint, is_last boolean)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with closing as (
+    select max(f.recorded_at) as closed_at, max(f.booking) as booking,
+      bool_or(f.recorded_xid >= w.seen_xid) as is_new,
+      sum((f.realized - f.fee) * f.rate) < 0 as is_loss
+    from risk_private.scopes as s
+    join risk_private.fills as f on f.account_id = s.scope_id
+    where s.is_leaf and w.scope_id = any (s.chain) and f.booked_on is not null
+      and f.recorded_at > risk_private.repeated_since(w)
+      and f.signed_quantity <> 0 and risk_private.is_about(w, array[f.instrument_id])
+    group by f.account_id, f.booked_on
+    having bool_or(f.closed > 0)
+  ), runs as (
+    select c.*, count(*) filter (where not c.is_loss) over (order by c.booking) as run
+    from closing as c
+  )
+  select r.closed_at, r.is_new,
+    count(*) filter (where r.is_loss) over (partition by r.run order by r.booking),
+    r.booking = max(r.booking) over ()
+  from runs as r;
+end
+$$;
+comment on function risk_private.loss_runs(risk_private.watch) is
+  'For each closing order since the breaker was last armed or tripped: how many in a row up to it '
+  'lost money, net of fees.';
+
+-- Nothing is counted anew where no fill can have come since the last evaluation.
+create function risk_private.observe_consecutive_losses(
+  watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_quiet boolean := not exists (
+    select from risk_private.fills as f
+    where f.recorded_at > (select min(risk_private.judged_from(w)) from unnest(watches) as w));
+begin
+  return query
+  select w.breaker_id, o.value, at, greatest(o.value, o.worst),
+    case when o.worst > o.value then o.worst_at else at end, null::text
+  from unnest(watches) as w
+  join risk_private.breaker_readings as r on r.breaker_id = w.breaker_id
+  cross join lateral (
+    select v_is_quiet and r.value is not null
+      and risk_private.repeated_since(w) < w.seen_at as is_known
+  ) as q
+  left join lateral (
+    select coalesce(max(n.losses) filter (where n.is_last), 0)::numeric as value,
+      max(n.losses) filter (where n.is_new)::numeric as worst,
+      max(n.recorded_at) filter (where n.is_new) as worst_at
+    from risk_private.loss_runs(w) as n
+  ) as n on q.is_known is not true
+  cross join lateral (
+    select coalesce(n.value, r.value) as value, n.worst, n.worst_at
+  ) as o;
+end
+$$;
+comment on function risk_private.observe_consecutive_losses(
+  risk_private.watch[], timestamptz) is 'Closing orders in a row that lost money.';
+
+-- 63_breaker_orders.sql
+-- Conditions on what is ordered. A rate is judged at every order that the last evaluation could not
+-- see, and now; the exact sliding count is made only where it could come near the threshold.
+
+create function risk_private.is_counted(reason text) returns boolean
+language sql immutable
+return reason not in (
+  'TRADING_HALTED', 'CIRCUIT_BREAKER_TRIPPED', 'REDUCE_ONLY', 'STALE_DATA');
+comment on function risk_private.is_counted(text) is
+  'Whether a refusal counts as a reject: not one that a halt, a breaker or stale data explains.';
+
+create function risk_private.judged_from(w risk_private.watch) returns timestamptz
+language sql immutable
+return greatest(w.since, w.seen_at - interval '10 seconds');
+comment on function risk_private.judged_from(risk_private.watch) is
+  'From when on there may be orders or fills that the last evaluation could not see: those that '
+  'were under way then.';
+
+create function risk_private.window_of(w risk_private.watch) returns interval
+language sql immutable
+return pg_catalog.make_interval(secs => (w.parameters ->> 'window')::double precision);
+comment on function risk_private.window_of(risk_private.watch) is 'The breaker''s window.';
+
+create function risk_private.is_about(w risk_private.watch, instrument_ids integer[])
+returns boolean
+language sql stable
+return w.underlying_id = 0 or exists (
+  select from risk_private.instruments as i
+  where i.instrument_id = any (instrument_ids) and i.underlying_id = w.underlying_id);
+comment on function risk_private.is_about(risk_private.watch, integer[]) is
+  'Whether one of the instruments is of the breaker''s underlying, if it has one.';
+
+create function risk_private.order_flow(watches risk_private.watch[], at timestamptz)
+returns table (breaker_id integer, orders bigint, accepted bigint, rejects bigint,
+  most_orders bigint, most_accepted bigint, most_rejects bigint)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_window interval;
+begin
+  for v_window in
+    select distinct risk_private.window_of(w) from unnest(watches) as w
+  loop
+    return query
+    with decided as materialized (
+      select o.account_id, o.instrument_ids, o.decided_at > at - v_window as is_now,
+        count(*) as orders, count(*) filter (where o.decision = 'ACCEPTED') as accepted,
+        count(*) filter (where o.decision = 'REJECTED' and risk_private.is_counted(o.reason))
+          as rejects
+      from risk_private.orders as o
+      where o.decided_at > least(at, (
+        select min(risk_private.judged_from(w)) from unnest(watches) as w
+        where risk_private.window_of(w) = v_window)) - v_window
+      group by 1, 2, 3
+    )
+    select w.breaker_id,
+      coalesce(sum(d.orders) filter (where d.is_now), 0)::bigint,
+      coalesce(sum(d.accepted) filter (where d.is_now), 0)::bigint,
+      coalesce(sum(d.rejects) filter (where d.is_now), 0)::bigint,
+      coalesce(sum(d.orders), 0)::bigint, coalesce(sum(d.accepted), 0)::bigint,
+      coalesce(sum(d.rejects), 0)::bigint
+    from unnest(watches) as w
+    left join (
+      decided as d join risk_private.scopes as s on s.scope_id = d.account_id
+    ) on w.scope_id = any (s.chain) and risk_private.is_about(w, d.instrument_ids)
+    where risk_private.window_of(w) = v_window
+    group by w.breaker_id;
+  end loop;
+end
+$$;
+comment on function risk_private.order_flow(risk_private.watch[], timestamptz) is
+  'Orders decided, accepted and counted as rejects in each breaker''s window as it is now; and as '
+  'many as there can have been in any window that is still to be judged.';
+
+create function risk_private.worst_flow(
+  w risk_private.watch, is_ratio boolean, out value numeric, out as_of timestamptz)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_window interval := risk_private.window_of(w);
+  v_from timestamptz := risk_private.judged_from(w);
+begin
+  execute pg_catalog.format($query$
+    with decided as (
+      select o.decided_at, o.decided_xid,
+        count(*) over past as orders,
+        count(*) filter (where o.decision = 'ACCEPTED') over past as accepted,
+        count(*) filter (where o.decision = 'REJECTED' and risk_private.is_counted(o.reason))
+          over past as rejects
+      from risk_private.scopes as s
+      join risk_private.orders as o on o.account_id = s.scope_id
+      where s.is_leaf and $1.scope_id = any (s.chain) and o.decided_at > $2 - %1$L::interval
+        and risk_private.is_about($1, o.instrument_ids)
+      window past as (order by o.decided_at
+        range between (%1$L::interval - interval '1 microsecond') preceding and current row)
+    )
+    select m.value, d.decided_at
+    from decided as d
+    cross join lateral (
+      select case when not $3 then d.orders::numeric
+        when d.accepted + d.rejects < 20 then 0
+        else trim_scale(round(d.rejects * 100::numeric / (d.accepted + d.rejects), 12)) end as value
+    ) as m
+    where d.decided_at > $2 and d.decided_xid >= $1.seen_xid
+    order by m.value desc, d.decided_at
+    limit 1$query$, v_window)
+  into value, as_of using w, v_from, is_ratio;
+end
+$$;
+comment on function risk_private.worst_flow(risk_private.watch, boolean) is
+  'The highest rate in a window that ends with an order still to be judged: orders, or rejects '
+  'in percent.';
+
+create function risk_private.observe_order_rate(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, f.orders::numeric, at,
+    greatest(f.orders, k.value), case when k.value > f.orders then k.as_of else at end, null::text
+  from unnest(watches) as w
+  join risk_private.order_flow(watches, at) as f on f.breaker_id = w.breaker_id
+  left join lateral risk_private.worst_flow(w, false) as k
+    on f.most_orders >= 0.9 * w.threshold;
+end
+$$;
+comment on function risk_private.observe_order_rate(risk_private.watch[], timestamptz) is
+  'Orders and replaces decided within the window.';
+
+create function risk_private.observe_reject_rate(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, n.value, at,
+    greatest(n.value, k.value), case when k.value > n.value then k.as_of else at end, null::text
+  from unnest(watches) as w
+  join risk_private.order_flow(watches, at) as f on f.breaker_id = w.breaker_id
+  cross join lateral (
+    select case when f.accepted + f.rejects < 20 then 0
+      else trim_scale(round(f.rejects * 100::numeric / (f.accepted + f.rejects), 12)) end as value
+  ) as n
+  left join lateral risk_private.worst_flow(w, true) as k
+    on f.most_accepted + f.most_rejects >= 20 and f.most_rejects * 5 >= 0.9 * w.threshold;
+end
+$$;
+comment on function risk_private.observe_reject_rate(risk_private.watch[], timestamptz) is
+  'Rejects in percent of the orders within the window.';
+
+-- 63_breaker_states.sql
+-- The life of a circuit breaker: ARMED, TRIPPED, COOLDOWN, ARMED. Its effect is a row among the
+-- trading states, written in the same transaction; it waits for no lock that a trader holds.
+
+create function risk_private.hold(b risk_private.breakers, at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.trading_states (
+    scope_id, underlying_id, breaker_id, state, cancels, reason, changed_by, since)
+  select b.scope_id, b.underlying_id, b.breaker_id,
+    case b.action when 'REDUCE_ONLY' then 'REDUCE_ONLY' else 'HALTED' end,
+    b.action = 'HALT_AND_CANCEL', pg_catalog.format('breaker %s: %s', b.name, b.trip_reason),
+    b.tripped_by, at
+  where b.action <> 'NOTIFY'
+  on conflict on constraint trading_states_pkey do update set
+    reason = excluded.reason, changed_by = excluded.changed_by;
+end
+$$;
+comment on function risk_private.hold(risk_private.breakers, timestamptz) is
+  'Puts a breaker''s action into force.';
+
+create function risk_private.trip(
+  b risk_private.breakers, value numeric, data_at timestamptz, reason text, error text,
+  is_manual boolean, at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.breakers as k set
+    state = 'TRIPPED', tripped_at = at, tripped_by = session_user, is_manual = trip.is_manual,
+    tripped_value = trip.value, tripped_data_at = trip.data_at, trip_reason = trip.reason,
+    cooling_since = null,
+    tripped_day = (select c.trading_date from risk_private.trading_calendar as c)
+  where k.breaker_id = b.breaker_id and (k.state <> 'TRIPPED' or trip.is_manual)
+  returning k.* into b;
+  if not found then
+    return false;
+  end if;
+  -- A trip is durable once its transaction has committed, however the session goes about others.
+  if pg_catalog.current_setting('synchronous_commit') <> 'remote_apply' then
+    perform pg_catalog.set_config('synchronous_commit', 'on', true);
+  end if;
+  perform risk_private.hold(b, at);
+  perform risk_private.note_breaker(b, 'TRIPPED', value, data_at, reason, error, at);
+  perform risk_private.event('breaker', pg_catalog.jsonb_build_object('scope', s.code))
+  from risk_private.scopes as s where s.scope_id = b.scope_id;
+  return true;
+end
+$$;
+comment on function risk_private.trip(
+  risk_private.breakers, numeric, timestamptz, text, text, boolean, timestamptz) is
+  'Trips a breaker unless it is tripped; a person''s trip takes over that of a condition. Returns '
+  'whether it did.';
+
+create function risk_private.arm(
+  b risk_private.breakers, value numeric, reason text, at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.breakers as k set
+    state = 'ARMED', armed_at = at, is_manual = false, cooling_since = null
+  where k.breaker_id = b.breaker_id and k.tripped_at = b.tripped_at
+  returning k.* into b;
+  if not found then
+    return;
+  end if;
+  delete from risk_private.trading_states as t
+  where t.scope_id = b.scope_id and t.underlying_id = b.underlying_id
+    and t.breaker_id = b.breaker_id;
+  perform risk_private.note_breaker(b, 'RESET', value, null, reason, null, at);
+  perform risk_private.event('breaker', pg_catalog.jsonb_build_object('scope', s.code))
+  from risk_private.scopes as s where s.scope_id = b.scope_id;
+end
+$$;
+comment on function risk_private.arm(risk_private.breakers, numeric, text, timestamptz) is
+  'Arms a breaker again, unless somebody has tripped it meanwhile: its action ends, and what it '
+  'judges from now on is newer data.';
+
+create function risk_private.cool(
+  b risk_private.breakers, value numeric, reason text, at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if b.cooldown is null then
+    perform risk_private.arm(b, value, reason, at);
+    return;
+  end if;
+  update risk_private.breakers as k set
+    state = 'COOLDOWN', cooling_since = at, is_manual = false
+  where k.breaker_id = b.breaker_id and k.tripped_at = b.tripped_at
+  returning k.* into b;
+  if not found then
+    return;
+  end if;
+  perform risk_private.note_breaker(b, 'COOLDOWN', value, null, reason, null, at);
+end
+$$;
+comment on function risk_private.cool(risk_private.breakers, numeric, text, timestamptz) is
+  'Begins the cool-down of a breaker, through which its action holds; without one, arms it.';
+
+-- What the value must stay below while a breaker cools down.
+create function risk_private.clear_level(b risk_private.breakers) returns numeric
+language sql immutable
+return case b.reset_policy when 'timer' then 0.9 * b.threshold else b.threshold end;
+comment on function risk_private.clear_level(risk_private.breakers) is
+  '0.9 x threshold for those that reset by the timer, so that a value which hovers at the '
+  'threshold does not switch trading on and off; else the threshold.';
+
+create function risk_private.describe_trip(
+  b risk_private.breakers, o risk_private.observation) returns text
+language sql immutable
+return case
+  when o.error is not null then pg_catalog."left"('the condition failed: ' || o.error, 1000)
+  else pg_catalog.format('%s %s >= %s', b.condition,
+    pg_catalog.trim_scale(pg_catalog.round(o.worst, 6)), pg_catalog.trim_scale(b.threshold)) end;
+comment on function risk_private.describe_trip(
+  risk_private.breakers, risk_private.observation) is 'Why a breaker tripped, in words.';
+
+create function risk_private.follow(
+  b risk_private.breakers, o risk_private.observation, day date, may_be_empty boolean,
+  at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_level numeric := risk_private.clear_level(b);
+  v_is_clear boolean := o.error is null and coalesce(o.value < v_level, may_be_empty)
+    and coalesce(o.worst < v_level, true);
+begin
+  if b.state = 'ARMED' then
+    return (o.error is not null or o.worst >= b.threshold) and risk_private.trip(
+      b, o.worst, o.worst_at, risk_private.describe_trip(b, o), o.error, false, at);
+  elsif b.state = 'COOLDOWN' then
+    if not v_is_clear then
+      return risk_private.trip(b, coalesce(o.worst, o.value), coalesce(o.worst_at, o.as_of),
+        'not clear through the cool-down', o.error, false, at);
+    elsif at >= b.cooling_since + b.cooldown then
+      perform risk_private.arm(b, o.value, 'the cool-down is over', at);
+    end if;
+  elsif not b.is_manual and v_is_clear then
+    if b.reset_policy = 'timer' then
+      perform risk_private.cool(b, o.value, 'the value is clear', at);
+    elsif b.reset_policy = 'session' and day is distinct from b.tripped_day then
+      perform risk_private.cool(b, o.value, 'a new day is open and the value is clear', at);
+    end if;
+  end if;
+  return false;
+end
+$$;
+comment on function risk_private.follow(
+  risk_private.breakers, risk_private.observation, date, boolean, timestamptz) is
+  'Lets a breaker follow what was measured. Returns whether it tripped.';
+
+create function risk_private.trip_breaker(name text, reason text) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  b risk_private.breakers;
+begin
+  perform risk_private.require_reason(reason);
+  b := risk_private.breaker(name);
+  if not b.is_manual then
+    perform risk_private.trip(b, null, null, reason, null, true, risk_private.clock());
+  end if;
+  return b.action = 'HALT_AND_CANCEL';
+end
+$$;
+comment on function risk_private.trip_breaker(text, text) is
+  'Trips a breaker on behalf of a person. Returns whether open orders are to be cancelled.';
+
+create function risk_private.breaker_place(name text, out scope text, out underlying text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select s.code, i.symbol into scope, underlying
+  from risk_private.breakers as b
+  join risk_private.scopes as s on s.scope_id = b.scope_id
+  left join risk_private.instruments as i on i.instrument_id = b.underlying_id
+  where b.name = breaker_place.name;
+end
+$$;
+comment on function risk_private.breaker_place(text) is
+  'The scope and the underlying (NULL: all) that a breaker is about.';
+
+create procedure risk.trip_breaker(name text, reason text)
+language plpgsql
+as $$
+declare
+  v_cancels boolean;
+  v_place record;
+begin
+  v_cancels := risk_private.trip_breaker(name, reason);
+  commit;
+  if v_cancels then
+    v_place := risk_private.breaker_place(name);
+    call risk_private.cancel_orders(v_place.scope, reason, v_place.underlying, null, false);
+  end if;
+  perform risk_private.flush();
+  commit;
+end
+$$;
+comment on procedure risk.trip_breaker(text, text) is
+  'Trips a circuit breaker by hand: its action is in force for every decision that begins after '
+  'the first commit, and only a person resets it. HALT_AND_CANCEL also requests the cancel of '
+  'every open order. Repeating it changes nothing. Errors: RK400, RK404.';
+
+-- Lock order: for a drawdown the counters of the chain, as for everything that moves equities; then
+-- breakers. So whoever evaluates never waits behind a trader.
+create function risk_private.reset_breaker(name text, reason text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+  b risk_private.breakers;
+  o risk_private.observation;
+begin
+  perform risk_private.require_reason(reason);
+  perform risk_private.lock_chain(k.scope_id) from risk_private.breakers as k
+  where k.name = reset_breaker.name and k.condition = 'drawdown';
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.breakers'));
+  b := risk_private.breaker(name);
+  if b.state = 'ARMED' then
+    perform risk_private.fail('RK409', pg_catalog.format('breaker %L is armed', name),
+      'argument: name', 'There is nothing to reset.');
+  end if;
+  if b.condition = 'drawdown' then
+    perform risk_private.rebase_peak(b.scope_id);
+  else
+    o := risk_private.measure(b, v_now);
+    if o.error is not null or o.value >= b.threshold then
+      perform risk_private.fail('RK409',
+        pg_catalog.format('breaker %L cannot be reset: %s', name, coalesce(
+          'its condition fails: ' || o.error, pg_catalog.format('%s is %s, the threshold %s',
+            b.condition, pg_catalog.trim_scale(o.value), pg_catalog.trim_scale(b.threshold)))),
+        'argument: name', 'Wait for a lower value, or give the breaker another threshold first.');
+    end if;
+  end if;
+  perform risk_private.cool(b, o.value, reason, v_now);
+end
+$$;
+comment on function risk_private.reset_breaker(text, text) is 'What risk.reset_breaker does.';
+
+create procedure risk.reset_breaker(name text, reason text)
+language plpgsql
+as $$
+begin
+  perform risk_private.reset_breaker(name, reason);
+  commit;
+end
+$$;
+comment on procedure risk.reset_breaker(text, text) is
+  'Resets a tripped circuit breaker: it is armed at once or, where it has a cooldown, after that; '
+  'its action holds until then. Refused while the value still is at or above the threshold, but '
+  'for a drawdown, whose peak becomes the present equity. Errors: RK400, RK404, RK409.';
+
+-- 63_breaker_sweep.sql
+-- Evaluating all circuit breakers: what the worker does every 250 ms and after each event. One call
+-- measures all breakers of a condition; what fails is taken apart until only its own breaker trips.
+
+create function risk_private.observe(
+  function_name text, watches risk_private.watch[], at timestamptz)
+returns risk_private.observation[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_seen risk_private.observation[];
+  v_half integer := pg_catalog.cardinality(watches) / 2;
+begin
+  begin
+    execute pg_catalog.format('select array(select o from risk_private.%I($1, $2) as o)',
+      function_name) into v_seen using watches, at;
+    if pg_catalog.cardinality(v_seen) <> pg_catalog.cardinality(watches) then
+      perform risk_private.fail('RK500', 'a condition must measure each of its breakers once',
+        'function: ' || function_name);
+    end if;
+    return v_seen;
+  exception when others then
+    if v_half = 0 then
+      return array[row((watches[1]).breaker_id, null, null, null, null,
+        sqlerrm)::risk_private.observation];
+    end if;
+  end;
+  return risk_private.observe(function_name, watches[1:v_half], at)
+    || risk_private.observe(function_name, watches[v_half + 1:], at);
+end
+$$;
+comment on function risk_private.observe(text, risk_private.watch[], timestamptz) is
+  'What a condition measures for each breaker; an error only for those that it fails for.';
+
+create function risk_private.watch(
+  b risk_private.breakers, seen_xid xid8, seen_at timestamptz)
+returns risk_private.watch
+language sql immutable
+return row(b.breaker_id, b.scope_id, b.underlying_id, b.threshold, b.parameters, b.indicator_id,
+  b.instrument_id,
+  case when b.state = 'COOLDOWN' then b.cooling_since else b.armed_at end, b.tripped_at,
+  seen_xid, seen_at)::risk_private.watch;
+comment on function risk_private.watch(risk_private.breakers, xid8, timestamptz) is
+  'A breaker as its condition sees it.';
+
+create function risk_private.measure(b risk_private.breakers, at timestamptz)
+returns risk_private.observation
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (risk_private.observe(
+    (risk_private.breaker_condition(b.condition)).function_name,
+    array[risk_private.watch(
+      b, pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()), at)],
+    at))[1];
+end
+$$;
+comment on function risk_private.measure(risk_private.breakers, timestamptz) is
+  'What one breaker measures at this moment.';
+
+create function risk_private.evaluate_condition(
+  condition risk_private.breaker_conditions, at timestamptz) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_xid xid8 := pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot());
+  v_last risk_private.breaker_sweeps;
+  v_day date := (select c.trading_date from risk_private.trading_calendar as c);
+  v_seen risk_private.observation[];
+  v_change record;
+  v_tripped integer := 0;
+begin
+  select w.* into v_last from risk_private.breaker_sweeps as w
+  where w.condition = evaluate_condition.condition.condition;
+  v_seen := risk_private.observe(condition.function_name, array(
+    select risk_private.watch(b, coalesce(v_last.seen_xid, '0'), v_last.swept_at)
+    from risk_private.breakers as b
+    where b.condition = evaluate_condition.condition.condition order by b.breaker_id), at);
+  update risk_private.breaker_readings as r set value = o.value
+  from pg_catalog.unnest(v_seen) as o
+  where r.breaker_id = o.breaker_id and r.value is distinct from o.value;
+  for v_change in
+    select b, o
+    from pg_catalog.unnest(v_seen) as o
+    join risk_private.breakers as b on b.breaker_id = o.breaker_id
+    where case b.state
+      when 'ARMED' then o.error is not null or o.worst >= b.threshold
+      when 'TRIPPED' then b.reset_policy <> 'manual' and not b.is_manual
+      else true end
+    order by b.breaker_id
+  loop
+    v_tripped := v_tripped + risk_private.follow(
+      v_change.b, v_change.o, v_day, condition.may_be_empty, at)::integer;
+  end loop;
+  insert into risk_private.breaker_sweeps as w (condition, swept_at, seen_xid)
+  values (condition.condition, at, v_xid)
+  on conflict on constraint breaker_sweeps_pkey do update set
+    swept_at = excluded.swept_at, seen_xid = excluded.seen_xid;
+  return v_tripped;
+end
+$$;
+comment on function risk_private.evaluate_condition(
+  risk_private.breaker_conditions, timestamptz) is
+  'Measures all breakers of a condition and lets them follow. Returns how many tripped.';
+
+-- Lock order: the breakers, their rows among the trading states. One evaluation at a time.
+create function risk_private.evaluate_breakers() returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz;
+  v_condition risk_private.breaker_conditions;
+  v_tripped integer := 0;
+begin
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.breakers'));
+  v_at := risk_private.clock();
+  for v_condition in
+    select c.* from risk_private.breaker_conditions as c
+    where exists (select from risk_private.breakers as b where b.condition = c.condition)
+    order by c.position
+  loop
+    v_tripped := v_tripped + risk_private.evaluate_condition(v_condition, v_at);
+  end loop;
+  return v_tripped;
+end
+$$;
+comment on function risk_private.evaluate_breakers() is
+  'Evaluates every circuit breaker. Returns how many tripped; what happened is in '
+  'breaker_events.';
+
+-- Lock order: the lease, then what evaluate_breakers() locks.
+create function risk_private.sweep(epoch bigint) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tripped integer;
+  v_now timestamptz;
+begin
+  perform risk_private.require_epoch(epoch);
+  v_tripped := risk_private.evaluate_breakers();
+  v_now := risk_private.clock();
+  if not exists (
+    select from risk_private.worker_progress as p
+    where p.job = 'forget_ticks' and p.done_until > v_now - interval '1 minute') then
+    perform risk_private.forget_ticks();
+    insert into risk_private.worker_progress as p (job, done_until)
+    values ('forget_ticks', v_now)
+    on conflict on constraint worker_progress_pkey do update set done_until = excluded.done_until;
+  end if;
+  return v_tripped;
+end
+$$;
+comment on function risk_private.sweep(bigint) is
+  'Evaluates every circuit breaker for the leading worker. Returns how many tripped. Raises RK409 '
+  'when the epoch is over.';
+
+create function risk_private.orders_to_cancel()
+returns table (account_id integer, underlying_id integer, reason text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select distinct on (o.account_id, t.underlying_id) o.account_id, t.underlying_id, t.reason
+  from risk_private.trading_states as t
+  join risk_private.scopes as s on s.is_leaf and s.chain @> array[t.scope_id]
+  join risk_private.orders as o on o.account_id = s.scope_id and o.closed_at is null
+    and o.cancel_requested_at is null
+  where t.cancels and (t.underlying_id = 0 or exists (
+    select from risk_private.instruments as i
+    where i.instrument_id = any (o.instrument_ids) and i.underlying_id = t.underlying_id))
+  order by o.account_id, t.underlying_id;
+end
+$$;
+comment on function risk_private.orders_to_cancel() is
+  'Accounts with open orders that a halt cancels and nobody has asked to cancel yet.';
+
+-- Lock order: the lease, then the account, then its orders.
+create function risk_private.cancel_halted_orders(epoch bigint, account_id integer) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_asked integer := 0;
+  v_place record;
+begin
+  perform risk_private.require_epoch(epoch);
+  perform from risk_private.counters as c
+  where c.counter_id = risk_private.counter_id(account_id) for no key update skip locked;
+  if not found then
+    return 0;
+  end if;
+  for v_place in
+    select c.* from risk_private.orders_to_cancel() as c
+    where c.account_id = cancel_halted_orders.account_id
+  loop
+    v_asked := v_asked + risk_private.ask_cancels(
+      account_id, v_place.reason, v_place.underlying_id, null, false);
+  end loop;
+  return v_asked;
+end
+$$;
+comment on function risk_private.cancel_halted_orders(bigint, integer) is
+  'Requests the cancel of an account''s open orders that a halt cancels and nobody has asked for; '
+  'returns how many, 0 while somebody else holds the account''s lock. Raises RK409 when the epoch '
+  'is over.';
+
+create function risk_private.accounts_halted(epoch bigint) returns integer[]
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.require_epoch(epoch);
+  return array(select distinct c.account_id from risk_private.orders_to_cancel() as c order by 1);
+end
+$$;
+comment on function risk_private.accounts_halted(bigint) is
+  'Accounts with open orders that a halt cancels and nobody has asked for yet. Raises RK409 when '
+  'the epoch is over.';
+
+create procedure risk_private.cancel_halted(epoch bigint)
+language plpgsql
+as $$
+declare
+  v_account_id integer;
+begin
+  foreach v_account_id in array risk_private.accounts_halted(epoch) loop
+    perform risk_private.cancel_halted_orders(epoch, v_account_id);
+    commit;
+  end loop;
+end
+$$;
+comment on procedure risk_private.cancel_halted(bigint) is
+  'What the leading worker calls after each sweep: requests the cancel of open orders in halted '
+  'scopes that have no request yet, account by account. Accounts that somebody has locked are '
+  'left to the next time. Raises RK409 when the epoch is over.';
 
 -- 64_worker_heartbeat.sql
 -- The heartbeat: proof that the circuit breakers were evaluated a moment ago, on inputs that were
@@ -10596,24 +12753,25 @@ cross join lateral (
 ) as k
 left join risk_private.instruments as u on u.instrument_id = k.underlying_id
 left join risk_private.trading_states as o on o.scope_id = s.scope_id
-  and o.underlying_id = k.underlying_id
+  and o.underlying_id = k.underlying_id and o.breaker_id = 0
 left join lateral (
   select t.* from risk_private.trading_states as t
   where t.scope_id = any (s.chain) and t.underlying_id in (0, k.underlying_id)
   order by pg_catalog.array_position(array['HALTED', 'REDUCE_ONLY', 'ACTIVE'], t.state),
-    pg_catalog.array_position(s.chain, t.scope_id), t.underlying_id desc
+    pg_catalog.array_position(s.chain, t.scope_id), t.underlying_id desc, t.breaker_id
   limit 1
 ) as e on true;
 comment on view risk.trading_states is
-  'Trading states: one row per scope, and one per scope and underlying where a state was set for '
-  'that underlying on the scope or above it.';
+  'Trading states: one row per scope, and one per scope and underlying where a state was set, or a '
+  'circuit breaker holds, for that underlying on the scope or above it.';
 comment on column risk.trading_states.scope is 'Code of the scope.';
 comment on column risk.trading_states.underlying is
   'The underlying it is about; NULL: all of them.';
 comment on column risk.trading_states.own_state is
-  'What was set on this very scope: ACTIVE, REDUCE_ONLY or HALTED.';
+  'What a person set on this very scope: ACTIVE, REDUCE_ONLY or HALTED.';
 comment on column risk.trading_states.effective_state is
-  'What decisions go by: the most severe on the scope and above it.';
+  'What decisions go by: the most severe of the states and the circuit breakers that hold, on the '
+  'scope and above it.';
 comment on column risk.trading_states.since is
   'When the effective state was set; NULL where none ever was. Likewise the next two.';
 comment on column risk.trading_states.changed_by is 'The login that set it.';
@@ -11542,6 +13700,115 @@ comment on column risk.health.status is 'OK, WARN or FAIL; NULL where limit_valu
 comment on column risk.health.description is 'What the value means.';
 comment on column risk.health.as_of is 'The moment of reading.';
 
+-- 74_breaker_views.sql
+-- Views of circuit breakers and of the indicators that they watch.
+
+create view risk.indicators as
+select i.name, i.value, i.as_of, i.set_by, i.received_at
+from risk_private.indicators as i;
+comment on view risk.indicators is 'The latest value of each market indicator.';
+comment on column risk.indicators.name is 'Name of the indicator, such as VIX.';
+comment on column risk.indicators.value is
+  'Its value; NULL where a circuit breaker watches it and nobody has told it yet.';
+comment on column risk.indicators.as_of is 'Data time of the value.';
+comment on column risk.indicators.set_by is 'The login that told it.';
+comment on column risk.indicators.received_at is 'When it came.';
+
+create view risk.breaker_conditions as
+select
+  c.condition, c.unit, c.parameters, c.default_threshold, c.reset_policies, c.description, c.source
+from risk_private.breaker_conditions as c
+order by c.position;
+comment on view risk.breaker_conditions is
+  'What a circuit breaker may watch. Every condition trips at or above the threshold.';
+comment on column risk.breaker_conditions.condition is 'Name of the condition.';
+comment on column risk.breaker_conditions.unit is 'Unit of value and threshold.';
+comment on column risk.breaker_conditions.parameters is
+  'Its parameters: type, default, choices, meaning.';
+comment on column risk.breaker_conditions.default_threshold is
+  'What a NULL threshold stands for; NULL: it must be given.';
+comment on column risk.breaker_conditions.reset_policies is 'How its breakers may be reset.';
+comment on column risk.breaker_conditions.description is 'What is measured.';
+comment on column risk.breaker_conditions.source is 'Where that is common practice.';
+
+create view risk.breakers as
+select
+  b.name, s.code as scope, b.condition, b.threshold, b.action, b.state, r.value as last_value,
+  case when w.swept_at >= b.defined_at then w.swept_at end as last_evaluated_at,
+  case when b.state <> 'ARMED' then b.tripped_at end as tripped_at,
+  case when b.state <> 'ARMED' then b.tripped_by end as tripped_by,
+  case when b.state = 'COOLDOWN' then b.cooling_since + b.cooldown end as resets_at,
+  u.symbol as underlying, b.parameters, b.cooldown, b.reset_policy,
+  case when b.state <> 'ARMED' then b.is_manual end as is_manual,
+  case when b.state <> 'ARMED' then b.tripped_value end as tripped_value,
+  case when b.state <> 'ARMED' then b.tripped_data_at end as tripped_data_at,
+  case when b.state <> 'ARMED' then b.trip_reason end as trip_reason,
+  b.armed_at, b.reason, b.defined_by, b.defined_at
+from risk_private.breakers as b
+join risk_private.scopes as s on s.scope_id = b.scope_id
+join risk_private.breaker_readings as r on r.breaker_id = b.breaker_id
+left join risk_private.instruments as u on u.instrument_id = b.underlying_id
+left join risk_private.breaker_sweeps as w on w.condition = b.condition;
+comment on view risk.breakers is 'Circuit breakers and the state they are in.';
+comment on column risk.breakers.name is 'Name of the breaker.';
+comment on column risk.breakers.scope is 'The scope it watches and holds, with everything below.';
+comment on column risk.breakers.condition is 'What it measures: see risk.breaker_conditions.';
+comment on column risk.breakers.threshold is 'It trips at or above this value.';
+comment on column risk.breakers.action is 'NOTIFY, REDUCE_ONLY, HALT or HALT_AND_CANCEL.';
+comment on column risk.breakers.state is
+  'ARMED; TRIPPED; COOLDOWN: waiting for its end. The action holds through the latter two.';
+comment on column risk.breakers.last_value is
+  'What was measured last; NULL where there was nothing to measure.';
+comment on column risk.breakers.last_evaluated_at is
+  'When it was evaluated last; NULL: not yet.';
+comment on column risk.breakers.tripped_at is
+  'When it tripped; NULL while it is armed, like the next.';
+comment on column risk.breakers.tripped_by is
+  'The login that tripped it: the worker''s where the condition did.';
+comment on column risk.breakers.resets_at is
+  'When the cool-down ends, if the value stays clear; NULL outside of one.';
+comment on column risk.breakers.underlying is 'The one underlying that it holds; NULL: all.';
+comment on column risk.breakers.parameters is 'Parameters of the condition, defaults filled in.';
+comment on column risk.breakers.cooldown is 'How long it cools down.';
+comment on column risk.breakers.reset_policy is
+  'manual: by a person; timer: after the cool-down; session: when the next day is opened.';
+comment on column risk.breakers.is_manual is
+  'Whether a person tripped it, whom no timer or new day overrules; NULL while it is armed, like '
+  'the next three.';
+comment on column risk.breakers.tripped_value is 'The value for which it tripped.';
+comment on column risk.breakers.tripped_data_at is 'Data time of that value.';
+comment on column risk.breakers.trip_reason is 'Why it tripped, in words.';
+comment on column risk.breakers.armed_at is
+  'When it was last armed: what it judges is data from then on.';
+comment on column risk.breakers.reason is 'Why it was defined so.';
+comment on column risk.breakers.defined_by is 'The login that defined it last.';
+comment on column risk.breakers.defined_at is 'When it was defined last.';
+
+create view risk.breaker_events as
+select
+  e.event_id, e.at, e.name as breaker, s.code as scope, e.event, e.state, e.condition, e.value,
+  e.threshold, e.data_at, e.action, e.reason, e.error, e.made_by
+from risk_private.breaker_events as e
+join risk_private.scopes as s on s.scope_id = e.scope_id;
+comment on view risk.breaker_events is 'What happened to circuit breakers.';
+comment on column risk.breaker_events.event_id is 'Number of the event, ascending.';
+comment on column risk.breaker_events.at is 'When it happened.';
+comment on column risk.breaker_events.breaker is 'Name of the breaker.';
+comment on column risk.breaker_events.scope is 'The scope it was about then.';
+comment on column risk.breaker_events.event is
+  'DEFINED, REDEFINED, REMOVED, TRIPPED, COOLDOWN, RESET.';
+comment on column risk.breaker_events.state is 'State of the breaker after it.';
+comment on column risk.breaker_events.condition is 'Its condition then.';
+comment on column risk.breaker_events.value is
+  'The value that made it happen; NULL where a person did.';
+comment on column risk.breaker_events.threshold is 'Its threshold then.';
+comment on column risk.breaker_events.data_at is 'Data time of the value.';
+comment on column risk.breaker_events.action is 'Its action then.';
+comment on column risk.breaker_events.reason is 'Why.';
+comment on column risk.breaker_events.error is
+  'What the condition failed with: that trips its breaker too.';
+comment on column risk.breaker_events.made_by is 'The login that did it.';
+
 -- 74_hot_limits.sql
 -- What a cache outside the database may keep of limits, and how it learns that they have changed.
 -- Every commit that changes a limit, a state or a status takes the next version as its last act, so
@@ -12447,6 +14714,22 @@ grant execute on procedure risk.refresh_views to risk_admin, risk_worker;
 grant execute on function risk_private.views_to_refresh, risk_private.refresh_materialized
 to risk_admin, risk_worker;
 
+grant execute on procedure risk.set_indicator to risk_feed;
+grant execute on function risk_private.set_indicator to risk_feed;
+
+-- Circuit breakers
+grant execute on procedure
+  risk.define_breaker, risk.remove_breaker, risk.trip_breaker, risk.reset_breaker
+to risk_admin;
+grant execute on function
+  risk_private.define_breaker, risk_private.remove_breaker, risk_private.trip_breaker,
+  risk_private.reset_breaker, risk_private.breaker_place
+to risk_admin;
+grant execute on procedure risk_private.cancel_halted to risk_worker;
+grant execute on function
+  risk_private.sweep, risk_private.accounts_halted, risk_private.cancel_halted_orders
+to risk_worker;
+
 -- What options are worth: arithmetic that says nothing of anybody
 grant execute on function
   risk.option_greeks, risk.implied_volatility, risk_private.option_problem,
@@ -12498,9 +14781,11 @@ grant select on
   risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions,
   risk.cash, risk.fill_corrections
 to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
-grant select on risk.instruments, risk.marks
+grant select on risk.instruments, risk.marks, risk.indicators
 to risk_trader, risk_execution, risk_feed, risk_admin, risk_worker, risk_analyst, risk_auditor;
-grant select on risk.scopes, risk.trading_states, risk.queue_status, risk.health
+grant select on
+  risk.scopes, risk.trading_states, risk.breakers, risk.breaker_events, risk.breaker_conditions,
+  risk.queue_status, risk.health
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on
   risk.settings, risk.trading_grants, risk.limits, risk.limit_history, risk.limit_utilization,
