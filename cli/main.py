@@ -18,6 +18,7 @@ _COMMANDS = {
     "status": "pgrisk.cli.server",
     "db": "pgrisk.cli.db",
     "cache": "pgrisk.cli.cache",
+    "worker": "pgrisk.cli.worker",
     "demo": "pgrisk.cli.demo",
 }
 
@@ -68,6 +69,7 @@ def main() -> None:
       1  refused, failed, or a check found something
       2  wrong usage
       5  the database cannot be reached
+      6  another worker leads (worker run --once)
     """
 
 

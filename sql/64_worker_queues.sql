@@ -61,7 +61,7 @@ begin
   end if;
   if message ->> 'kind' not in ('breaker', 'fill', 'indicator', 'limit', 'marks', 'state') then
     perform risk_private.fail('RK400',
-      pg_catalog.format('unknown kind of event %L', message ->> 'kind'), 'message: ' || message,
+      pg_catalog.format('unknown kind of event %L', message ->> 'kind'), 'message: ' || message::text,
       'One of breaker, fill, indicator, limit, marks, state.');
   end if;
   if message ? 'scope' then

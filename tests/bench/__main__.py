@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from pgrisk.client import embedded
-from tests.bench import cache, firm, load
+from tests.bench import breaker, cache, firm, load
 from tests.bench.portfolio import Portfolio
 from tests.bench.rows import Row, table
 
@@ -121,6 +121,7 @@ def report(quick: bool) -> tuple[str, bool]:
             portfolio = Portfolio(server, binaries / "pgbench", logs, quick)
             rows = bench.ratios() + bench.latencies() + portfolio.rows()
             rows += cache.rows(bench.firm, quick)
+            rows += breaker.rows(server, binaries / "pgbench", logs, quick)
             owners = [bench.firm.owner, bench.grown.owner, *portfolio.owners]
             differences = sum(firm.differences(owner) for owner in owners)
             deadlocks = firm.deadlocks(bench.firm)
