@@ -88,13 +88,23 @@ comment on function risk_private.stale_held(timestamptz) is
   'that is older than the account''s max_mark_age, -infinity for one that is missing; NULL where '
   'none is.';
 
+create function risk_private.stale_values(at timestamptz) returns timestamptz
+language sql stable
+return (
+  select min(m.noted_at) from risk_private.moved_marks as m
+  where m.settles_at is null and m.noted_at < at - interval '1 second');
+comment on function risk_private.stale_values(timestamptz) is
+  'When the oldest marks moved that positions should have followed, a second later; NULL where '
+  'they have.';
+
 create function risk_private.inputs_as_of(at timestamptz) returns timestamptz
 language sql stable
-return coalesce(least(risk_private.stale_watched(at), risk_private.stale_held(at)), at);
+return coalesce(least(
+  risk_private.stale_watched(at), risk_private.stale_held(at), risk_private.stale_values(at)), at);
 comment on function risk_private.inputs_as_of(timestamptz) is
   'How old the data are that an evaluation at that moment goes by: that moment itself where every '
-  'input that a breaker with an action needs is as fresh as the settings demand, else the data '
-  'time of the oldest.';
+  'input that a breaker with an action needs is as fresh as the settings demand and positions '
+  'have followed the marks, else the data time of the oldest.';
 
 -- Lock order: the lease, then the heartbeat.
 create function risk_private.beat(epoch bigint, evaluated_at timestamptz, inputs_as_of timestamptz)

@@ -19,7 +19,7 @@ comment on table risk_private.limit_warnings is
 
 -- Lock order: the lease.
 create function risk_private.worker_turn(
-  epoch bigint, backend_pids integer[], out has_events boolean)
+  epoch bigint, backend_pids integer[], out has_events boolean, out has_moves boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -40,11 +40,27 @@ begin
     where l.epoch = worker_turn.epoch;
   end if;
   has_events := exists (select from pgmq.q_risk_events as q where q.vt <= v_now);
+  has_moves := exists (select from risk_private.moved_marks as m where m.settles_at is null);
 end
 $$;
 comment on function risk_private.worker_turn(bigint, integer[]) is
   'What the leader asks some 40 times a second: renews the lease when less than a second of it is '
   'left, and tells whether messages wait. Raises RK409 when the epoch is over.';
+
+-- Lock order: the lease.
+create function risk_private.has_unfollowed(epoch bigint) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.require_epoch(epoch);
+  perform pg_catalog.set_config('synchronous_commit', 'off', true);
+  return exists (select from risk_private.moved_marks);
+end
+$$;
+comment on function risk_private.has_unfollowed(bigint) is
+  'Whether positions have yet to follow marks that moved: then the leader calls risk.revalue. '
+  'Raises RK409 when the epoch is over.';
 
 create function risk_private.due_day() returns date
 language plpgsql stable

@@ -52,6 +52,7 @@ DEFINERS = {
     "risk_private.flush",
     "risk_private.grant_trading",
     "risk_private.handle_events",
+    "risk_private.has_unfollowed",
     "risk_private.hot_limits",
     "risk_private.is_settled",
     "risk_private.load_position_limits",

@@ -117,6 +117,7 @@ OF_THE_WORKER = {
     "bury_event",
     "evaluate",
     "handle_events",
+    "has_unfollowed",
     "lease",
     "read_events",
     "reconcile",

@@ -82,7 +82,7 @@ def test_rare_events_notify_and_others_do_not(db: Database, firm: Caller) -> Non
 
 def test_turns_tell_whether_messages_wait(db: Database, firm: Caller, epoch: int) -> None:
     def has_events() -> bool:
-        return bool(firm.value("select risk_private.worker_turn(%s, '{}')", epoch))
+        return bool(firm.value("select has_events from risk_private.worker_turn(%s, '{}')", epoch))
 
     assert has_events() is False
     db.set_clock(None)

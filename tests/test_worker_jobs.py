@@ -42,7 +42,7 @@ def job(firm: Caller) -> Callable[[str], int]:
 @pytest.fixture
 def context(firm: Caller) -> Context:
     epoch = firm.value("select risk_private.take_lease('one', '{}')")
-    return Context(firm.connection, epoch, create_log("one"), Metrics())
+    return Context(firm.connection, epoch, create_log("one"), Metrics(), print)
 
 
 # -- the trading day -------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_the_worker_opens_the_day_and_finishes_one_that_was_interrupted(
     for account in ("A1", "A2"):
         firm.check(account, "1", "AAPL", "buy", 1, 100)
     db.set_clock(datetime(2098, 1, 7, 0, 0, 1, tzinfo=NEW_YORK))
-    context = Context(firm.connection, take(firm), context.log, context.metrics)
+    context = Context(firm.connection, take(firm), context.log, context.metrics, print)
     begin = "select account_ids from risk_private.begin_due_day(%s)"
     *accounts, _ = firm.value(begin, context.epoch)
     for account in accounts:

@@ -35,8 +35,8 @@ def lease(caller: Caller) -> dict[str, Any]:
     return caller.rows("select * from risk_private.lease()")[0]
 
 
-def turn(caller: Caller, epoch: int) -> bool:
-    return bool(caller.value("select risk_private.worker_turn(%s, '{}')", epoch))
+def turn(caller: Caller, epoch: int) -> None:
+    caller.rows("select risk_private.worker_turn(%s, '{}')", epoch)
 
 
 def test_one_leads_until_it_does_not_renew(db: Database, firm: Caller) -> None:

@@ -12,7 +12,7 @@ from pgrisk.worker.jobs import Context, Job
 from pgrisk.worker.session import EPOCH_IS_OVER, Backoff, connect, is_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import structlog
 
@@ -29,12 +29,14 @@ class Background:
         jobs: Sequence[Job],
         metrics: Metrics,
         log: structlog.stdlib.BoundLogger,
+        evaluate_soon: Callable[[], None],
     ) -> None:
         self._url = url
         self._epoch = epoch
         self._jobs = jobs
         self._metrics = metrics
         self._log = log
+        self._evaluate_soon = evaluate_soon
         self._due = {job.name: 0.0 for job in jobs}
         self._wake = Event()
         self._is_stopping = False
@@ -90,7 +92,7 @@ class Background:
                     self._connection = None
 
     def _run_due(self, connection: psycopg.Connection) -> None:
-        context = Context(connection, self._epoch, self._log, self._metrics)
+        context = Context(connection, self._epoch, self._log, self._metrics, self._evaluate_soon)
         for job in self._jobs:
             if self._is_stopping or self._due[job.name] > time.monotonic():
                 continue

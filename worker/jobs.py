@@ -22,6 +22,8 @@ class Context:
     epoch: int
     log: structlog.stdlib.BoundLogger
     metrics: Metrics
+    evaluate_soon: Callable[[], None]
+    """For jobs that change what breakers judge."""
 
     def value(self, function: str, *arguments: object) -> Any:
         """The result of one of the worker's functions, called with the epoch first."""
@@ -80,6 +82,13 @@ def cancels(context: Context) -> None:
     context.connection.execute("call risk_private.cancel_halted(%s)", [context.epoch])
 
 
+def revaluation(context: Context) -> None:
+    """Let positions follow marks that have moved."""
+    if context.value("has_unfollowed"):
+        context.connection.execute("call risk.revalue()")
+        context.evaluate_soon()
+
+
 def views(context: Context) -> None:
     """Refresh the materialized views, without holding up their readers."""
     row = context.connection.execute("select risk_private.views_to_refresh()").fetchone()
@@ -102,6 +111,7 @@ def queues(context: Context) -> None:
 
 BACKGROUND = (
     (Job("cancels", 0.5, cancels, share=0.5),),
+    (Job("revaluation", 0.5, revaluation, share=1),),
     (
         Job("lapsed_limits", 1, lapsed_limits),
         Job("warnings", 2, warnings),

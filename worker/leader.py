@@ -54,10 +54,10 @@ class Leader:
 
     def work_once(self, is_stopping: Callable[[], bool]) -> bool:
         """Everything that is due, once; whether all of it succeeded."""
-        context = Context(self._main, self._epoch, self._log, self._metrics)
+        context = Context(self._main, self._epoch, self._log, self._metrics, self._evaluate_soon)
         self._queue.consume(is_stopping)
-        self._evaluate()
         done = [run(job, context) for jobs in BACKGROUND for job in jobs]
+        self._evaluate()
         return all(done)
 
     def lead(
@@ -68,7 +68,8 @@ class Leader:
         Raises psycopg.Error when the connection or the epoch is lost.
         """
         self._background = [
-            Background(url, self._epoch, jobs, self._metrics, self._log) for jobs in BACKGROUND
+            Background(url, self._epoch, jobs, self._metrics, self._log, self._evaluate_soon)
+            for jobs in BACKGROUND
         ]
         try:
             for background in self._background:
@@ -83,7 +84,9 @@ class Leader:
         pids = [self._main.info.backend_pid, *listener.backend_pids]
         for background in self._background:
             pids += background.backend_pids
-        has_events = lease.turn(self._main, pids)
+        has_events, has_moves = lease.turn(self._main, pids)
+        if has_moves:
+            self._wake("revaluation")
         now = time.monotonic()
         if has_events and now >= self._events_at:
             self._attempt("events", lambda: self._queue.consume(is_stopping))
@@ -127,5 +130,11 @@ class Leader:
         if tripped:
             self._metrics.trips.inc(tripped)
             self._log.error("breakers_tripped", count=tripped, epoch=self._epoch)
-            for background in self._background:
-                background.wake("cancels")
+            self._wake("cancels")
+
+    def _evaluate_soon(self) -> None:
+        self._sweep_at = min(self._sweep_at, self._events_at)
+
+    def _wake(self, name: str) -> None:
+        for background in self._background:
+            background.wake(name)
