@@ -4,6 +4,7 @@
 create table risk_private.moved_marks (
   batch bigint generated always as identity primary key,
   instrument_ids integer[] not null,
+  noted_at timestamptz not null default risk_private.clock(),
   settles_at xid8
 );
 comment on table risk_private.moved_marks is

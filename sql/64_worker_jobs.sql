@@ -45,7 +45,8 @@ end
 $$;
 comment on function risk_private.worker_turn(bigint, integer[]) is
   'What the leader asks some 40 times a second: renews the lease when less than a second of it is '
-  'left, and tells whether messages wait. Raises RK409 when the epoch is over.';
+  'left, and tells whether messages wait and whether marks have moved. Raises RK409 when the '
+  'epoch is over.';
 
 -- Lock order: the lease.
 create function risk_private.has_unfollowed(epoch bigint) returns boolean
