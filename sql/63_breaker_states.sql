@@ -120,7 +120,7 @@ return case
 comment on function risk_private.describe_trip(
   risk_private.breakers, risk_private.observation) is 'Why a breaker tripped, in words.';
 
-create function risk_private.follow(
+create function risk_private.follow_breaker(
   b risk_private.breakers, o risk_private.observation, day date, may_be_empty boolean,
   at timestamptz)
 returns boolean
@@ -152,7 +152,7 @@ begin
   return false;
 end
 $$;
-comment on function risk_private.follow(
+comment on function risk_private.follow_breaker(
   risk_private.breakers, risk_private.observation, date, boolean, timestamptz) is
   'Lets a breaker follow what was measured. Returns whether it tripped.';
 

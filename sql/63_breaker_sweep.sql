@@ -91,7 +91,7 @@ begin
       else true end
     order by b.breaker_id
   loop
-    v_tripped := v_tripped + risk_private.follow(
+    v_tripped := v_tripped + risk_private.follow_breaker(
       v_change.b, v_change.o, v_day, condition.may_be_empty, at)::integer;
   end loop;
   insert into risk_private.breaker_sweeps as w (condition, swept_at, seen_xid)

@@ -11557,7 +11557,7 @@ return case
 comment on function risk_private.describe_trip(
   risk_private.breakers, risk_private.observation) is 'Why a breaker tripped, in words.';
 
-create function risk_private.follow(
+create function risk_private.follow_breaker(
   b risk_private.breakers, o risk_private.observation, day date, may_be_empty boolean,
   at timestamptz)
 returns boolean
@@ -11589,7 +11589,7 @@ begin
   return false;
 end
 $$;
-comment on function risk_private.follow(
+comment on function risk_private.follow_breaker(
   risk_private.breakers, risk_private.observation, date, boolean, timestamptz) is
   'Lets a breaker follow what was measured. Returns whether it tripped.';
 
@@ -11792,7 +11792,7 @@ begin
       else true end
     order by b.breaker_id
   loop
-    v_tripped := v_tripped + risk_private.follow(
+    v_tripped := v_tripped + risk_private.follow_breaker(
       v_change.b, v_change.o, v_day, condition.may_be_empty, at)::integer;
   end loop;
   insert into risk_private.breaker_sweeps as w (condition, swept_at, seen_xid)
@@ -14851,7 +14851,8 @@ grant execute on function
   risk_private.lease, risk_private.take_lease, risk_private.take_lease_at,
   risk_private.terminate_worker, risk_private.release_lease, risk_private.worker_turn,
   risk_private.read_events, risk_private.handle_events, risk_private.bury_event,
-  risk_private.bound_queues, risk_private.evaluate, risk_private.has_unfollowed, risk_private.begin_due_day,
+  risk_private.bound_queues, risk_private.evaluate, risk_private.has_unfollowed,
+  risk_private.begin_due_day,
   risk_private.roll_account_at, risk_private.tell_lapsed_limits, risk_private.tell_warnings,
   risk_private.reconcile, risk_private.views_to_refresh, risk_private.refresh_view
 to risk_worker;
