@@ -11,7 +11,6 @@ from .book import Book
 from .facts import (
     Answer,
     Dimension,
-    Greeks,
     Instrument,
     Leg,
     LimitKey,
@@ -30,7 +29,6 @@ __all__ = [
     "Answer",
     "Book",
     "Dimension",
-    "Greeks",
     "Instrument",
     "Judge",
     "Leg",
