@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 REVISION ?= 0001_decision_engine
 TEST_ARGS ?=
 WORKERS ?= 2
-PACKAGES := cli client migrations sql
+PACKAGES := cli client migrations sql worker
 
 .PHONY: setup demo test bench lint docs lock freeze clean
 

@@ -104,6 +104,7 @@ def replay(url: str, plan: Plan, console: Console, keep: bool = False) -> None:
                         console.print(_describe(session), f" {asked:>6,} decisions so far")
             seconds = time.perf_counter() - started
             demo_report.show(console, stage.analyst)
+            demo_report.show_course(console, stage.history)
             console.print()
             verify(console, stage.analyst, asked)
     console.print(f"{asked:,} decisions in {seconds:.1f} s", style="bold", highlight=False)

@@ -9,6 +9,7 @@ from pgrisk.cli.demo_market import STOCKS
 
 FIRM = "FIRM"
 DESKS = ("INCOME", "EQUITY", "HEDGING")
+CAPITAL = 1_000_000  # of each agent
 _ACCOUNTS = {"SPREADS": "INCOME", "TREND": "EQUITY"}  # accounts that hold strategies
 
 

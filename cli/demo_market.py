@@ -50,6 +50,11 @@ class Session:
     closes: dict[str, Decimal]
     previous: dict[str, Decimal]
 
+    @property
+    def volatility(self) -> float:
+        """At which all options are priced that day."""
+        return self.vix * _VOLATILITY_PER_VIX
+
     def change(self, stock: str) -> float:
         """The day's return, 0.01 for 1 %."""
         return float(self.closes[stock] / self.previous[stock]) - 1
@@ -68,9 +73,8 @@ class Option:
     def price(self, session: Session) -> float:
         """The model's price per share on that day."""
         years = max((self.expiry - session.day).days, 0.5) / 365
-        volatility = session.vix * _VOLATILITY_PER_VIX
         spot = float(session.closes[self.stock])
-        return black_scholes(self.right, spot, self.strike, years, volatility)
+        return black_scholes(self.right, spot, self.strike, years, session.volatility)
 
     def intrinsic(self, spot: Decimal) -> Decimal:
         """What exercising it is worth per share."""

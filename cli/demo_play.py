@@ -17,7 +17,8 @@ from psycopg import sql
 
 from pgrisk.cli.demo_agents import View
 from pgrisk.cli.demo_broker import Broker
-from pgrisk.cli.demo_firm import AGENTS, FIRM, limits, scopes
+from pgrisk.cli.demo_firm import AGENTS, CAPITAL, FIRM, limits, scopes
+from pgrisk.cli.demo_history import History
 from pgrisk.cli.demo_market import Market, option_terms, stock_terms
 from pgrisk.cli.demo_trader import Trader
 
@@ -119,6 +120,7 @@ class Stage(ExitStack):
         self._market = Market()
         self._admin, self._feed = enter("demo_admin"), enter("demo_feed")
         self._back_office, self.analyst = enter("demo_execution"), enter("demo_analyst")
+        self.history = History(self.analyst)
         self._broker = Broker(
             [enter("demo_execution") for _ in AGENTS],
             [agent.account for agent in AGENTS],
@@ -147,6 +149,10 @@ class Stage(ExitStack):
             self._admin.execute(
                 "call risk.grant_trading(role => %s, scope => %s)",
                 [_login(agent.name), agent.account],
+            )
+            self._back_office.execute(
+                "call risk.post_cash(account => %s, amount => %s, reason => 'deposit')",
+                [agent.account, CAPITAL],
             )
         self._list(stock_terms())
         self._admin.execute("call risk.set_limits(%s, 'the demo')", [json.dumps(limits())])
@@ -178,19 +184,22 @@ class Stage(ExitStack):
             self._book()
             if number == 1:
                 self._settle(session)
+            self.history.sample(session.day)
 
     def _list(self, terms: list[dict[str, Any]]) -> None:
         self._admin.execute("call risk.upsert_instruments(%s)", [json.dumps(terms)])
 
     def _send_marks(self, symbols: Iterable[str]) -> None:
         rows = [(symbol, self._market.quotes[symbol]) for symbol in sorted(symbols)]
+        volatility = self._market.session.volatility
         self._feed.execute(
-            "call risk.set_marks(symbols => %s, prices => %s, bids => %s, asks => %s)",
+            "call risk.set_marks(symbols => %s, prices => %s, bids => %s, asks => %s, ivs => %s)",
             [
                 [symbol for symbol, _ in rows],
                 [quote.price for _, quote in rows],
                 [quote.bid for _, quote in rows],
                 [quote.ask for _, quote in rows],
+                [volatility if symbol in self._market.options else None for symbol, _ in rows],
             ],
         )
 

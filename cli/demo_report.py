@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from pgrisk.cli.demo_chart import area
+from pgrisk.cli.demo_firm import DESKS, FIRM
+
 if TYPE_CHECKING:
     import psycopg
     from rich.console import Console
 
+    from pgrisk.cli.demo_history import History, Sample
+
 _ROWS = 15
+_EQUITY_LINES, _DRAWDOWN_LINES = 8, 4
 
 _REASONS = """
 select coalesce(d.reason, d.decision), coalesce(d.detail #>> '{violations,0,limit_type}', ''),
@@ -56,9 +62,7 @@ def show(console: Console, connection: psycopg.Connection[Any]) -> None:
 
     def table(title: str, columns: str, query: str, *parameters: int) -> None:
         rows = connection.execute(query.encode(), parameters).fetchall()
-        console.print()
-        console.print(title, style="bold", highlight=False)
-        console.print(_table(columns.split("|"), rows))
+        _print_table(console, title, columns.split("|"), rows)
 
     held = connection.execute("select count(*) from risk.positions").fetchone()
     table("Decisions", "outcome|limit|orders|%", _REASONS)
@@ -77,6 +81,67 @@ def show(console: Console, connection: psycopg.Connection[Any]) -> None:
         _POSITIONS,
         _ROWS,
     )
+
+
+def show_course(console: Console, history: History) -> None:
+    """Print how the desks came through the days, and the firm's equity as a chart."""
+    closes = {scope: history.closes(scope) for scope in (FIRM, *DESKS)}
+    _print_table(
+        console,
+        "Profit and loss by desk at each close (risk.pnl)",
+        ["day", "equity", FIRM, "drawdown %", *DESKS],
+        [
+            (
+                close.day,
+                round(close.equity),
+                round(close.pnl),
+                Decimal(f"{close.drawdown:.2f}"),
+                *(round(closes[desk][number].pnl) for desk in DESKS),
+            )
+            for number, close in enumerate(closes[FIRM])
+        ],
+    )
+    _show_chart(console, history.of(FIRM))
+
+
+def _show_chart(console: Console, samples: list[Sample]) -> None:
+    """The firm's equity, and how far it is below its peak, after every round."""
+    is_unicode = console.encoding.lower().startswith("utf")
+    equities = [sample.equity / 1e6 for sample in samples]
+    low, high = min(equities), max(equities)
+    low -= (high - low) / _EQUITY_LINES
+    drawdowns = [sample.drawdown for sample in samples]
+    _print_area(
+        console,
+        "Equity of the firm, millions",
+        area(equities, _EQUITY_LINES, low, high, is_unicode),
+        (f"{high:.2f}", f"{low:.2f}"),
+    )
+    _print_area(
+        console,
+        "Drawdown, % below the peak",
+        area(drawdowns, _DRAWDOWN_LINES, 0, max(drawdowns), is_unicode),
+        (f"{max(drawdowns):.2f}", "0"),
+    )
+    days = sorted({sample.day for sample in samples})
+    width = len(samples) // len(days)
+    console.print(" " * 8 + "".join(f"{day:%d}".ljust(width) for day in days), highlight=False)
+
+
+def _print_area(console: Console, title: str, lines: list[str], ends: tuple[str, str]) -> None:
+    console.print()
+    console.print(title, style="bold", highlight=False)
+    for number, line in enumerate(lines):
+        label = {0: ends[0], len(lines) - 1: ends[1]}.get(number, "")
+        console.print(f"{label:>6}  {line}", highlight=False)
+
+
+def _print_table(
+    console: Console, title: str, columns: list[str], rows: list[tuple[Any, ...]]
+) -> None:
+    console.print()
+    console.print(title, style="bold", highlight=False)
+    console.print(_table(columns, rows))
 
 
 def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> Table:

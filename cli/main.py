@@ -17,6 +17,8 @@ _COMMANDS = {
     "down": "pgrisk.cli.server",
     "status": "pgrisk.cli.server",
     "db": "pgrisk.cli.db",
+    "cache": "pgrisk.cli.cache",
+    "worker": "pgrisk.cli.worker",
     "demo": "pgrisk.cli.demo",
 }
 
@@ -56,6 +58,8 @@ def main() -> None:
     \b
     Environment:
       PGRISK_DATABASE_URL  a database on a real server, to be used instead
+      PGRISK_REDIS_URL     a Redis or Valkey to cache limits in for reading;
+                           without it they are read from the database
       PGRISK_PG_BIN        the bin folder of another PostgreSQL (16 or later)
                            for the embedded server
 
@@ -65,6 +69,7 @@ def main() -> None:
       1  refused, failed, or a check found something
       2  wrong usage
       5  the database cannot be reached
+      6  another worker leads (worker run --once)
     """
 
 

@@ -1,9 +1,10 @@
-"""Where the engine's database is."""
+"""Where the engine's database and the cache are."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -39,6 +40,32 @@ def real_server_url() -> str | None:
             "PGRISK_DATABASE_URL is malformed: it should be like postgresql://user@host:5432/name"
         ) from None
     return url
+
+
+def cache_url() -> str | None:
+    """PGRISK_REDIS_URL: the Redis or Valkey to cache limits in, or None to do without.
+
+    Raises SettingsError when it is malformed. The message leaves the value out: it may hold a
+    password.
+    """
+    url = os.environ.get("PGRISK_REDIS_URL")
+    if not url:
+        return None
+    if not _is_cache_url(url):
+        raise SettingsError(
+            "PGRISK_REDIS_URL is malformed: it should be like redis://host:6379/0, "
+            "rediss://user:password@host:6379/0 or unix:///path/to/socket"
+        )
+    return url
+
+
+def _is_cache_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        place = parts.path if parts.scheme == "unix" else parts.hostname
+        return parts.scheme in ("redis", "rediss", "unix") and bool(place) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def database_url(data_dir: Path | None = None) -> str:

@@ -11,6 +11,7 @@ create table risk_private.scopes (
   tracks_sector boolean not null default false,
   tracks_underlying boolean not null default false,
   tracks_instrument boolean not null default false,
+  obligation_dimensions integer[] not null default '{}',
   max_mark_age double precision not null default 60,
   max_heartbeat_age double precision not null default 3,
   collar_floor numeric not null default 0.10,
@@ -28,6 +29,8 @@ comment on column risk_private.scopes.chain is
   'The scope itself and all its ancestors, ascending: itself first, the firm last.';
 comment on column risk_private.scopes.tracks_sector is
   'Whether counters exist per sector at this scope; likewise the next two.';
+comment on column risk_private.scopes.obligation_dimensions is
+  'In which dimensions obligations are kept at this scope: 0 all, 1 sector, 2 underlying.';
 comment on column risk_private.scopes.max_mark_age is
   'Seconds, resolved along the chain: the strictest non-zero setting; 0 = off.';
 comment on column risk_private.scopes.required_types is
@@ -85,6 +88,7 @@ create table risk_private.instruments (
   tick numeric check (tick is null or (tick > 0 and risk_private.is_amount(tick))),
   currency text not null check (currency ~ '^[A-Z]{3}$'),
   allow_negative_price boolean not null,
+  dividend_yield double precision check (dividend_yield between -10 and 10),
   status text not null default 'ACTIVE' check (status in ('ACTIVE', 'RESTRICTED', 'NO_NEW_SHORTS',
     'BLOCKED')),
   status_reason text,
@@ -96,6 +100,8 @@ create table risk_private.instruments (
 create index instruments_underlying_idx on risk_private.instruments (underlying_id);
 create index instruments_sector_idx on risk_private.instruments (sector_id);
 comment on table risk_private.instruments is 'What can be traded. A stock''s underlying is itself.';
+comment on column risk_private.instruments.dividend_yield is
+  'Of an underlying, continuously compounded; NULL: the setting of that name.';
 comment on column risk_private.instruments.status is
   'ACTIVE; RESTRICTED: closing only; NO_NEW_SHORTS: no order that makes or enlarges a short; '
   'BLOCKED: nothing.';
@@ -111,9 +117,12 @@ create table risk_private.marks (
   vega double precision,
   theta double precision,
   rho double precision,
+  volatility_as_of timestamptz,
   as_of timestamptz not null
 ) with (fillfactor = 50);
 comment on table risk_private.marks is 'The latest mark and quote of each instrument.';
+comment on column risk_private.marks.volatility_as_of is
+  'Data time of the implied volatility: re-marking from a tick of the underlying keeps it.';
 
 create table risk_private.trading_calendar (
   singleton boolean primary key default true check (singleton),
@@ -137,11 +146,17 @@ comment on table risk_private.heartbeat is
 create table risk_private.trading_states (
   scope_id integer not null references risk_private.scopes,
   underlying_id integer not null default 0,
+  breaker_id integer not null default 0,
   state text not null check (state in ('ACTIVE', 'REDUCE_ONLY', 'HALTED')),
+  cancels boolean not null default false,
   reason text not null,
   changed_by name not null default session_user,
   since timestamptz not null,
-  primary key (scope_id, underlying_id)
+  primary key (scope_id, underlying_id, breaker_id)
 );
 comment on table risk_private.trading_states is
-  'The state a person set on a scope, for one underlying or (0) for all. No row means ACTIVE.';
+  'What holds a scope, for one underlying or (0) for all: the state that a person set (breaker 0; '
+  'no row means ACTIVE), and one row per circuit breaker while its action holds. Decisions look '
+  'only here.';
+comment on column risk_private.trading_states.cancels is
+  'HALTED: whether open orders are to be cancelled, also those that turn up later.';

@@ -3,7 +3,8 @@
 create table risk_private.limit_types (
   limit_type text primary key,
   bit smallint not null unique check (bit between 0 and 31),
-  judged text not null check (judged in ('order', 'instrument', 'sum', 'window', 'switch')),
+  judged text not null check (judged in ('order', 'instrument', 'underlying', 'sum', 'obligation',
+    'window', 'switch')),
   reason text not null,
   warns boolean not null,
   description text not null
@@ -11,9 +12,9 @@ create table risk_private.limit_types (
 comment on table risk_private.limit_types is
   'The kinds of limit. A new kind is a row here and its measure in 42_checks.sql.';
 comment on column risk_private.limit_types.judged is
-  'order and instrument: a wider limit is the default for each instrument, and within a scope the '
-  'most specific one wins; sum, window and switch: every matching limit applies to its own '
-  'dimension.';
+  'order, instrument and underlying: a wider limit is the default for each instrument or '
+  'underlying, and within a scope the most specific one wins; else every matching limit applies to '
+  'its own dimension.';
 comment on column risk_private.limit_types.warns is
   'Whether reaching warn_pct of the limit is reported as a warning.';
 
@@ -45,7 +46,13 @@ insert into risk_private.limit_types (limit_type, bit, judged, reason, warns, de
 ('duplicate_window', 13, 'switch', 'DUPLICATE_ORDER', false,
   'Seconds in which the same order may not be repeated.'),
 ('self_cross', 14, 'switch', 'SELF_CROSS', false,
-  '1: an order may not trade against another agent below the scope.');
+  '1: an order may not trade against another agent below the scope.'),
+('same_side', 25, 'underlying', 'RISK_LIMIT_EXCEEDED', true,
+  'Options on one side of the market, bullish or bearish, in units of 100 shares.'),
+('max_loss', 26, 'obligation', 'RISK_LIMIT_EXCEEDED', true,
+  'Sum of the worst losses at expiry of each account and underlying, in base currency.'),
+('buying_power', 27, 'obligation', 'RISK_LIMIT_EXCEEDED', true,
+  'How far open buys and short puts may take cash below zero, in base currency.');
 
 create table risk_private.limits (
   limit_id bigint generated always as identity primary key,
@@ -117,6 +124,9 @@ create table risk_private.warning_levels (
   order_rate_minute numeric check (risk_private.is_level(order_rate_minute)),
   duplicate_window numeric check (risk_private.is_level(duplicate_window)),
   self_cross numeric check (risk_private.is_level(self_cross)),
+  same_side numeric check (risk_private.is_level(same_side)),
+  max_loss numeric check (risk_private.is_level(max_loss)),
+  buying_power numeric check (risk_private.is_level(buying_power)),
   primary key (scope_id, dimension, key_id, valid_until)
 );
 comment on column risk_private.warning_levels.keeps_rate is

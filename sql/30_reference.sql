@@ -39,6 +39,7 @@ $$;
 comment on function risk_private.instrument_id(text) is
   'The instrument of that symbol; RK404 where there is none.';
 
+-- Lock order: other changes of limits; the counters of the chain above, ascending; their equities.
 create function risk_private.create_scope(code text, kind text, parent text) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -73,13 +74,18 @@ begin
         pg_catalog.format('a %s cannot stand below a %s', kind, v_parent.kind),
         'argument: kind', 'The order is firm > desk > account > strategy.');
     end if;
-    perform from risk_private.counters as c
-    where c.counter_id = risk_private.counter_id(v_parent.scope_id) for no key update;
+    perform risk_private.lock_chain(v_parent.scope_id);
     if exists (select from risk_private.positions as p where p.account_id = v_parent.scope_id)
-      or exists (select from risk_private.orders as o where o.account_id = v_parent.scope_id) then
-      perform risk_private.fail('RK409', pg_catalog.format('%L holds positions or orders', parent),
+      or exists (select from risk_private.orders as o where o.account_id = v_parent.scope_id)
+      or exists (
+        select from risk_private.cash_balances as b where b.account_id = v_parent.scope_id) then
+      perform risk_private.fail('RK409',
+        pg_catalog.format('%L holds positions, orders or cash', parent),
         'argument: parent',
         'Only a scope that has never traded can get scopes below it.');
+    end if;
+    if v_parent.is_leaf then
+      perform risk_private.end_as_leaf(v_parent);
     end if;
     update risk_private.scopes as s set is_leaf = false where s.scope_id = v_parent.scope_id
       and s.is_leaf;
@@ -90,6 +96,7 @@ begin
           (select c.trading_date from risk_private.trading_calendar as c));
   insert into risk_private.counters (counter_id, scope_id, dimension, key_id)
   values (risk_private.counter_id(v_scope_id), v_scope_id, 0, 0);
+  perform risk_private.begin_as_leaf(v_scope_id);
   perform risk_private.resolve_settings(v_scope_id);
   delete from risk_private.account_levels as l where l.account_id = v_parent.scope_id;
   perform risk_private.compile_account_levels(v_scope_id, risk_private.clock());
@@ -122,7 +129,8 @@ create type risk_private.instrument_terms as (
   tick numeric,
   currency text,
   sector text,
-  allow_negative_price boolean
+  allow_negative_price boolean,
+  dividend_yield double precision
 );
 
 create function risk_private.validate_instrument(t risk_private.instrument_terms) returns void
@@ -153,6 +161,8 @@ declare
     when t.sector is not null
       and not risk_private.is_code(t.sector) then 'sector must be 1 to 64 printable characters'
     when t.expiry in ('infinity', '-infinity') then 'expiry must be a date'
+    when t.dividend_yield is not null and not t.dividend_yield between -10 and 10
+      then 'dividend_yield must be a number from -10 to 10 (0.02 is 2 %)'
   end;
 begin
   if v_problem is not null then
@@ -183,7 +193,7 @@ begin
                 where not k = any (array['symbol', 'kind', 'underlying', 'expiry', 'strike',
                   'option_right', 'multiplier',
                                          'lot', 'tick', 'currency', 'sector',
-                                         'allow_negative_price']) limit 1);
+                                         'allow_negative_price', 'dividend_yield']) limit 1);
   if v_unknown is not null then
     perform risk_private.fail('RK400', pg_catalog.format('unknown key %L', v_unknown),
       'item: ' || item::text);
@@ -192,7 +202,7 @@ begin
     v_terms := pg_catalog.jsonb_populate_record(
       row(null, null, null, null, null, null, case when item ->> 'kind' = 'option' then 100
         else 1 end, 1, null,
-          'USD', null, false)::risk_private.instrument_terms, item);
+          'USD', null, false, null)::risk_private.instrument_terms, item);
   exception when data_exception then
     perform risk_private.fail('RK400', sqlerrm, 'item: ' || item::text);
   end;
@@ -214,7 +224,7 @@ begin
     insert into risk_private.instruments (
       symbol, kind, underlying_id, sector_id, expiry, strike, option_right, multiplier, lot, tick,
       currency,
-      allow_negative_price)
+      allow_negative_price, dividend_yield)
     values (
       v_terms.symbol, v_terms.kind,
       coalesce(v_underlying.instrument_id,
@@ -222,7 +232,7 @@ begin
                  'instrument_id'))),
       v_sector_id, v_terms.expiry, v_terms.strike, v_terms.option_right, v_terms.multiplier,
       v_terms.lot, v_terms.tick,
-      v_terms.currency, coalesce(v_terms.allow_negative_price, false));
+      v_terms.currency, coalesce(v_terms.allow_negative_price, false), v_terms.dividend_yield);
     return;
   end if;
   perform risk_private.change_instrument(
@@ -266,7 +276,8 @@ begin
     expiry = terms.expiry, strike = terms.strike, option_right = terms.option_right,
     multiplier = terms.multiplier,
     lot = terms.lot, tick = terms.tick, currency = terms.currency,
-    allow_negative_price = coalesce(terms.allow_negative_price, false)
+    allow_negative_price = coalesce(terms.allow_negative_price, false),
+    dividend_yield = terms.dividend_yield
   where i.instrument_id = old.instrument_id;
 end
 $$;
@@ -303,8 +314,9 @@ comment on procedure risk.upsert_instruments(jsonb) is
   'Adds or changes instruments, all or none: an array of {symbol, kind (stock, etf, index, option, '
   'future), underlying, expiry, strike, option_right (call, put), multiplier (default 100 for '
   'options, else 1), lot (default 1), tick (default none), currency (default USD), sector (default '
-  'the underlying''s), allow_negative_price}. An underlying comes before its options. Errors: '
-  'RK400, RK404 unknown underlying, RK409 fixed terms of a traded instrument.';
+  'the underlying''s), allow_negative_price, dividend_yield (of an underlying: what its options '
+  'are valued with; default the setting)}. An underlying comes before its options. Errors: RK400, '
+  'RK404 unknown underlying, RK409 fixed terms of a traded instrument.';
 
 create function risk_private.grant_trading(role name, scope text) returns void
 language plpgsql volatile security definer

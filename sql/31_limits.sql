@@ -225,6 +225,8 @@ return t.judged = 'window' or t.limit_type = 'duplicate_window'
   or (t.judged = 'sum'
       and not (array[true, s.tracks_sector, s.tracks_underlying,
         s.tracks_instrument])[dimension + 1])
+  or (t.judged in ('underlying', 'obligation')
+      and case t.judged when 'underlying' then 2 else dimension end <> all (s.obligation_dimensions))
   or (not s.is_leaf and not s.tracks_instrument
     and (t.judged = 'instrument' or t.limit_type = 'self_cross'));
 comment on function risk_private.stops_orders(risk_private.scopes, risk_private.limit_types,
@@ -280,6 +282,16 @@ begin
     perform risk_private.fail('RK400',
       pg_catalog.format('amount must be a finite number of 0 to 1e15, got %s',
       coalesce(request.amount::text, 'NULL')), 'argument: amount', '0 permits nothing.');
+  end if;
+  if request.limit_type in ('same_side', 'max_loss') and request.symbol is not null then
+    perform risk_private.fail('RK400',
+      request.limit_type || ' is measured per underlying, not per symbol', 'argument: symbol',
+      'Name the underlying instead.');
+  end if;
+  if request.limit_type = 'buying_power'
+    and pg_catalog.num_nonnulls(request.symbol, request.underlying, request.sector) > 0 then
+    perform risk_private.fail('RK400', 'buying_power is measured for a scope as a whole',
+      'argument: symbol, underlying, sector', 'Leave them out.');
   end if;
   if request.limit_type = 'self_cross' and request.amount not in (0, 1) then
     perform risk_private.fail('RK400', 'self_cross is 1 (on) or 0 (off)', 'argument: amount');
@@ -345,6 +357,9 @@ begin
   if request.amount is not null then
     if v_type.judged in ('sum', 'window') then
       perform risk_private.track(v_scope.scope_id, v_dimension);
+    elsif v_type.judged in ('underlying', 'obligation') then
+      perform risk_private.track_obligations(
+        v_scope.scope_id, case v_type.judged when 'underlying' then 2 else v_dimension end);
     elsif not v_scope.is_leaf
       and (v_type.judged = 'instrument' or v_type.limit_type = 'self_cross') then
       perform risk_private.track(v_scope.scope_id, 3);
@@ -355,6 +370,7 @@ begin
     end if;
   end if;
   perform risk_private.compile_limits(v_scope.scope_id, v_dimension, v_key_id, v_at);
+  perform risk_private.event('limit', pg_catalog.jsonb_build_object('scope', v_scope.code));
   return v_limit_id;
 end
 $$;

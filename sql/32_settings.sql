@@ -14,10 +14,23 @@ begin
         pg_catalog.format('%s must be a number >= 0, got %L', name, value),
         'argument: value');
     end if;
+  elsif name in ('risk_free_rate', 'dividend_yield') then
+    if (value ~ '^-?([0-9](\.[0-9]{1,12})?|10)$') is not true then
+      perform risk_private.fail('RK400',
+        pg_catalog.format('%s must be a number from -10 to 10, got %L', name, value),
+        'argument: value',
+        'It is continuously compounded, per year: 0.05 is 5 %.');
+    end if;
   elsif name = 'four_eyes' then
     if (value in ('on', 'off')) is not true then
       perform risk_private.fail('RK400',
         pg_catalog.format('four_eyes must be on or off, got %L', value), 'argument: value');
+    end if;
+  elsif name = 'open_day_at' then
+    if (value = 'off' or value ~ '^([01][0-9]|2[0-3]):[0-5][0-9]$') is not true then
+      perform risk_private.fail('RK400',
+        pg_catalog.format('open_day_at must be a time like 17:00, or off, got %L', value),
+        'argument: value', 'It is the time of the exchange''s clock.');
     end if;
   elsif name = 'required_limit_types' then
     select t into v_unknown from pg_catalog.unnest(pg_catalog.string_to_array(value, ',')) as t
@@ -38,7 +51,7 @@ begin
     perform risk_private.fail('RK400', pg_catalog.format('unknown setting %L', name),
       'argument: name',
       'Known: max_mark_age, max_heartbeat_age, max_indicator_age, collar_floor, four_eyes, '
-      'required_limit_types, exchange_time_zone.');
+      'required_limit_types, exchange_time_zone, open_day_at, risk_free_rate, dividend_yield.');
   end if;
 end
 $$;
@@ -93,6 +106,11 @@ declare
 begin
   perform risk_private.validate_setting(name, value);
   if scope is not null then
+    if name in ('exchange_time_zone', 'open_day_at', 'risk_free_rate', 'dividend_yield') then
+      perform risk_private.fail('RK400',
+        pg_catalog.format('%s holds for all: it cannot be set for a scope', name),
+        'argument: scope', 'Leave the scope out.');
+    end if;
     v_scope_id := (risk_private.scope(set_setting.scope)).scope_id;
   end if;
   perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.settings'));
@@ -122,8 +140,26 @@ comment on procedure risk.set_setting(text, text, text) is
   'Sets a setting for a scope and everything below it, or (scope NULL) for all: max_mark_age (60), '
   'max_heartbeat_age (3), max_indicator_age (60) in seconds, 0 = off, the strictest on the chain '
   'holds; collar_floor (0.10, for options); four_eyes (on, off; stored, not yet enforced); '
-  'required_limit_types (comma-separated); exchange_time_zone (America/New_York). Errors: RK400, '
+  'required_limit_types (comma-separated). For all only: exchange_time_zone (America/New_York); '
+  'open_day_at (00:00), when a worker opens each weekday after the first, or off; risk_free_rate '
+  'and dividend_yield (0; continuously compounded), with which options are valued where the feed '
+  'sends no Greeks (risk.upsert_instruments sets the yield of one underlying). Errors: RK400, '
   'RK404.';
+
+create function risk_private.exchange_date(at timestamptz) returns date
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (at at time zone coalesce(
+    (select s.value from risk_private.settings as s
+     where s.name = 'exchange_time_zone' and s.scope_id is null),
+    'America/New_York'))::date;
+end
+$$;
+comment on function risk_private.exchange_date(timestamptz) is
+  'The date at the exchange at a moment, whatever the time zones of server and session are: setting '
+  'exchange_time_zone, summer time included.';
 
 create function risk_private.trading_date() returns date
 language plpgsql stable
@@ -131,14 +167,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
-    select coalesce(
-      c.trading_date,
-      (risk_private.clock() at time zone coalesce(
-        (select s.value from risk_private.settings as s where s.name = 'exchange_time_zone'
-          and s.scope_id is null),
-        'America/New_York'))::date)
+    select coalesce(c.trading_date, risk_private.exchange_date(risk_private.clock()))
     from risk_private.trading_calendar as c);
 end
 $$;
 comment on function risk_private.trading_date() is
-  'The last open_day, else today in the exchange''s time zone.';
+  'The last open_day, else today at the exchange.';

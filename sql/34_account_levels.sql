@@ -21,6 +21,18 @@ comment on type risk_private.counter_level is
   'A counter that orders of an account move, and the warning levels in force there (Infinity: no '
   'limit). Its key is 0: an order adds the key of its sector, underlying or instrument.';
 
+create type risk_private.obligation_level as (
+  counter_id bigint,
+  scope_id integer,
+  dimension integer,
+  same_side numeric,
+  max_loss numeric,
+  buying_power numeric
+);
+comment on type risk_private.obligation_level is
+  'A row of obligations that orders of an account move, and the warning levels in force there; '
+  'else as counter_level.';
+
 create table risk_private.account_levels (
   account_id integer primary key,
   is_narrowed boolean not null,
@@ -43,6 +55,7 @@ create table risk_private.account_levels (
   keeps_track boolean not null,
   keeps_fingerprints boolean not null,
   counters risk_private.counter_level[] not null,
+  obligations risk_private.obligation_level[],
   version bigint
 );
 create sequence risk_private.level_versions;
@@ -57,6 +70,8 @@ comment on column risk_private.account_levels.net_position is
   'The account''s own: those of its parents stand with their counters. Likewise the next eight.';
 comment on column risk_private.account_levels.keeps_track is
   'Whether a rate or duplicate limit looks back on the account''s orders.';
+comment on column risk_private.account_levels.obligations is
+  'The same for obligations; NULL where none are kept.';
 comment on column risk_private.account_levels.counters is
   'Every counter that an order of the account moves, ascending.';
 
@@ -150,6 +165,7 @@ begin
         (3, r.tracks_instrument, r.l3)
     ) as d (dimension, is_tracked, l)
   ) as k;
+  v_levels.obligations := risk_private.obligation_levels(account_id, underlying_id, at);
   return v_levels;
 end
 $$;
@@ -225,7 +241,8 @@ begin
     traded_notional = n.traded_notional, open_orders = n.open_orders,
     open_positions = n.open_positions,
     duplicate_window = n.duplicate_window, keeps_track = n.keeps_track,
-    keeps_fingerprints = n.keeps_fingerprints, counters = n.counters
+    keeps_fingerprints = n.keeps_fingerprints, counters = n.counters,
+    obligations = n.obligations
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n
   where l.account_id = n.account_id;

@@ -15,13 +15,11 @@ create type risk_private.movement as (
   traded_notional numeric,
   open_orders integer,
   accepted_orders integer,
-  unit_notional numeric,
-  revaluation numeric
+  units risk_private.unit_values
 );
 comment on type risk_private.movement is
-  'What happens to one account''s instrument: increments, the unit notional at which a flat '
-  'position is picked up, and the change of the carried one. Arrays of it hold each (account, '
-  'instrument) once.';
+  'What happens to one account''s instrument: increments, and the unit values at which a flat '
+  'position is picked up. Arrays of it hold each (account, instrument) once.';
 
 create type risk_private.change as (
   counter_id bigint,
@@ -48,13 +46,15 @@ comment on type risk_private.change is
 create function risk_private.movement(
   account_id integer, instrument_id integer, quantity numeric default 0, open_buy numeric default 0,
   open_sell numeric default 0, traded_notional numeric default 0, open_orders integer default 0,
-  accepted_orders integer default 0, unit_notional numeric default 0, revaluation numeric default 0)
+  accepted_orders integer default 0, units risk_private.unit_values default null)
 returns risk_private.movement
 language sql immutable
 return row(account_id, instrument_id, quantity, open_buy, open_sell, traded_notional, open_orders,
-           accepted_orders, unit_notional, revaluation)::risk_private.movement;
+           accepted_orders,
+           risk_private.valued(units, instrument_id, 0))::risk_private.movement;
 comment on function risk_private.movement(
-  integer, integer, numeric, numeric, numeric, numeric, integer, integer, numeric, numeric) is
+  integer, integer, numeric, numeric, numeric, numeric, integer, integer,
+  risk_private.unit_values) is
   'A movement; what is not given is 0.';
 
 create function risk_private.worst_case(quantity numeric, open_buy numeric, open_sell numeric)
@@ -82,8 +82,8 @@ begin atomic
   from (
     select
       m.*, s.scope_id, s.tracks_sector, s.tracks_underlying, s.tracks_instrument,
-      case when m.before = 0 then m.after * m.unit_notional
-           else (m.after - m.before) * m.carried_at + m.after * m.revaluation end as gross_notional,
+      (m.after - m.before) * case when m.before = 0 then (m.units).unit_notional
+        else m.carried_at end as gross_notional,
       (m.after <> 0)::integer - (m.before <> 0)::integer as opened,
       m.accepted_orders > 0 and exists (
         select from (
@@ -131,18 +131,30 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into risk_private.positions as p (
-    account_id, instrument_id, quantity, open_buy, open_sell, unit_notional)
-  select m.account_id, m.instrument_id, m.quantity, m.open_buy, m.open_sell, m.unit_notional
+    account_id, instrument_id, underlying_id, quantity, open_buy, open_sell, unit_value,
+    unit_notional, unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta,
+    has_greeks)
+  select m.account_id, m.instrument_id, i.underlying_id, m.quantity, m.open_buy, m.open_sell,
+    u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
+    u.unit_vega, u.unit_theta, u.has_greeks
   from unnest(movements) as m
+  join risk_private.instruments as i on i.instrument_id = m.instrument_id
+  left join risk_private.positions as h
+    on h.account_id = m.account_id and h.instrument_id = m.instrument_id
+  cross join lateral risk_private.carried(h, m.units) as u
   on conflict (account_id, instrument_id) do update set
     quantity = p.quantity + excluded.quantity,
     open_buy = p.open_buy + excluded.open_buy,
     open_sell = p.open_sell + excluded.open_sell,
-    unit_notional = case
-      when risk_private.worst_case(p.quantity, p.open_buy, p.open_sell) = 0
-        then excluded.unit_notional
-      else p.unit_notional
-    end;
+    unit_value = excluded.unit_value,
+    unit_notional = excluded.unit_notional,
+    unit_delta = excluded.unit_delta,
+    unit_gamma = excluded.unit_gamma,
+    unit_dollar_delta = excluded.unit_dollar_delta,
+    unit_dollar_gamma = excluded.unit_dollar_gamma,
+    unit_vega = excluded.unit_vega,
+    unit_theta = excluded.unit_theta,
+    has_greeks = excluded.has_greeks;
 end
 $$;
 comment on function risk_private.move_positions(risk_private.movement[]) is

@@ -125,7 +125,6 @@ declare
   v_factor numeric;
   v_buy numeric;
   v_sell numeric;
-  v_unit_notional numeric;
   v_unit_price numeric;
   v_reference numeric;
   v_traded numeric;
@@ -143,6 +142,8 @@ declare
   v_open_orders integer;
   v_open_positions integer;
   v_moved integer;
+  v_obligations risk_private.obligations[];
+  v_position risk_private.positions;
 begin
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
@@ -179,11 +180,11 @@ begin
       v_levels, v_sector_id, v_underlying_id, v_instrument_id, v_at);
   end if;
 
-  select abs(m.price) * v_factor,
+  select
     abs(case when v_is_buy then coalesce(accept_order.price, m.ask, m.price)
              else greatest(accept_order.price, coalesce(m.bid, m.price)) end) * v_factor,
     case when v_is_buy then coalesce(m.ask, m.price) else coalesce(m.bid, m.price) end
-  into v_unit_notional, v_unit_price, v_reference
+  into v_unit_price, v_reference
   from risk_private.marks as m
   where m.instrument_id = v_instrument_id and risk_private.is_fresh(m.as_of, v_mark_age, v_at)
     and not exists (
@@ -221,13 +222,15 @@ begin
   end if;
 
   insert into risk_private.orders (
-    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
-    time_in_force, unit_prices, filled, decision, allowed_quantity, state, decided_at)
+    account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
+    is_combo, time_in_force, unit_prices, costs, filled, decision, allowed_quantity, state,
+    decided_at)
   values (
-    v_account_id, accept_order.client_order_id, accept_order.agent, array[v_instrument_id],
-    array[case when v_is_buy then 1 else -1 end], accept_order.quantity, accept_order.price, false,
-    accept_order.time_in_force, array[v_unit_price], array[0::numeric], 'ACCEPTED',
-    accept_order.quantity, 'ACCEPTED', v_at)
+    v_account_id, accept_order.client_order_id, accept_order.agent, v_underlying_id,
+    array[v_instrument_id], array[case when v_is_buy then 1 else -1 end], accept_order.quantity,
+    accept_order.price, false, accept_order.time_in_force, array[v_unit_price],
+    case when accept_order.price is null then array[v_reference] end, array[0::numeric],
+    'ACCEPTED', accept_order.quantity, 'ACCEPTED', v_at)
   on conflict on constraint orders_pkey do nothing;
   if not found then
     return false;
@@ -235,21 +238,17 @@ begin
 
   update risk_private.positions as p set
     open_buy = p.open_buy + v_buy,
-    open_sell = p.open_sell + v_sell,
-    unit_notional = case
-      when p.quantity = 0 and p.open_buy = 0 and p.open_sell = 0 then v_unit_notional
-      else p.unit_notional end
+    open_sell = p.open_sell + v_sell
   where p.account_id = v_account_id and p.instrument_id = v_instrument_id
+    and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
   returning p.quantity + p.open_buy, p.open_sell - p.quantity, p.unit_notional,
     case when v_is_buy then p.open_sell else p.open_buy end <> 0
   into v_long, v_short, v_carried_at, v_is_crossed;
   if not found then
-    insert into risk_private.positions (
-      account_id, instrument_id, open_buy, open_sell, unit_notional)
-    values (v_account_id, v_instrument_id, v_buy, v_sell, v_unit_notional);
+    v_position := risk_private.pick_up(v_account_id, v_instrument_id, v_buy, v_sell);
     v_long := v_buy;
     v_short := v_sell;
-    v_carried_at := v_unit_notional;
+    v_carried_at := v_position.unit_notional;
     v_is_crossed := false;
   end if;
   -- What the account itself has no room for shall not lock its parents.
@@ -266,6 +265,14 @@ begin
       and v_open_orders < v_levels.open_orders
       and v_open_positions + v_opened < v_levels.open_positions) is not true then
     return true;
+  end if;
+
+  if v_levels.obligations is not null then
+    v_obligations := risk_private.reserve_obligations(
+      v_account_id, v_underlying_id, v_levels.obligations);
+    if v_obligations is null then
+      return true;
+    end if;
   end if;
 
   -- The firm's row comes last and is held for as short as can be.
@@ -289,6 +296,10 @@ begin
       select count(*) from unnest(v_levels.counters) as l where l.dimension <> 1) then
       return true;
     end if;
+  end if;
+  if v_levels.obligations is not null and not risk_private.add_obligations(
+    v_underlying_id, v_levels.obligations, v_obligations) then
+    return true;
   end if;
   if not v_levels.keeps_track then
     return false;

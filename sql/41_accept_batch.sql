@@ -26,7 +26,7 @@ create type risk_private.entry as (
   agent text,
   time_in_force text,
   unit_price numeric,
-  unit_notional numeric
+  reference numeric
 );
 comment on type risk_private.entry is 'A single-leg order, resolved and priced.';
 
@@ -38,7 +38,7 @@ begin atomic
     row(
       s.scope_id, r.client_order_id, i.instrument_id, i.sector_id, i.underlying_id, g.sign,
       r.quantity, r.price, r.agent, r.time_in_force, n.unit_price,
-      abs(m.price) * i.multiplier * f.rate)::risk_private.entry,
+      g.reference)::risk_private.entry,
     coalesce(
       i.status = 'ACTIVE' and s.may_trade and s.is_alive
       and risk_private.is_code(r.client_order_id)
@@ -124,30 +124,45 @@ begin
       e.account_id, e.instrument_id, e.sector_id, e.underlying_id,
       coalesce(sum(e.quantity) filter (where e.sign = 1), 0) as open_buy,
       coalesce(sum(e.quantity) filter (where e.sign = -1), 0) as open_sell,
-      sum(e.quantity * e.unit_price) as traded_notional, count(*)::integer as orders,
-      max(e.unit_notional) as unit_notional
+      sum(e.quantity * e.unit_price) as traded_notional, count(*)::integer as orders
     from unnest(entries) as e
     group by e.account_id, e.instrument_id, e.sector_id, e.underlying_id
+  ), carried as (
+    -- offset 0 keeps the planner from repeating what units are made of wherever one is used
+    select m.*, risk_private.carried(p, u.units) as units
+    from movements as m
+    left join risk_private.positions as p
+      on p.account_id = m.account_id and p.instrument_id = m.instrument_id
+    left join lateral (
+      select v as units from risk_private.unit_values as v
+      where v.instrument_id = m.instrument_id
+        and coalesce(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell), 0) = 0
+      offset 0
+    ) as u on true
+    offset 0
   ), moved as (
     insert into risk_private.positions as p (
-      account_id, instrument_id, open_buy, open_sell, unit_notional)
-    select m.account_id, m.instrument_id, m.open_buy, m.open_sell, m.unit_notional
-    from movements as m
+      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
+      unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta, has_greeks)
+    select m.account_id, m.instrument_id, m.underlying_id, m.open_buy, m.open_sell, u.unit_value,
+      u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma, u.unit_vega,
+      u.unit_theta, u.has_greeks
+    from carried as m
+    cross join lateral (select (m.units).*) as u
     on conflict (account_id, instrument_id) do update set
       open_buy = p.open_buy + excluded.open_buy,
       open_sell = p.open_sell + excluded.open_sell,
-      unit_notional = case
-        when risk_private.worst_case(p.quantity, p.open_buy, p.open_sell) = 0
-          then excluded.unit_notional
-        else p.unit_notional
-      end
+      unit_value = excluded.unit_value, unit_notional = excluded.unit_notional,
+      unit_delta = excluded.unit_delta, unit_gamma = excluded.unit_gamma,
+      unit_dollar_delta = excluded.unit_dollar_delta,
+      unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
+      unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
   ), judged as (
     -- Positions as they were: all of one statement reads the same snapshot.
     select
       m.sector_id, m.underlying_id, m.instrument_id, m.open_buy, m.open_sell, m.traded_notional,
       m.orders, h.after - h.before as gross_position,
-      (h.after - h.before) * case when h.before = 0 then m.unit_notional else p.unit_notional end
-        as gross_notional,
+      (h.after - h.before) * (m.units).unit_notional as gross_notional,
       (h.before = 0)::integer as opened,
       (h.after < l.net_position and h.long + m.open_buy < l.long_position
         and h.short + m.open_sell < l.short_position
@@ -155,7 +170,7 @@ begin
           (m.open_buy = 0 or m.open_sell + coalesce(p.open_sell, 0) = 0)
           and (m.open_sell = 0 or m.open_buy + coalesce(p.open_buy, 0) = 0)))) is true as is_plain,
       l.keeps_track, l.keeps_fingerprints, l.duplicate_window, l.counters
-    from movements as m
+    from carried as m
     left join risk_private.positions as p
       on p.account_id = m.account_id and p.instrument_id = m.instrument_id
     join risk_private.account_levels as a on a.account_id = m.account_id
@@ -241,6 +256,12 @@ begin
   from risk_private.scopes as s
   join risk_private.account_levels as a on a.account_id = s.scope_id
   where s.code = any (accounts) and not (v_at >= a.valid_from and v_at < a.valid_until);
+  if exists (
+    select from risk_private.scopes as s
+    join risk_private.account_levels as a on a.account_id = s.scope_id
+    where s.code = any (accounts) and a.obligations is not null) then
+    return false;
+  end if;
   select array_agg(e.entry), bool_and(e.is_plain) into v_entries, v_is_plain
   from risk_private.entries(requests, v_at) as e;
   if (v_is_plain and cardinality(v_entries) = cardinality(requests)) is not true then
@@ -253,10 +274,12 @@ begin
     return false;
   end if;
   insert into risk_private.orders (
-    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
-    time_in_force, unit_prices, filled, decision, allowed_quantity, state, decided_at)
-  select e.account_id, e.client_order_id, e.agent, array[e.instrument_id], array[e.sign],
-    e.quantity, e.price, false, e.time_in_force, array[e.unit_price], array[0::numeric],
+    account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
+    is_combo, time_in_force, unit_prices, costs, filled, decision, allowed_quantity, state,
+    decided_at)
+  select e.account_id, e.client_order_id, e.agent, e.underlying_id, array[e.instrument_id],
+    array[e.sign], e.quantity, e.price, false, e.time_in_force, array[e.unit_price],
+    case when e.price is null then array[e.reference] end, array[0::numeric],
     'ACCEPTED', e.quantity, 'ACCEPTED', v_at
   from unnest(v_entries) as e;
   v_reservation := risk_private.reserve(v_entries, v_at);

@@ -42,6 +42,7 @@ create type risk_private.leg as (
   open_buy numeric,
   open_sell numeric,
   unit_notional numeric,
+  units risk_private.unit_values,
   reference numeric,
   unit_price numeric,
   is_fresh boolean,
@@ -49,7 +50,7 @@ create type risk_private.leg as (
 );
 comment on type risk_private.leg is
   'A leg with what the account holds in its instrument, and its prices: reference (NULL where '
-  'there is none), unit_notional at which it is carried, unit_price at which its order is reserved '
+  'there is none), unit_notional and all units at which it is carried, unit_price at which its order is reserved '
   'in traded notional; floor of the price collar.';
 
 create type risk_private.applicable_limit as (
@@ -95,10 +96,7 @@ begin
       i.instrument_id, i.symbol, i.kind, i.underlying_id, i.sector_id, i.expiry, i.status,
       pg_catalog.sign(l.ratio),
       abs(l.ratio), i.lot, l.base, l.filled, l.old_notional, h.quantity, h.open_buy, h.open_sell,
-      case when risk_private.worst_case(h.quantity, h.open_buy, h.open_sell) > 0
-        then h.unit_notional
-           else abs(m.price) * i.multiplier * f.rate end,
-      r.reference,
+      (h.units).unit_notional, h.units, r.reference,
       abs(case when p.is_combo or p.price is null then coalesce(r.reference, 0)
                when l.ratio > 0 or r.reference is null or p.price > r.reference then p.price
                else r.reference end) * i.multiplier * coalesce(f.rate, 0),
@@ -115,9 +113,11 @@ begin
     left join risk_private.marks as u on u.instrument_id = i.underlying_id
     left join risk_private.positions as o on o.account_id = p.account_id
       and o.instrument_id = i.instrument_id
+    left join risk_private.unit_values as v on v.instrument_id = i.instrument_id
     cross join lateral (
       select coalesce(o.quantity, 0) as quantity, coalesce(o.open_buy, 0) as open_buy,
-        coalesce(o.open_sell, 0) as open_sell, o.unit_notional
+        coalesce(o.open_sell, 0) as open_sell, risk_private.carried(o, v) as units
+      offset 0
     ) as h
     cross join lateral (
       select
@@ -335,7 +335,7 @@ begin
       join risk_private.limit_types as t on t.limit_type = k.limit_type
       where leaf.scope_id = applicable_limits.account_id
     ) as a
-    where a.judged not in ('order', 'instrument') or a.rank = 1
+    where a.judged not in ('order', 'instrument', 'underlying') or a.rank = 1
     order by a.scope_id, a.limit_type, a.dimension, a.leg);
 end
 $$;

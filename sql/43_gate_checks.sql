@@ -14,6 +14,24 @@ return row(
 comment on function risk_private.gate(text, text, text, text, boolean, text, numeric, numeric) is
   'The row of a check that either passes or not.';
 
+create function risk_private.is_halted(p risk_private.proposal) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.trading_states as t
+    join risk_private.scopes as s on t.scope_id = any (s.chain)
+    where s.scope_id = p.account_id and t.state = 'HALTED'
+      and (t.underlying_id = 0 or t.underlying_id in (
+        select i.underlying_id from risk_private.instruments as i
+        where i.instrument_id = any (p.instrument_ids))));
+end
+$$;
+comment on function risk_private.is_halted(risk_private.proposal) is
+  'Whether a state or a circuit breaker on the chain halts an order, for all or for the underlying '
+  'of a leg.';
+
 create function risk_private.gate_checks(
   p risk_private.proposal, legs risk_private.leg[], limits risk_private.applicable_limit[],
   closable numeric,
@@ -30,10 +48,15 @@ declare
 begin
   select s.* into v_leaf from risk_private.scopes as s where s.scope_id = p.account_id;
   v_checks := v_checks || array(
-  select risk_private.gate('trading_state', s.code, risk_private.dimension_name(
+  select risk_private.gate(
+    case when t.breaker_id = 0 then 'trading_state'
+      else 'circuit_breaker ' || (
+        select b.name from risk_private.breakers as b where b.breaker_id = t.breaker_id) end,
+    s.code, risk_private.dimension_name(
       case when t.underlying_id = 0 then 0 else 2 end, t.underlying_id), null,
     case t.state when 'HALTED' then false else v_is_reducing end,
-    case t.state when 'HALTED' then 'TRADING_HALTED' else 'REDUCE_ONLY' end,
+    case when t.breaker_id <> 0 then 'CIRCUIT_BREAKER_TRIPPED'
+      when t.state = 'HALTED' then 'TRADING_HALTED' else 'REDUCE_ONLY' end,
     case t.state when 'HALTED' then 0 else closable end, p.quantity)
   from (
     select q.*, pg_catalog.bool_or(q.state = 'HALTED') over () as is_halted
@@ -76,7 +99,7 @@ begin
   from pg_catalog.unnest(legs) with ordinality as l (
     instrument_id, symbol, kind, underlying_id, sector_id, expiry, status, sign, ratio, lot, base,
     filled, old_notional,
-    quantity, open_buy, open_sell, unit_notional, reference, unit_price, is_fresh, floor, leg)
+    quantity, open_buy, open_sell, unit_notional, units, reference, unit_price, is_fresh, floor, leg)
   cross join risk_private.limit_types as t
   where pg_catalog.get_bit(v_leaf.required_types, t.bit) = 1);
 

@@ -348,12 +348,14 @@ begin
   if p.quantity <= p.harmless_quantity then
     return array(
       select g from pg_catalog.unnest(v_gates) as g
-      where g.check_name = 'trading_state' and g.reason = 'TRADING_HALTED');
+      where g.reason in ('TRADING_HALTED', 'CIRCUIT_BREAKER_TRIPPED')
+        and risk_private.is_halted(p));
   end if;
   return v_gates
     || risk_private.order_checks(p, v_legs, v_limits, v_step)
     || risk_private.position_checks(p, v_legs, v_limits, v_step)
     || risk_private.sum_checks(p, v_legs, v_limits, v_closable, v_step)
+    || risk_private.obligation_checks(p, v_legs, v_closable, v_step, at)
     || risk_private.activity_checks(p, v_legs, v_limits, at);
 end
 $$;

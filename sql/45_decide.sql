@@ -226,6 +226,9 @@ begin atomic
       'limit', c.limit_value::text, 'current', c.current_value::text, 'projected',
       c.projected_value::text,
       'allowed_quantity', c.allowed_quantity::text)
+      || case when c.check_name like 'circuit_breaker %'
+        then pg_catalog.jsonb_build_object('breaker', pg_catalog.substr(c.check_name, 17))
+        else '{}' end
       order by risk_private.gravity(c.reason), c.scope, c.limit_type,
         c.dimension) filter (where c.status = 'FAIL'), '[]'),
     'warnings', coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -252,7 +255,7 @@ begin atomic
       (l.ratio * p.quantity - l.filled) * l.unit_price - l.old_notional),
     open_orders => case when p.replaces is null then 1 else 0 end,
     accepted_orders => 1,
-    unit_notional => coalesce(l.unit_notional, l.unit_price)))
+    units => risk_private.valued(l.units, l.instrument_id, l.unit_price)))
   from unnest(legs) as l
   cross join lateral (select greatest(0, l.ratio * p.quantity - l.base) as added) as a;
 end;
@@ -274,21 +277,24 @@ begin
     min(c.allowed_quantity)
   into v_reason, v_allowed
   from pg_catalog.unnest(checks) as c;
-  if v_reason <> 'TRADING_HALTED' then
+  if p.harmless_quantity > 0 and not risk_private.is_halted(p) then
     v_allowed := greatest(v_allowed, p.harmless_quantity);
   end if;
   if exists (select from pg_catalog.unnest(legs) as l where l.ratio * v_allowed <= l.filled) then
     v_allowed := 0;
   end if;
   insert into risk_private.orders (
-    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
-    time_in_force, unit_prices,
-    filled, decision, reason, allowed_quantity, detail, state, decided_at, closed_at, replaces,
-    replace_pending)
+    account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
+    is_combo, time_in_force, unit_prices, costs, filled, decision, reason, allowed_quantity,
+    detail, state, decided_at, closed_at, replaces, replace_pending)
   values (
-    p.account_id, p.client_order_id, p.agent, p.instrument_ids, p.ratios, p.quantity, p.price,
-    p.is_combo,
-    p.time_in_force, array(select l.unit_price from pg_catalog.unnest(legs) as l), p.filled,
+    p.account_id, p.client_order_id, p.agent,
+    case when (legs[1]).underlying_id = all (array(
+        select l.underlying_id from pg_catalog.unnest(legs) as l))
+      then (legs[1]).underlying_id else 0 end,
+    p.instrument_ids, p.ratios, p.quantity, p.price, p.is_combo, p.time_in_force,
+    array(select l.unit_price from pg_catalog.unnest(legs) as l), risk_private.costs(p, legs),
+    p.filled,
     case when v_reason is null then 'ACCEPTED' else 'REJECTED' end, v_reason,
     case when v_reason is null then p.quantity else coalesce(v_allowed, 0) end,
     risk_private.explain(checks), case when v_reason is null then 'ACCEPTED' else 'REJECTED' end,
@@ -339,6 +345,8 @@ begin
     perform risk_private.fail('RK500', 'a counter is missing', v_changes::text,
       'Run risk.verify_counters().');
   end if;
+  perform risk_private.renew_obligations(p.account_id, array(
+    select distinct l.underlying_id from pg_catalog.unnest(v_legs) as l));
   perform risk_private.number_acceptances(v_changes, v_at);
   if exists (select from pg_catalog.unnest(v_changes) as x where x.keeps_fingerprints) then
     insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)

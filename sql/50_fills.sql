@@ -32,33 +32,38 @@ begin
     select risk_private.movement(
       settle.account_id, c.instrument_id, sum(c.quantity), sum(c.open_buy), sum(c.open_sell),
       sum(c.notional), v_opened,
-      0, coalesce(max(u.unit_notional), max(c.unit_price)))
+      0, risk_private.valued(pg_catalog.any_value(u), c.instrument_id, max(c.unit_value)))
     from (
       select a.instrument_id, 0::numeric as quantity, case when a.ratio > 0 then a.open_quantity
         else 0 end as open_buy,
         case when a.ratio < 0 then a.open_quantity else 0 end as open_sell,
         a.open_notional as notional,
-        0::numeric as unit_price
+        null::numeric as unit_value
       from pg_catalog.unnest(after) as a
       union all
       select b.instrument_id, 0, case when b.ratio > 0 then -b.open_quantity else 0 end,
-        case when b.ratio < 0 then -b.open_quantity else 0 end, -b.open_notional, 0
+        case when b.ratio < 0 then -b.open_quantity else 0 end, -b.open_notional, null
       from pg_catalog.unnest(before) as b
       union all
       select f.instrument_id, f.signed_quantity, 0, 0, abs(f.signed_quantity) * f.unit_price,
-        f.unit_price
+        f.unit_price * pg_catalog.sign(f.price)
       from pg_catalog.unnest(fills) as f
     ) as c
-    left join risk_private.unit_notionals as u on u.instrument_id = c.instrument_id
+    left join risk_private.unit_values as u on u.instrument_id = c.instrument_id
     group by c.instrument_id);
   if pg_catalog.cardinality(v_movements) > 0 then
     perform risk_private.move(v_movements, true);
+    perform risk_private.renew_obligations(settle.account_id, array(
+      select distinct i.underlying_id
+      from pg_catalog.unnest(v_movements) as m
+      join risk_private.instruments as i on i.instrument_id = m.instrument_id));
   end if;
 end
 $$;
 comment on function risk_private.settle(
   integer, risk_private.working_legs[], risk_private.working_legs[], risk_private.fills[]) is
-  'Moves positions and counters by the difference between what was and is reserved, and by fills.';
+  'Moves positions and counters by the difference between what was and is reserved, and by fills, '
+  'whose cost is booked already; then what the account may come to owe.';
 
 create function risk_private.note_fills(account_id integer, client_order_ids text[], at timestamptz)
   returns void
@@ -136,6 +141,19 @@ begin
   if v_known.exec_id is null then
     return false;
   end if;
+  -- Told again as it first was, it is the same execution, whatever has become of it.
+  if v_known.status <> 'BOOKED' and exists (
+    select from (
+      select c.* from risk_private.fill_corrections as c
+      where c.account_id = execution.account_id and c.exec_id = execution.exec_id
+      order by c.correction_id limit 1
+    ) as c
+    where c.old_quantity = execution.signed_quantity and c.old_price = execution.price
+      and c.old_fee = execution.fee) then
+    v_known.signed_quantity := execution.signed_quantity;
+    v_known.price := execution.price;
+    v_known.fee := execution.fee;
+  end if;
   if row(v_known.client_order_id, v_known.instrument_id, v_known.signed_quantity, v_known.price,
     v_known.fee, v_known.kind)
     is distinct from row(execution.client_order_id, execution.instrument_id,
@@ -150,73 +168,6 @@ end
 $$;
 comment on function risk_private.is_recorded(risk_private.fills) is
   'Whether this very execution is booked already; RK409 where its id stands for another.';
-
-create function risk_private.book(execution risk_private.fills) returns risk_private.fills
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_fill risk_private.fills := execution;
-begin
-  select abs(execution.price) * i.multiplier * coalesce(f.rate, 1), s.trading_day,
-    risk_private.clock()
-  into v_fill.unit_price, v_fill.trading_day, v_fill.recorded_at
-  from risk_private.instruments as i
-  cross join risk_private.scopes as s
-  left join risk_private.fx_rates as f on f.currency = i.currency
-  where i.instrument_id = execution.instrument_id and s.scope_id = execution.account_id;
-  v_fill.executed_at := coalesce(execution.executed_at, v_fill.recorded_at);
-  insert into risk_private.fills (
-    account_id, exec_id, client_order_id, instrument_id, signed_quantity, price, fee, unit_price,
-    kind, flag, trading_day,
-    executed_at, recorded_at)
-  values (
-    v_fill.account_id, v_fill.exec_id, v_fill.client_order_id, v_fill.instrument_id,
-    v_fill.signed_quantity, v_fill.price,
-    v_fill.fee, v_fill.unit_price, v_fill.kind, v_fill.flag, v_fill.trading_day, v_fill.executed_at,
-    v_fill.recorded_at);
-  return v_fill;
-end
-$$;
-comment on function risk_private.book(risk_private.fills) is
-  'Stores an execution, valued in base currency.';
-
--- Average cost: what enlarges a position moves its average price, what reduces it realizes profit
--- or loss.
-create function risk_private.cost(fill risk_private.fills) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  update risk_private.positions as p set
-    average_price = case
-      when p.quantity = 0 then 0
-      when b.q = 0 or b.q * p.quantity < 0 then fill.price
-      when b.q * fill.signed_quantity > 0
-        then (p.average_price * abs(b.q) + fill.price * abs(fill.signed_quantity)) / abs(p.quantity)
-      else p.average_price
-    end,
-    realized_pnl_today = p.realized_pnl_today + coalesce(f.rate, 1) * (case
-      when b.q * fill.signed_quantity < 0
-        then (fill.price - p.average_price) * pg_catalog.sign(b.q) * i.multiplier
-          * case when abs(fill.signed_quantity) < abs(b.q) then abs(fill.signed_quantity)
-            else abs(b.q) end
-      else 0
-    end - fill.fee)
-  from risk_private.instruments as i
-  left join risk_private.fx_rates as f on f.currency = i.currency
-  cross join lateral (
-    select h.quantity - fill.signed_quantity as q
-    from risk_private.positions as h
-    where h.account_id = fill.account_id and h.instrument_id = fill.instrument_id
-  ) as b
-  where p.account_id = fill.account_id and p.instrument_id = fill.instrument_id
-    and i.instrument_id = p.instrument_id;
-end
-$$;
-comment on function risk_private.cost(risk_private.fills) is
-  'Moves the average price and realized P&L of a position that has just taken a fill. Fees count '
-  'against the P&L.';
 
 create function risk_private.successor(o risk_private.orders) returns risk_private.orders
 language plpgsql stable
@@ -242,7 +193,7 @@ comment on function risk_private.successor(risk_private.orders) is
   'The order that a fill under this id belongs to: the live half of a pending replace, the end of '
   'a chain of confirmed ones.';
 
--- Lock order: the account, then its chain's counters ascending (within settle).
+-- Lock order: the account; its chain's counters ascending (within settle); their equities.
 create function risk_private.record_fill(
   account text, client_order_id text, exec_id text, quantity numeric, price numeric, symbol text,
   fee numeric,
@@ -263,6 +214,7 @@ declare
   v_before risk_private.working_legs[];
   v_ids text[];
   v_fill risk_private.fills;
+  v_money risk_private.money;
 begin
   perform risk_private.begin_change();
   perform risk_private.validate_execution(exec_id, quantity, price, fee, executed_at);
@@ -300,7 +252,9 @@ begin
     when quantity > (select w.open_quantity from pg_catalog.unnest(v_before) as w
       where w.leg = v_leg) then 'over_fill'
   end;
+  v_fill.booked_on := v_order.client_order_id;
   v_fill := risk_private.book(v_fill);
+  v_money := risk_private.account_for(v_fill);
   update risk_private.orders as o set filled[v_leg] = o.filled[v_leg] + record_fill.quantity
   where o.account_id = v_leaf.scope_id and (
     o.client_order_id = v_order.client_order_id
@@ -308,7 +262,8 @@ begin
   perform risk_private.note_fills(v_leaf.scope_id, v_ids, v_fill.recorded_at);
   perform risk_private.settle(v_leaf.scope_id, v_before,
     risk_private.reserved(v_leaf.scope_id, v_ids), array[v_fill]);
-  perform risk_private.cost(v_fill);
+  perform risk_private.follow_fill(v_leaf.scope_id, v_fill.instrument_id, v_fill.signed_quantity,
+    v_money);
   if v_fill.flag is not null then
     perform risk_private.alert(v_fill.flag, pg_catalog.jsonb_build_object(
       'account', account, 'client_order_id', client_order_id, 'exec_id', exec_id, 'quantity',
@@ -367,7 +322,7 @@ comment on procedure risk.record_fill(text, text, text, numeric, numeric, text, 
   'exec_id. An over-fill, a fill of a closed or of a rejected order is booked in full, flagged in '
   'detail and alerted. Errors: RK400, RK404 unknown order, RK409 same exec_id with other content.';
 
--- Lock order: the account, then its chain's counters ascending (within settle).
+-- Lock order: the account; its chain's counters ascending (within settle); their equities.
 create function risk_private.record_trade(
   account text, symbol text, side text, quantity numeric, price numeric, exec_id text, kind text,
   fee numeric,
@@ -383,6 +338,7 @@ as $$
 declare
   v_leaf risk_private.scopes := risk_private.scope(account);
   v_fill risk_private.fills;
+  v_money risk_private.money;
 begin
   perform risk_private.begin_change();
   perform risk_private.validate_execution(exec_id, quantity, price, fee, executed_at);
@@ -414,8 +370,10 @@ begin
     return;
   end if;
   v_fill := risk_private.book(v_fill);
+  v_money := risk_private.account_for(v_fill);
   perform risk_private.settle(v_leaf.scope_id, '{}', '{}', array[v_fill]);
-  perform risk_private.cost(v_fill);
+  perform risk_private.follow_fill(v_leaf.scope_id, v_fill.instrument_id, v_fill.signed_quantity,
+    v_money);
   if v_fill.flag is not null then
     perform risk_private.alert(v_fill.flag, pg_catalog.jsonb_build_object(
       'account', account, 'symbol', symbol, 'exec_id', exec_id, 'side', side, 'quantity',

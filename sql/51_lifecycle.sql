@@ -1,4 +1,4 @@
--- What else happens to an order: sent, acknowledged, released; and the roll of the trading day.
+-- What else happens to an order: sent, acknowledged, released.
 
 -- Lock order: the account.
 create function risk_private.ack_order(account text, client_order_id text, broker_order_id text)
@@ -157,6 +157,7 @@ declare
   v_leaf risk_private.scopes := risk_private.scope(account);
   v_order risk_private.orders;
   v_is_halted boolean;
+  v_reason text;
 begin
   perform risk_private.begin_change();
   perform risk_private.lock_account(v_leaf.scope_id);
@@ -164,16 +165,19 @@ begin
   if v_order.state <> 'ACCEPTED' then
     return;
   end if;
-  select pg_catalog.bool_or(t.state = 'HALTED') into v_is_halted
+  select pg_catalog.bool_or(t.state = 'HALTED'), case
+    when pg_catalog.bool_or(t.state = 'HALTED' and t.breaker_id = 0) then 'TRADING_HALTED'
+    when pg_catalog.bool_or(t.breaker_id <> 0) then 'CIRCUIT_BREAKER_TRIPPED'
+    else 'REDUCE_ONLY' end
+  into v_is_halted, v_reason
   from risk_private.trading_states as t
   where t.scope_id = any (v_leaf.chain) and t.state <> 'ACTIVE'
     and (t.underlying_id = 0 or t.underlying_id in (
     select i.underlying_id from risk_private.instruments as i
       where i.instrument_id = any (v_order.instrument_ids)));
-  if v_is_halted then
-    perform risk_private.close_order(v_order, 'CANCELLED', 'TRADING_HALTED');
-  elsif not v_is_halted and not risk_private.is_reducing_order(v_order) then
-    perform risk_private.close_order(v_order, 'CANCELLED', 'REDUCE_ONLY');
+  if v_is_halted is not null and (
+    v_is_halted or not risk_private.is_reducing_order(v_order)) then
+    perform risk_private.close_order(v_order, 'CANCELLED', v_reason);
   else
     update risk_private.orders as o set state = 'SENT', sent_at = risk_private.clock()
     where o.account_id = v_order.account_id and o.client_order_id = v_order.client_order_id;
@@ -219,126 +223,6 @@ begin
 end
 $$;
 comment on procedure risk.dispatch_order(text, text, text, text) is
-  'The last look just before sending: marks an accepted order SENT, or, where a halt or '
-  'REDUCE_ONLY forbids it by now, releases it and answers REJECTED with the reason. After a crash, '
-  'orders still ACCEPTED were not sent; SENT ones may have been. Errors: RK404.';
-
--- Lock order: the account, then its chain's counters ascending (within close_order and move).
-create function risk_private.roll_account(account_id integer, day date) returns void
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-as $$
-declare
-  v_order risk_private.orders;
-  v_movements risk_private.movement[];
-begin
-  perform risk_private.begin_change();
-  perform risk_private.lock_account(account_id);
-  -- Somebody else may have rolled it since the list of accounts was made.
-  if exists (
-    select from risk_private.scopes as s
-    where s.scope_id = roll_account.account_id and s.trading_day >= day) then
-    return;
-  end if;
-  for v_order in
-    select o.* from risk_private.orders as o
-    where o.account_id = roll_account.account_id and o.closed_at is null and o.time_in_force = 'DAY'
-    order by o.decided_at desc, o.client_order_id
-  loop
-    perform risk_private.close_order(v_order, 'EXPIRED', 'expired');
-  end loop;
-  v_movements := array(
-    select risk_private.movement(
-      f.account_id, f.instrument_id, traded_notional => -sum(abs(f.signed_quantity) * f.unit_price))
-    from risk_private.fills as f
-    join risk_private.scopes as s on s.scope_id = f.account_id
-    where f.account_id = roll_account.account_id and f.trading_day is not distinct
-      from s.trading_day
-    group by f.account_id, f.instrument_id);
-  if pg_catalog.cardinality(v_movements) > 0 then
-    perform risk_private.move(v_movements, false);
-  end if;
-  update risk_private.positions as p set realized_pnl_today = 0
-  where p.account_id = roll_account.account_id and p.realized_pnl_today <> 0;
-  update risk_private.scopes as s set trading_day = day where s.scope_id = roll_account.account_id;
-end
-$$;
-comment on function risk_private.roll_account(integer, date) is
-  'Takes an account into a new trading day: day orders expire, traded notional is what stays open, '
-  'today''s P&L starts at 0.';
-
-create function risk_private.set_trading_date(day date, equities jsonb) returns integer[]
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_today date;
-begin
-  if day is null or day in ('infinity', '-infinity') then
-    perform risk_private.fail('RK400', 'day must be a date', 'argument: day');
-  end if;
-  select c.trading_date into v_today from risk_private.trading_calendar as c for update;
-  if day < v_today then
-    perform risk_private.fail('RK400',
-      pg_catalog.format('the trading date is %s already: it moves forward only', v_today),
-      'argument: day');
-  end if;
-  perform risk_private.set_start_equities(day, equities);
-  update risk_private.trading_calendar as c set
-    trading_date = day, opened_at = risk_private.clock(), opened_by = session_user;
-  return array(
-    select s.scope_id from risk_private.scopes as s
-    where s.is_leaf and s.trading_day is distinct from day order by s.scope_id);
-end
-$$;
-comment on function risk_private.set_trading_date(date, jsonb) is
-  'Moves the trading date and returns the accounts that have to follow.';
-
-create function risk_private.set_start_equities(day date, equities jsonb) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if equities is null then
-    return;
-  end if;
-  if pg_catalog.jsonb_typeof(equities) <> 'object' or exists (
-    select from pg_catalog.jsonb_each_text(equities) as e
-    where (e.value ~ '^-?[0-9]{1,15}(\.[0-9]{1,8})?$') is not true) then
-    perform risk_private.fail('RK400', 'equities must be a JSON object of account to amount',
-      'argument: equities');
-  end if;
-  perform risk_private.scope(k) from pg_catalog.jsonb_object_keys(equities) as k;
-  insert into risk_private.start_equities as q (account_id, day, equity)
-  select s.scope_id, set_start_equities.day, e.value::numeric
-  from pg_catalog.jsonb_each_text(equities) as e
-  join risk_private.scopes as s on s.code = e.key
-  on conflict on constraint start_equities_pkey do update set equity = excluded.equity;
-end
-$$;
-comment on function risk_private.set_start_equities(date, jsonb) is
-  'Stores the equity that accounts start the day with.';
-
-create procedure risk.open_day(day date, equities jsonb default null)
-language plpgsql
-as $$
-declare
-  v_account_id integer;
-begin
-  foreach v_account_id in array risk_private.set_trading_date(day, equities) loop
-    commit;
-    perform risk_private.roll_account(v_account_id, day);
-  end loop;
-  commit;
-  perform risk_private.flush();
-  commit;
-end
-$$;
-comment on procedure risk.open_day(date, jsonb) is
-  'Rolls the trading day, forward only: day orders expire, traded notional and today''s P&L start '
-  'again, account by account. equities: start-of-day equity per account, {"A1": "250000"}. '
-  'Repeating a day resumes a roll that was interrupted. Errors: RK400, RK404 unknown account.';
+  'The last look just before sending: marks an accepted order SENT, or, where a halt, REDUCE_ONLY '
+  'or a circuit breaker forbids it by now, releases it and answers REJECTED with the reason. After '
+  'a crash, orders still ACCEPTED were not sent; SENT ones may have been. Errors: RK404.';

@@ -61,13 +61,15 @@ begin
   end if;
   perform risk_private.require_reason(reason);
   insert into risk_private.trading_states as t (
-    scope_id, underlying_id, state, reason, changed_by, since)
+    scope_id, underlying_id, state, cancels, reason, changed_by, since)
   values (
     (risk_private.scope(set_trading_state.scope)).scope_id, risk_private.underlying_id(underlying),
-    set_trading_state.state, set_trading_state.reason, session_user, risk_private.clock())
-  on conflict (scope_id, underlying_id) do update set
-    state = excluded.state, reason = excluded.reason, changed_by = excluded.changed_by,
-    since = excluded.since;
+    set_trading_state.state, state = 'HALTED' and cancel_open, set_trading_state.reason,
+    session_user, risk_private.clock())
+  on conflict on constraint trading_states_pkey do update set
+    state = excluded.state, cancels = excluded.cancels, reason = excluded.reason,
+    changed_by = excluded.changed_by, since = excluded.since;
+  perform risk_private.event('state', pg_catalog.jsonb_build_object('scope', scope));
   return state = 'HALTED' and cancel_open;
 end
 $$;
@@ -97,7 +99,8 @@ comment on procedure risk.set_trading_state(text, text, text, text, boolean) is
   'passes). In force for every decision that begins after its first commit, whoever holds which '
   'lock. HALTED also requests the cancel of every open order there that has not been asked for '
   'yet, unless cancel_open is false; orders that were being accepted while the halt came into '
-  'force are among them. ACTIVE clears what was set on this scope, not what is set above it. '
+  'force are among them. ACTIVE clears what was set on this scope, not what is set above it, and '
+  'never a circuit breaker. '
   'After an error or time-out call it again. Errors: RK400, RK404.';
 
 create function risk_private.may_cancel(chain integer[]) returns boolean
@@ -160,6 +163,45 @@ $$;
 comment on function risk_private.lock_account_within(integer, text) is
   'Takes an account''s lock; false where somebody else keeps it for longer than that.';
 
+-- The caller holds the account's lock.
+create function risk_private.ask_cancels(
+  account_id integer, reason text, underlying_id integer, agent text, again boolean)
+returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account text := (
+    select s.code from risk_private.scopes as s where s.scope_id = ask_cancels.account_id);
+  v_at timestamptz := risk_private.clock();
+  v_payloads jsonb[];
+begin
+  with asked as (
+    update risk_private.orders as o set cancel_requested_at = coalesce(o.cancel_requested_at, v_at)
+    where o.account_id = ask_cancels.account_id and o.closed_at is null
+      and (ask_cancels.again or o.cancel_requested_at is null)
+      and (ask_cancels.agent is null or o.agent = ask_cancels.agent)
+      and (ask_cancels.underlying_id = 0 or exists (
+        select from risk_private.instruments as i
+        where i.instrument_id = any (o.instrument_ids)
+          and i.underlying_id = ask_cancels.underlying_id))
+    returning o.client_order_id, o.decided_at
+  )
+  select pg_catalog.array_agg(
+    pg_catalog.jsonb_build_object(
+      'account', v_account, 'client_order_id', a.client_order_id,
+      'order_id', risk_private.order_id(v_account, a.client_order_id),
+      'reason', ask_cancels.reason)
+    order by a.decided_at, a.client_order_id) into v_payloads
+  from asked as a;
+  perform risk_private.alerts('cancel_request', v_payloads);
+  return coalesce(pg_catalog.cardinality(v_payloads), 0);
+end
+$$;
+comment on function risk_private.ask_cancels(integer, text, integer, text, boolean) is
+  'Requests the cancel of an account''s open orders, of one underlying or (0) all, of one agent or '
+  'all: those not asked for yet or, again, all. Returns how many.';
+
 -- Lock order: the account, then its orders.
 create function risk_private.request_cancels(
   account_id integer, reason text, underlying text, agent text, again boolean, patiently boolean)
@@ -168,16 +210,13 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_account risk_private.scopes;
   v_underlying_id integer := risk_private.underlying_id(underlying);
-  v_at timestamptz;
-  v_payloads jsonb[];
 begin
   perform risk_private.begin_change();
   perform risk_private.require_reason(reason);
-  select s.* into v_account from risk_private.scopes as s
-  where s.scope_id = request_cancels.account_id;
-  if risk_private.may_cancel(v_account.chain) is not true then
+  if risk_private.may_cancel((
+    select s.chain from risk_private.scopes as s
+    where s.scope_id = request_cancels.account_id)) is not true then
     perform risk_private.fail('RK403',
       pg_catalog.format('%s may not cancel orders here', risk_private.caller()),
       'argument: account_id');
@@ -187,25 +226,7 @@ begin
   elsif not risk_private.lock_account_within(account_id, '100ms') then
     return false;
   end if;
-  v_at := risk_private.clock();
-  with asked as (
-    update risk_private.orders as o set cancel_requested_at = coalesce(o.cancel_requested_at, v_at)
-    where o.account_id = request_cancels.account_id and o.closed_at is null
-      and (request_cancels.again or o.cancel_requested_at is null)
-      and (request_cancels.agent is null or o.agent = request_cancels.agent)
-      and (v_underlying_id = 0 or exists (
-        select from risk_private.instruments as i
-        where i.instrument_id = any (o.instrument_ids) and i.underlying_id = v_underlying_id))
-    returning o.client_order_id, o.decided_at
-  )
-  select pg_catalog.array_agg(
-    pg_catalog.jsonb_build_object(
-      'account', v_account.code, 'client_order_id', a.client_order_id,
-      'order_id', risk_private.order_id(v_account.code, a.client_order_id),
-      'reason', request_cancels.reason)
-    order by a.decided_at, a.client_order_id) into v_payloads
-  from asked as a;
-  perform risk_private.alerts('cancel_request', v_payloads);
+  perform risk_private.ask_cancels(account_id, reason, v_underlying_id, agent, again);
   return true;
 end
 $$;

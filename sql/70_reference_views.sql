@@ -37,7 +37,8 @@ comment on column risk.scopes.created_at is 'When the scope was created.';
 create view risk.instruments as
 select
   i.symbol, i.kind, u.symbol as underlying, s.name as sector, i.expiry, i.strike, i.option_right,
-  i.multiplier, i.lot, i.tick, i.currency, i.allow_negative_price, i.status, i.status_reason
+  i.multiplier, i.lot, i.tick, i.currency, i.allow_negative_price, i.status, i.status_reason,
+  i.dividend_yield
 from risk_private.instruments as i
 join risk_private.instruments as u on u.instrument_id = i.underlying_id
 left join risk_private.sectors as s on s.sector_id = i.sector_id;
@@ -59,11 +60,13 @@ comment on column risk.instruments.status is
   'ACTIVE; RESTRICTED: reducing orders only; NO_NEW_SHORTS: no order that makes or enlarges a '
   'short; BLOCKED: no order.';
 comment on column risk.instruments.status_reason is 'Why the status was last set.';
+comment on column risk.instruments.dividend_yield is
+  'Of an underlying: the yield its options are valued with, 0.02 for 2 %; NULL: the setting''s.';
 
 create view risk.marks as
 select
   i.symbol, m.price, m.bid, m.ask, m.implied_volatility, m.delta, m.gamma, m.vega, m.theta, m.rho,
-  m.as_of
+  m.as_of, m.volatility_as_of
 from risk_private.marks as m
 join risk_private.instruments as i on i.instrument_id = m.instrument_id;
 comment on view risk.marks is 'The latest mark, quote and Greeks of each instrument, per unit.';
@@ -71,13 +74,16 @@ comment on column risk.marks.symbol is 'Symbol of the instrument.';
 comment on column risk.marks.price is 'Mark price.';
 comment on column risk.marks.bid is 'Best bid; NULL where the feed sent none.';
 comment on column risk.marks.ask is 'Best ask; NULL where the feed sent none.';
-comment on column risk.marks.implied_volatility is 'Annual implied volatility, 0.2 for 20 %.';
+comment on column risk.marks.implied_volatility is
+  'Annual implied volatility, 0.2 for 20 %: the feed''s, else the price''s.';
 comment on column risk.marks.delta is 'Price change per 1.00 of the underlying.';
 comment on column risk.marks.gamma is 'Change of delta per 1.00 of the underlying.';
 comment on column risk.marks.vega is 'Price change per volatility point (0.01).';
 comment on column risk.marks.theta is 'Price change per calendar day.';
 comment on column risk.marks.rho is 'Price change per 1 % of interest rate.';
 comment on column risk.marks.as_of is 'Data time of the mark.';
+comment on column risk.marks.volatility_as_of is
+  'Data time of the implied volatility: re-marking from a tick of the underlying keeps it.';
 
 create view risk.settings as
 select g.name, s.code as scope, g.value, g.set_by, g.set_at
@@ -115,24 +121,25 @@ cross join lateral (
 ) as k
 left join risk_private.instruments as u on u.instrument_id = k.underlying_id
 left join risk_private.trading_states as o on o.scope_id = s.scope_id
-  and o.underlying_id = k.underlying_id
+  and o.underlying_id = k.underlying_id and o.breaker_id = 0
 left join lateral (
   select t.* from risk_private.trading_states as t
   where t.scope_id = any (s.chain) and t.underlying_id in (0, k.underlying_id)
   order by pg_catalog.array_position(array['HALTED', 'REDUCE_ONLY', 'ACTIVE'], t.state),
-    pg_catalog.array_position(s.chain, t.scope_id), t.underlying_id desc
+    pg_catalog.array_position(s.chain, t.scope_id), t.underlying_id desc, t.breaker_id
   limit 1
 ) as e on true;
 comment on view risk.trading_states is
-  'Trading states: one row per scope, and one per scope and underlying where a state was set for '
-  'that underlying on the scope or above it.';
+  'Trading states: one row per scope, and one per scope and underlying where a state was set, or a '
+  'circuit breaker holds, for that underlying on the scope or above it.';
 comment on column risk.trading_states.scope is 'Code of the scope.';
 comment on column risk.trading_states.underlying is
   'The underlying it is about; NULL: all of them.';
 comment on column risk.trading_states.own_state is
-  'What was set on this very scope: ACTIVE, REDUCE_ONLY or HALTED.';
+  'What a person set on this very scope: ACTIVE, REDUCE_ONLY or HALTED.';
 comment on column risk.trading_states.effective_state is
-  'What decisions go by: the most severe on the scope and above it.';
+  'What decisions go by: the most severe of the states and the circuit breakers that hold, on the '
+  'scope and above it.';
 comment on column risk.trading_states.since is
   'When the effective state was set; NULL where none ever was. Likewise the next two.';
 comment on column risk.trading_states.changed_by is 'The login that set it.';

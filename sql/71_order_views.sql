@@ -191,15 +191,23 @@ create view risk.fills with (security_barrier) as
 select
   a.code as account, f.exec_id, risk_private.order_id(a.code, f.client_order_id) as order_id,
   f.client_order_id, i.symbol,
-  case when f.signed_quantity > 0 then 'buy' else 'sell' end as side,
+  case when coalesce(nullif(f.signed_quantity, 0), c.old_quantity) > 0 then 'buy'
+    else 'sell' end as side,
   abs(f.signed_quantity) as quantity, f.price, f.fee,
-  f.kind, f.flag, f.trading_day, f.executed_at, f.recorded_at, f.recorded_by
+  f.kind, f.flag, f.trading_day, f.executed_at, f.recorded_at, f.recorded_by, f.status,
+  f.realized * f.rate as realized
 from risk_private.scopes as a
 join risk_private.fills as f on f.account_id = a.scope_id
 join risk_private.instruments as i on i.instrument_id = f.instrument_id
+left join lateral (
+  select x.old_quantity from risk_private.fill_corrections as x
+  where x.account_id = f.account_id and x.exec_id = f.exec_id and x.old_quantity <> 0
+  order by x.correction_id limit 1
+) as c on f.signed_quantity = 0
 where a.scope_id = any ((select risk_private.visible_accounts())::integer[])
   and f.recorded_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned();
-comment on view risk.fills is 'Executions: fills of orders, and trades that no order explains.';
+comment on view risk.fills is
+  'Executions as they stand: fills of orders, and trades that no order explains.';
 comment on column risk.fills.account is 'The account.';
 comment on column risk.fills.exec_id is
   'The broker''s id of the execution, unique within the account.';
@@ -207,11 +215,12 @@ comment on column risk.fills.order_id is 'Id of the order; NULL where no order e
 comment on column risk.fills.client_order_id is 'The order under which it was reported.';
 comment on column risk.fills.symbol is 'The instrument.';
 comment on column risk.fills.side is 'buy or sell.';
-comment on column risk.fills.quantity is 'Executed quantity.';
+comment on column risk.fills.quantity is 'Executed quantity; 0 once busted.';
 comment on column risk.fills.price is 'Price of the execution.';
 comment on column risk.fills.fee is 'Fee paid.';
 comment on column risk.fills.kind is
-  'fill; or, with no order: opening, assignment, exercise, expiry, transfer, unexplained.';
+  'fill; or, with no order: opening, assignment, exercise, expiry, transfer, unexplained; '
+  'adjustment: what a split added to the position.';
 comment on column risk.fills.flag is
   'What was wrong with it: over_fill, fill_on_closed_order, fill_on_rejected_order, '
   'unexplained_trade; NULL: nothing.';
@@ -219,6 +228,35 @@ comment on column risk.fills.trading_day is 'The trading day to whose traded not
 comment on column risk.fills.executed_at is 'When the broker executed it.';
 comment on column risk.fills.recorded_at is 'When it was booked.';
 comment on column risk.fills.recorded_by is 'The login that reported it.';
+comment on column risk.fills.status is
+  'BOOKED, BUSTED or CORRECTED; risk.fill_corrections tells what it was before.';
+comment on column risk.fills.realized is
+  'Profit that it realized at average cost, before its fee, in base currency.';
+
+create view risk.fill_corrections with (security_barrier) as
+select
+  a.code as account, c.exec_id, c.kind, abs(c.old_quantity) as old_quantity, c.old_price,
+  c.old_fee, abs(c.new_quantity) as new_quantity, c.new_price, c.reason, c.trading_day,
+  c.late_realized, c.corrected_at, c.corrected_by
+from risk_private.scopes as a
+join risk_private.fill_corrections as c on c.account_id = a.scope_id
+where a.scope_id = any ((select risk_private.visible_accounts())::integer[])
+  and c.corrected_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned();
+comment on view risk.fill_corrections is 'What became of executions after they were booked.';
+comment on column risk.fill_corrections.account is 'The account.';
+comment on column risk.fill_corrections.exec_id is 'The execution.';
+comment on column risk.fill_corrections.kind is 'bust or correction.';
+comment on column risk.fill_corrections.old_quantity is 'Its quantity before.';
+comment on column risk.fill_corrections.old_price is 'Its price before.';
+comment on column risk.fill_corrections.old_fee is 'Its fee before; a bust gives it back.';
+comment on column risk.fill_corrections.new_quantity is 'Its quantity since; 0 for a bust.';
+comment on column risk.fill_corrections.new_price is 'Its price since.';
+comment on column risk.fill_corrections.reason is 'Why.';
+comment on column risk.fill_corrections.trading_day is 'The trading day in which it was done.';
+comment on column risk.fill_corrections.late_realized is
+  'What it changed of the profit realized on earlier days, in base currency: it counts to this one.';
+comment on column risk.fill_corrections.corrected_at is 'When.';
+comment on column risk.fill_corrections.corrected_by is 'The login that reported it.';
 
 create view risk.positions with (security_barrier) as
 select

@@ -106,6 +106,47 @@ comment on view risk_private.used_by_sums is
   'Use of limits on sums: worst_case is the counter that decisions go by, used the part of it '
   'that is filled.';
 
+create view risk_private.used_by_obligations as
+select distinct on (g.limit_id) g.limit_id, g.underlying_id, g.used, g.worst_case
+from (
+  select distinct on (o.counter_id) l.limit_id, o.key_id as underlying_id,
+    greatest(o.held_bull, o.held_bear) as used, greatest(o.bull, o.bear) as worst_case
+  from risk_private.obligations as o
+  join risk_private.instruments as i on i.instrument_id = o.key_id
+  cross join lateral (
+    values (0, 0), (1, i.sector_id), (2, i.instrument_id)
+  ) as d (dimension, key_id)
+  join risk_private.limits_in_force as l
+    on l.scope_id = o.scope_id and l.dimension = d.dimension and l.key_id = d.key_id
+    and l.limit_type = 'same_side'
+  where o.dimension = 2
+  order by o.counter_id, l.dimension desc
+) as g
+order by g.limit_id, g.worst_case desc, g.used desc, g.underlying_id;
+comment on view risk_private.used_by_obligations is
+  'Use of same_side limits: the larger side. The most specific limit governs an underlying; a '
+  'wider one shows the worst of those that it governs.';
+
+create view risk_private.used_by_losses as
+select l.limit_id,
+  case
+    when l.limit_type = 'buying_power' then coalesce(o.held_need, 0) - e.cash
+    when o.held_unlimited > 0 then 'Infinity'
+    else coalesce(o.held_loss, 0)
+  end as used,
+  case
+    when l.limit_type = 'buying_power' then coalesce(o.cash_need, 0) - e.cash
+    when o.unlimited > 0 then 'Infinity'
+    else coalesce(o.max_loss, 0)
+  end as worst_case
+from risk_private.limits_in_force as l
+join risk_private.equities as e on e.scope_id = l.scope_id
+left join risk_private.obligations as o
+  on o.counter_id = risk_private.counter_id(l.scope_id, l.dimension, l.key_id)
+where l.judged = 'obligation';
+comment on view risk_private.used_by_losses is
+  'Use of max_loss and buying_power limits, by positions alone and with open orders.';
+
 create view risk.limits as
 select
   l.scope, l.limit_type, case when l.dimension = 3 then k.symbol end as symbol,
@@ -176,7 +217,10 @@ from risk_private.limits_in_force as l
 left join risk_private.instruments as k on l.dimension in (2, 3) and k.instrument_id = l.key_id
 left join risk_private.sectors as e on l.dimension = 1 and e.sector_id = l.key_id
 left join risk_private.used_by_instruments as u on u.limit_id = l.limit_id
-left join risk_private.instruments as i on i.instrument_id = u.instrument_id
+left join risk_private.used_by_obligations as o on o.limit_id = l.limit_id
+left join risk_private.used_by_losses as x on x.limit_id = l.limit_id
+left join risk_private.instruments as i
+  on i.instrument_id = coalesce(u.instrument_id, o.underlying_id)
 left join risk_private.used_by_sums as t
   on t.scope_id = l.scope_id and t.dimension = l.dimension and t.key_id = l.key_id
     and t.limit_type = l.limit_type
@@ -189,14 +233,15 @@ cross join lateral (
 ) as w
 cross join lateral (
   select
-    case when l.judged in ('instrument', 'sum', 'window')
-         then coalesce(u.used, t.used, w.accepted, 0) end as used,
-    case when l.judged in ('instrument', 'sum', 'window')
-         then coalesce(u.worst_case, t.worst_case, w.accepted, 0) end as worst_case
+    case when l.judged not in ('order', 'switch')
+         then coalesce(u.used, o.used, x.used, t.used, w.accepted, 0) end as used,
+    case when l.judged not in ('order', 'switch')
+         then coalesce(u.worst_case, o.worst_case, x.worst_case, t.worst_case, w.accepted, 0)
+    end as worst_case
 ) as m
 cross join lateral (
   select
-    case when m.worst_case = 0 then 0
+    case when m.worst_case <= 0 then 0
          else pg_catalog.round(m.worst_case * 100 / nullif(l.amount, 0), 2) end as utilization_pct,
     case when m.worst_case > l.amount then 'BREACH'
          when l.warns and m.worst_case > 0 and m.worst_case * 100 >= l.warn_pct * l.amount
@@ -224,7 +269,7 @@ comment on column risk.limit_utilization.used is
   'that ends now.';
 comment on column risk.limit_utilization.worst_case is
   'The same if every open order were filled on its worse side: what decisions compare with the '
-  'limit.';
+  'limit. Of buying_power below 0: cash that is free.';
 comment on column risk.limit_utilization.utilization_pct is
   'worst_case in percent of the limit; NULL where a limit of 0 is exceeded, or nothing is used up.';
 comment on column risk.limit_utilization.status is
@@ -233,8 +278,8 @@ comment on column risk.limit_utilization.status is
 comment on column risk.limit_utilization.version is 'Version of the limit.';
 comment on column risk.limit_utilization.as_of is 'The moment of reading.';
 comment on column risk.limit_utilization.instrument is
-  'For limits per instrument: the instrument that is measured, for a default the one with the '
-  'worst use.';
+  'For limits per instrument or underlying: the one that is measured, for a default the one with '
+  'the worst use.';
 
 create view risk.exposure as
 select

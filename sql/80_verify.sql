@@ -155,8 +155,29 @@ begin atomic
       ('open_positions', c.open_positions, r.open_positions, 0)
   ) as m (measure, stored, expected, least_dimension)
   where coalesce(c.dimension, r.dimension) >= m.least_dimension
-    and coalesce(m.stored, 0) <> coalesce(m.expected, 0);
+    and coalesce(m.stored, 0) <> coalesce(m.expected, 0)
+  union all
+  select s.code,
+    risk_private.dimension_name(coalesce(o.dimension, r.dimension), coalesce(o.key_id, r.key_id)),
+    m.measure, m.stored, m.expected
+  from risk_private.obligations as o
+  full join risk_private.recount_obligations() as r on r.counter_id = o.counter_id
+  join risk_private.scopes as s on s.scope_id = coalesce(o.scope_id, r.scope_id)
+  cross join lateral (
+    values
+      ('bull', o.bull, r.bull), ('bear', o.bear, r.bear), ('max_loss', o.max_loss, r.max_loss),
+      ('unlimited', o.unlimited, r.unlimited), ('cash_need', o.cash_need, r.cash_need),
+      ('held_bull', o.held_bull, r.held_bull), ('held_bear', o.held_bear, r.held_bear),
+      ('held_loss', o.held_loss, r.held_loss),
+      ('held_unlimited', o.held_unlimited, r.held_unlimited),
+      ('held_need', o.held_need, r.held_need)
+  ) as m (measure, stored, expected)
+  where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
+  union all
+  select s.code, d.dimension, d.measure, d.stored, d.expected
+  from risk_private.money_differences() as d
+  join risk_private.scopes as s on s.scope_id = d.scope_id;
 end;
 comment on function risk.verify_counters() is
-  'Recomputes every position and counter from orders, fills and carried values: one row per '
-  'difference, none when sound.';
+  'Recomputes every position, counter, obligation, cash balance and equity from orders, fills, '
+  'postings and carried values: one row per difference, none when sound.';

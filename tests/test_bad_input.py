@@ -28,6 +28,7 @@ VALUES: dict[str, tuple[str | None, ...]] = {
     "text": TEXTS,
     "name": (None, "", "nobody at all", INJECTION),
     "numeric": NUMBERS,
+    "double precision": (None, "NaN", "Infinity", "-Infinity", "-11", "1e300"),
     "jsonb": JSONS,
     "boolean": (None,),
     "date": (None, "infinity", "-infinity"),
@@ -35,6 +36,7 @@ VALUES: dict[str, tuple[str | None, ...]] = {
     "text[]": (None, "{}", "{NULL}", "{no such}", "{{AAPL}}", "{AAPL,AAPL}"),
     "numeric[]": (*ARRAYS, "{0}", "{-1}", "{1e400}"),
     "double precision[]": ARRAYS,
+    "date[]": (None, "{}", "{NULL}", "{infinity}", "{2999-01-01}", "{2026-01-02,2026-01-02}"),
     "bigint[]": (),
 }
 LEGS = '[{"symbol": "AAPL", "side": "buy"}, {"symbol": "XOM", "side": "sell"}]'
@@ -46,6 +48,7 @@ ORDER: Arguments = {
     "price": "100",
 }
 FRESH = "a fresh id"
+EXECUTION = "the exec_id of a new fill"
 LIVE = "the id of a fresh order"
 NEW: Arguments = {"client_order_id": FRESH}
 OPEN: Arguments = {"account": "A1", "client_order_id": LIVE}
@@ -53,6 +56,8 @@ KEY: Arguments = {"scope": "D1", "limit_type": "gross_notional"}
 ASIDE: Arguments = {"symbol": None, "underlying": None, "sector": None}
 REST: Arguments = {"agent": None, "time_in_force": "GTC"}
 TRADE: Arguments = {"exec_id": FRESH, "fee": "1", "executed_at": None}
+OPTION: Arguments = {"kind": "call", "spot": "100", "strike": "90", "years": "0.5"}
+CARRY: Arguments = {"rate": "0.03", "dividend": "0.01"}
 GREEKS = ("bids", "asks", "ivs", "deltas", "gammas", "vegas", "thetas", "rhos")
 # A call of each routine that would be answered.
 BASE: dict[str, Arguments] = {
@@ -71,6 +76,23 @@ BASE: dict[str, Arguments] = {
     "dispatch_order": OPEN,
     "cancel_orders": {"scope": "A1", "reason": "why", "underlying": None, "agent": None},
     "set_marks": {"symbols": "{XOM}", "prices": "{80}", "as_of": None, **dict.fromkeys(GREEKS)},
+    "remark_underlying": {"symbol": "AAPL", "price": "100", "as_of": None}
+    | {"bid": None, "ask": None},
+    "load_closes": {"symbols": "{XOM}", "days": "{2026-01-02}", "closes": "{80}"},
+    "refresh_views": {},
+    "bust_fill": {"account": "A1", "exec_id": EXECUTION, "reason": "why"},
+    "correct_fill": {
+        "account": "A1",
+        "exec_id": EXECUTION,
+        "quantity": "2",
+        "price": "98",
+        "reason": "why",
+    },
+    "set_fx": {"currency": "EUR", "rate": "1.1", "as_of": None},
+    "post_cash": {"account": "A1", "amount": "5", "reason": "dividend"}
+    | {"currency": None, "reference": None},
+    "option_greeks": OPTION | CARRY | {"volatility": "0.2"},
+    "implied_volatility": OPTION | CARRY | {"price": "15"},
     "open_day": {"day": "2099-01-05", "equities": None},
     "create_scope": {"code": FRESH, "kind": "account", "parent": "D1"},
     "upsert_instruments": {"instruments": '[{"symbol": "NEW", "kind": "stock"}]'},
@@ -122,6 +144,18 @@ TAKEN: dict[tuple[str, str], set[str]] = {
     ("cancel_orders", "agent"): CODES,
     ("set_marks", "prices"): {"{{1}}"},
     **{("set_marks", name): FLAT for name in GREEKS},
+    ("remark_underlying", "price"): {"0.3", "1e-20"},
+    **{("remark_underlying", name): {"0.3", "1e-20"} for name in ("bid", "ask")},
+    ("bust_fill", "reason"): REASONS,
+    ("correct_fill", "reason"): REASONS,
+    ("correct_fill", "quantity"): {"0.3"},
+    ("correct_fill", "price"): {"0", "-1", "0.3"},
+    ("set_fx", "rate"): {"0.3"},
+    ("post_cash", "amount"): {"-1", "0.3"},
+    ("post_cash", "reason"): CODES,
+    ("post_cash", "reference"): CODES,
+    ("option_greeks", "volatility"): {"1e300"},
+    ("load_closes", "closes"): {"{{1}}"},
     ("open_day", "equities"): {"{}"},
     ("create_scope", "code"): CODES,
     ("create_scope", "parent"): CODES,  # made by then
@@ -141,10 +175,11 @@ TAKEN: dict[tuple[str, str], set[str]] = {
 OPTIONAL = {
     *(f"price of {what}" for what in ("check_order", "check_combo", "replace_order")),
     *("price of preview_order", "price of preview_combo"),
+    *("currency of post_cash", "reference"),
     *("agent", "symbol of record_fill", "executed_at", "broker_order_id", "as_of"),
     *("equities", "parent of firm", "symbol of set_limit", "underlying", "sector", "valid_from"),
     *("valid_until", "reason of set_limit", "reason of set_limits", "reason of remove_limit"),
-    *("symbol of remove_limit", "scope of set_setting", *GREEKS),
+    *("symbol of remove_limit", "scope of set_setting", "bid", "ask", *GREEKS),
 }
 
 
@@ -255,7 +290,9 @@ def prepare(firm: Caller, routine: str) -> Arguments:
         firm.limit("D1", "gross_notional", 10**9)
     live = firm.new_name()
     firm.check("A1", live, "AAPL", "buy", 10, 100, time_in_force="GTC")
-    stands_for = {FRESH: firm.new_name(), LIVE: live}
+    stands_for = {FRESH: firm.new_name(), LIVE: live, EXECUTION: f"fill of {live}"}
+    if EXECUTION in BASE[routine].values():
+        firm.fill("A1", live, stands_for[EXECUTION], 1, 99)
     return {
         name: value if value is None else stands_for.get(value, value)
         for name, value in BASE[routine].items()
@@ -265,7 +302,8 @@ def prepare(firm: Caller, routine: str) -> Arguments:
 def attempt(firm: Caller, routine: str, types: dict[str, str], arguments: dict[str, Any]) -> str:
     """What comes of a call: "taken", "refused" in good order, or what is wrong with the error."""
     pairs = ", ".join(f"{name} => %({name})s::{types[name]}" for name in types)
-    verb = "select * from" if routine.startswith("preview") else "call"
+    is_read = routine.startswith(("preview", "option", "implied"))
+    verb = "select * from" if is_read else "call"
     try:
         firm.rows(f"{verb} risk.{routine}({pairs})", **arguments)
     except psycopg.Error as error:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from pgrisk.cli import demo as command
 from pgrisk.cli.demo import replay, require_no_scopes, verify
+from pgrisk.cli.demo_chart import area
 from pgrisk.cli.demo_firm import AGENTS, DESKS
 from pgrisk.cli.demo_market import SECTOR_OF, Market, black_scholes, sessions
 from pgrisk.cli.demo_play import Plan
@@ -100,10 +101,27 @@ def test_the_crash_of_august_24(db: Database) -> None:
     assert f"{reasons['ACCEPTED']:,}" in text
     for name in (*accounts, *DESKS, "risk.verify_counters(): 0 differences"):
         assert name in text, name
+    pnl = text.partition("Profit and loss by desk")[2].partition("Equity of the firm")[0]
+    for day in days:
+        assert f"{day}" in pnl
+    with db.connect() as connection:
+        for equity, daily_pnl in connection.execute(
+            "select equity, daily_pnl from risk.pnl where scope = 'FIRM'"
+        ):
+            assert f"{round(equity):,}" in pnl
+            assert f"{round(daily_pnl):,}" in pnl
+    assert "█" in text.partition("Drawdown, % below the peak")[2]
     assert text.endswith(" s\n")
     assert f"{len(decisions):,} decisions in " in text
     assert "…" not in text
     assert "\x1b" not in text
+
+
+def test_areas_are_drawn_to_scale() -> None:
+    assert area([0, 1, 2, 4, 8, 9, -1], 2, 0, 8) == ["    ██ ", " ▂▄███ "]
+    assert area([0, 0.01], 1, 0, 8) == [" ▁"]  # whatever is above the bottom shows
+    assert area([0, 3, 6], 1, 0, 6, is_unicode=False) == [" :|"]
+    assert area([5, 5], 1, 5, 5) == ["  "]
 
 
 def test_a_terminal_gets_a_progress_bar(db: Database) -> None:

@@ -2,118 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import timedelta
 
 import pytest
 
-from tests.model import (
-    Answer,
-    Dimension,
-    Instrument,
-    Leg,
-    LimitKey,
-    LimitVersion,
-    Oracle,
-    Order,
-    RiskError,
-    Scope,
-    Violation,
-    World,
-)
-
-START = datetime(2015, 8, 10, 14, 0, tzinfo=UTC)
-TODAY = date(2015, 8, 10)
-D = Decimal
-
-
-def option(symbol: str, right: str, days: int = 30) -> Instrument:
-    expiry = TODAY + timedelta(days=days)
-    return Instrument(
-        symbol, "option", "X", "Tech", D(100), D(1), D("0.01"), expiry, option_right=right
-    )
-
-
-class Desk:
-    """Firm F over desks D1 (accounts A1, A2) and D2 (A3), stock X with options, stock Y."""
-
-    def __init__(self) -> None:
-        world = World(START, TODAY)
-        tree = {"F": None, "D1": "F", "D2": "F", "A1": "D1", "A2": "D1", "A3": "D2"}
-        for code, parent in tree.items():
-            world.scopes[code] = Scope(code, "account", parent)
-        for instrument in (
-            Instrument("X", "stock", "X", "Tech"),
-            Instrument("Y", "stock", "Y", "Oil"),
-            option("C100", "call"),
-            option("C110", "call"),
-            option("P90", "put"),
-            option("P80", "put"),
-            option("C100-NEAR", "call", days=5),
-        ):
-            world.instruments[instrument.symbol] = instrument
-        world.settings["F", "max_heartbeat_age"] = "0"
-        self.oracle = Oracle(world)
-        self.world = world
-        self.next_id = 0
-        for symbol in world.instruments:
-            self.oracle.set_mark(symbol, D(100) if symbol in "XY" else D(5))
-        self.limit("F", "net_position", 1000)
-
-    def limit(self, scope: str, limit_type: str, amount: float | str, **symbol: str) -> LimitKey:
-        """Sets a limit; `symbol`, `underlying` or `sector` narrow it."""
-        key = LimitKey(scope, limit_type)
-        for name, value in symbol.items():
-            dimension = Dimension["INSTRUMENT" if name == "symbol" else name.upper()]
-            key = LimitKey(scope, limit_type, dimension, value)
-        self.oracle.set_limit(LimitVersion(key, D(amount), self.world.now))
-        return key
-
-    def order(self, account: str, text: str, price: float | str | None = 100) -> Order:
-        """An order from text: 'buy 10 X', or a combo '2: buy 1 C110, sell 1 C100'."""
-        self.next_id += 1
-        combo = ":" in text
-        quantity, legs = text.split(":") if combo else ("1", text)
-        parsed = [leg.split() for leg in legs.split(",")]
-        return Order(
-            account,
-            f"o{self.next_id}",
-            tuple(Leg(s, side, D(n) if combo else D(1)) for side, n, s in parsed),
-            D(quantity) if combo else D(parsed[0][1]),
-            None if price is None else D(price),
-            is_combo=combo,
-        )
-
-    def check(self, account: str, text: str, price: float | str | None = 100) -> Answer:
-        return self.oracle.check(self.order(account, text, price))
-
-    def hold(self, account: str, **quantities: int) -> None:
-        """Gives the account positions that it opened elsewhere."""
-        for symbol, quantity in quantities.items():
-            self.next_id += 1
-            side = "buy" if quantity > 0 else "sell"
-            name = symbol.replace("_", "-")
-            exec_id = f"t{self.next_id}"
-            self.oracle.record_trade(
-                account, name, side, D(abs(quantity)), D(100), exec_id, "opening"
-            )
-
-    def last_id(self) -> str:
-        return f"o{self.next_id}"
+from tests.desk import START, TODAY, D, Desk, limits_hit, outcome
+from tests.model import LimitKey, LimitVersion, RiskError, Violation
 
 
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
-
-
-def outcome(answer: Answer) -> tuple[str, int]:
-    """The gravest reason, or ACCEPTED, and the allowed quantity."""
-    return answer.reason or answer.decision, int(answer.allowed_quantity)
-
-
-def limits_hit(answer: Answer) -> set[tuple[str | None, str | None]]:
-    return {(violation.limit_type, violation.scope) for violation in answer.violations}
 
 
 def test_open_orders_never_net_against_each_other(desk: Desk) -> None:

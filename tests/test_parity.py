@@ -30,9 +30,10 @@ def dump(database: Database) -> list[str]:
         text=True,
         check=True,
     )
-    moments = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+\d\d", "MOMENT", answer.stdout)
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+\d\d", "MOMENT", answer.stdout)
+    text = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "SECRET", text)
     return [
-        line for line in moments.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))
+        line for line in text.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))
     ]
 
 

@@ -65,6 +65,11 @@ def test_psycopg_as_written(db: Database, connection: psycopg.Connection) -> Non
     assert decision_on(connection, "A1-2") == ("ACCEPTED", None, Decimal(200))
 
 
+def test_the_client_as_written(db: Database, connection: psycopg.Connection) -> None:
+    assert run_python("RiskClient", db.url)["may_send"] is True
+    assert decision_on(connection, "A1-5") == ("ACCEPTED", None, Decimal(5))
+
+
 def test_asyncpg_as_written(db: Database, connection: psycopg.Connection) -> None:
     order = ["A1", "A1-3", "AAPL", "buy", 200, Decimal("187.40")]
     answer = asyncio.run(run_python("asyncpg", db.url)["check"](db.url, order))

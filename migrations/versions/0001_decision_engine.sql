@@ -186,6 +186,7 @@ create table risk_private.scopes (
   tracks_sector boolean not null default false,
   tracks_underlying boolean not null default false,
   tracks_instrument boolean not null default false,
+  obligation_dimensions integer[] not null default '{}',
   max_mark_age double precision not null default 60,
   max_heartbeat_age double precision not null default 3,
   collar_floor numeric not null default 0.10,
@@ -203,6 +204,8 @@ comment on column risk_private.scopes.chain is
   'The scope itself and all its ancestors, ascending: itself first, the firm last.';
 comment on column risk_private.scopes.tracks_sector is
   'Whether counters exist per sector at this scope; likewise the next two.';
+comment on column risk_private.scopes.obligation_dimensions is
+  'In which dimensions obligations are kept at this scope: 0 all, 1 sector, 2 underlying.';
 comment on column risk_private.scopes.max_mark_age is
   'Seconds, resolved along the chain: the strictest non-zero setting; 0 = off.';
 comment on column risk_private.scopes.required_types is
@@ -260,6 +263,7 @@ create table risk_private.instruments (
   tick numeric check (tick is null or (tick > 0 and risk_private.is_amount(tick))),
   currency text not null check (currency ~ '^[A-Z]{3}$'),
   allow_negative_price boolean not null,
+  dividend_yield double precision check (dividend_yield between -10 and 10),
   status text not null default 'ACTIVE' check (status in ('ACTIVE', 'RESTRICTED', 'NO_NEW_SHORTS',
     'BLOCKED')),
   status_reason text,
@@ -271,6 +275,8 @@ create table risk_private.instruments (
 create index instruments_underlying_idx on risk_private.instruments (underlying_id);
 create index instruments_sector_idx on risk_private.instruments (sector_id);
 comment on table risk_private.instruments is 'What can be traded. A stock''s underlying is itself.';
+comment on column risk_private.instruments.dividend_yield is
+  'Of an underlying, continuously compounded; NULL: the setting of that name.';
 comment on column risk_private.instruments.status is
   'ACTIVE; RESTRICTED: closing only; NO_NEW_SHORTS: no order that makes or enlarges a short; '
   'BLOCKED: nothing.';
@@ -286,9 +292,12 @@ create table risk_private.marks (
   vega double precision,
   theta double precision,
   rho double precision,
+  volatility_as_of timestamptz,
   as_of timestamptz not null
 ) with (fillfactor = 50);
 comment on table risk_private.marks is 'The latest mark and quote of each instrument.';
+comment on column risk_private.marks.volatility_as_of is
+  'Data time of the implied volatility: re-marking from a tick of the underlying keeps it.';
 
 create table risk_private.trading_calendar (
   singleton boolean primary key default true check (singleton),
@@ -312,14 +321,20 @@ comment on table risk_private.heartbeat is
 create table risk_private.trading_states (
   scope_id integer not null references risk_private.scopes,
   underlying_id integer not null default 0,
+  breaker_id integer not null default 0,
   state text not null check (state in ('ACTIVE', 'REDUCE_ONLY', 'HALTED')),
+  cancels boolean not null default false,
   reason text not null,
   changed_by name not null default session_user,
   since timestamptz not null,
-  primary key (scope_id, underlying_id)
+  primary key (scope_id, underlying_id, breaker_id)
 );
 comment on table risk_private.trading_states is
-  'The state a person set on a scope, for one underlying or (0) for all. No row means ACTIVE.';
+  'What holds a scope, for one underlying or (0) for all: the state that a person set (breaker 0; '
+  'no row means ACTIVE), and one row per circuit breaker while its action holds. Decisions look '
+  'only here.';
+comment on column risk_private.trading_states.cancels is
+  'HALTED: whether open orders are to be cancelled, also those that turn up later.';
 
 -- 21_limit_tables.sql
 -- Limits: every version ever set, and the compiled levels that the accepting path compares with.
@@ -327,7 +342,8 @@ comment on table risk_private.trading_states is
 create table risk_private.limit_types (
   limit_type text primary key,
   bit smallint not null unique check (bit between 0 and 31),
-  judged text not null check (judged in ('order', 'instrument', 'sum', 'window', 'switch')),
+  judged text not null check (judged in ('order', 'instrument', 'underlying', 'sum', 'obligation',
+    'window', 'switch')),
   reason text not null,
   warns boolean not null,
   description text not null
@@ -335,9 +351,9 @@ create table risk_private.limit_types (
 comment on table risk_private.limit_types is
   'The kinds of limit. A new kind is a row here and its measure in 42_checks.sql.';
 comment on column risk_private.limit_types.judged is
-  'order and instrument: a wider limit is the default for each instrument, and within a scope the '
-  'most specific one wins; sum, window and switch: every matching limit applies to its own '
-  'dimension.';
+  'order, instrument and underlying: a wider limit is the default for each instrument or '
+  'underlying, and within a scope the most specific one wins; else every matching limit applies to '
+  'its own dimension.';
 comment on column risk_private.limit_types.warns is
   'Whether reaching warn_pct of the limit is reported as a warning.';
 
@@ -369,7 +385,13 @@ insert into risk_private.limit_types (limit_type, bit, judged, reason, warns, de
 ('duplicate_window', 13, 'switch', 'DUPLICATE_ORDER', false,
   'Seconds in which the same order may not be repeated.'),
 ('self_cross', 14, 'switch', 'SELF_CROSS', false,
-  '1: an order may not trade against another agent below the scope.');
+  '1: an order may not trade against another agent below the scope.'),
+('same_side', 25, 'underlying', 'RISK_LIMIT_EXCEEDED', true,
+  'Options on one side of the market, bullish or bearish, in units of 100 shares.'),
+('max_loss', 26, 'obligation', 'RISK_LIMIT_EXCEEDED', true,
+  'Sum of the worst losses at expiry of each account and underlying, in base currency.'),
+('buying_power', 27, 'obligation', 'RISK_LIMIT_EXCEEDED', true,
+  'How far open buys and short puts may take cash below zero, in base currency.');
 
 create table risk_private.limits (
   limit_id bigint generated always as identity primary key,
@@ -441,6 +463,9 @@ create table risk_private.warning_levels (
   order_rate_minute numeric check (risk_private.is_level(order_rate_minute)),
   duplicate_window numeric check (risk_private.is_level(duplicate_window)),
   self_cross numeric check (risk_private.is_level(self_cross)),
+  same_side numeric check (risk_private.is_level(same_side)),
+  max_loss numeric check (risk_private.is_level(max_loss)),
+  buying_power numeric check (risk_private.is_level(buying_power)),
   primary key (scope_id, dimension, key_id, valid_until)
 );
 comment on column risk_private.warning_levels.keeps_rate is
@@ -458,6 +483,7 @@ create table risk_private.orders (
   account_id integer not null,
   client_order_id text not null,
   agent text,
+  underlying_id integer not null,
   instrument_ids integer[] not null,
   ratios integer[] not null,
   quantity numeric not null,
@@ -465,6 +491,7 @@ create table risk_private.orders (
   is_combo boolean not null,
   time_in_force text not null,
   unit_prices numeric[] not null,
+  costs numeric[],
   filled numeric[] not null,
   decision text not null,
   reason text,
@@ -485,16 +512,22 @@ create table risk_private.orders (
   close_reason text,
   primary key (account_id, client_order_id)
 ) with (fillfactor = 85);
-create index orders_open_idx on risk_private.orders (account_id) where closed_at is null;
+create index orders_open_idx on risk_private.orders (account_id, underlying_id)
+  where closed_at is null;
 create index orders_decided_at_idx on risk_private.orders using brin (decided_at);
 comment on table risk_private.orders is 'Every decision, and the life of every accepted order.';
 comment on column risk_private.orders.account_id is
   'The leaf scope. No foreign key: scopes are never removed, and every order would lock its row.';
+comment on column risk_private.orders.underlying_id is
+  'The underlying of every leg; 0 where they have several.';
 comment on column risk_private.orders.ratios is
   'Signed quantity of each leg per unit of the order: + buys, - sells.';
 comment on column risk_private.orders.unit_prices is
   'Per leg, the money one unit of quantity is reserved at in traded notional: |price| x multiplier '
   'x rate.';
+comment on column risk_private.orders.costs is
+  'Per leg, the price that counts as paid or received in what the order may lose; NULL: the '
+  'order''s own.';
 comment on column risk_private.orders.filled is 'Filled quantity per leg, unsigned.';
 comment on column risk_private.orders.decided_xid is
   'The deciding transaction: an answer is never given from inside it, so no caller sees an accept '
@@ -516,32 +549,76 @@ create table risk_private.fills (
   recorded_at timestamptz not null,
   recorded_xid xid8 not null default pg_catalog.pg_current_xact_id(),
   recorded_by name not null default session_user,
+  booking bigint generated always as identity,
+  booked_on text,
+  status text not null default 'BOOKED' check (status in ('BOOKED', 'BUSTED', 'CORRECTED')),
+  multiplier numeric not null default 1,
+  unit_amount numeric generated always as (price * multiplier) stored,
+  rate numeric not null default 0,
+  realized numeric not null default 0,
+  closed numeric not null default 0,
+  adjustment_id bigint,
   primary key (account_id, exec_id)
 );
 create index fills_order_idx on risk_private.fills (account_id, client_order_id);
+create index fills_instrument_idx on risk_private.fills (account_id, instrument_id, booking);
 comment on table risk_private.fills is 'Executions, each once, as the broker reported them.';
 comment on column risk_private.fills.unit_price is
   'Money per unit of quantity: |price| x multiplier x rate.';
 comment on column risk_private.fills.flag is
   'over_fill, fill_on_closed_order, fill_on_rejected_order, unexplained_trade.';
+comment on column risk_private.fills.signed_quantity is
+  'As it stands: 0 once busted. What it was before stands in fill_corrections.';
+comment on column risk_private.fills.booking is
+  'The order in which executions were booked, by which average costs are reckoned.';
+comment on column risk_private.fills.booked_on is
+  'The order whose filled quantity it counts to: the one named, or what has replaced it.';
+comment on column risk_private.fills.multiplier is
+  'Multiplier of the instrument when it was booked. unit_amount: money per unit of quantity, in the '
+  'currency of the instrument.';
+comment on column risk_private.fills.rate is
+  'Base currency per unit of that currency when it was booked; 0: unknown.';
+comment on column risk_private.fills.closed is
+  'How much of a position it closed when it was booked.';
+comment on column risk_private.fills.realized is
+  'Profit that it realized at average cost, before its fee, in the currency of the instrument.';
+comment on column risk_private.fills.adjustment_id is
+  'The split that changed the quantity; NULL for executions.';
 
 create table risk_private.positions (
   account_id integer not null,
   instrument_id integer not null,
+  underlying_id integer not null,
   quantity numeric not null default 0,
   open_buy numeric not null default 0,
   open_sell numeric not null default 0,
+  unit_value numeric not null default 0,
   unit_notional numeric not null default 0,
+  unit_delta numeric not null default 0,
+  unit_gamma numeric not null default 0,
+  unit_dollar_delta numeric not null default 0,
+  unit_dollar_gamma numeric not null default 0,
+  unit_vega numeric not null default 0,
+  unit_theta numeric not null default 0,
+  has_greeks boolean not null default false,
+  cost numeric not null default 0,
   average_price numeric not null default 0,
   realized_pnl_today numeric not null default 0,
+  fees_today numeric not null default 0,
   primary key (account_id, instrument_id)
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
+create index positions_underlying_idx on risk_private.positions (account_id, underlying_id);
 create index positions_instrument_idx on risk_private.positions (instrument_id);
 comment on table risk_private.positions is
   'Per account and instrument: position, open orders, and the unit values carried.';
-comment on column risk_private.positions.unit_notional is
-  '|mark| x multiplier x rate at which this position is carried in the counters; moved by '
-  'revaluation.';
+comment on column risk_private.positions.unit_value is
+  'mark x multiplier x rate at which this position is carried, as risk_private.unit_values has it; '
+  'likewise the next eight. Moved by revaluation; a flat position picks up the present values.';
+comment on column risk_private.positions.cost is
+  'What was paid for the position (below 0: received) at average cost, in the currency of the '
+  'instrument; average_price is made of it.';
+comment on column risk_private.positions.realized_pnl_today is
+  'Realized since the trading day was opened, less fees_today, in base currency.';
 
 create table risk_private.counters (
   counter_id bigint primary key,
@@ -655,6 +732,494 @@ comment on function risk_private.accepted_since(bigint, timestamptz) is
   'How many orders a counter has accepted after that moment: bisection, as the numbers are in '
   'order of time.';
 
+-- 25_breaker_tables.sql
+-- Circuit breakers: what they watch, how they are defined, and what they did.
+
+create table risk_private.indicators (
+  indicator_id integer generated always as identity primary key,
+  name text not null unique check (risk_private.is_code(name)),
+  value numeric,
+  as_of timestamptz,
+  set_by name,
+  received_at timestamptz
+);
+comment on table risk_private.indicators is
+  'The latest value of each market indicator, by data time; NULL where only a breaker knows it.';
+
+create table risk_private.indicator_ticks (
+  indicator_id integer not null references risk_private.indicators,
+  as_of timestamptz not null,
+  value numeric not null,
+  recorded_xid xid8 not null default pg_catalog.pg_current_xact_id()
+);
+create index indicator_ticks_as_of_idx
+on risk_private.indicator_ticks (indicator_id, as_of) include (value);
+create index indicator_ticks_xid_idx on risk_private.indicator_ticks (indicator_id, recorded_xid);
+comment on table risk_private.indicator_ticks is
+  'Every value of an indicator, for as long as a breaker looks back.';
+comment on column risk_private.indicator_ticks.recorded_xid is
+  'Who wrote it: what was not visible to the last evaluation is judged by the next, in whatever '
+  'order transactions end and however late data come.';
+
+create table risk_private.price_ticks (
+  instrument_id integer not null references risk_private.instruments,
+  as_of timestamptz not null,
+  price numeric not null,
+  recorded_xid xid8 not null default pg_catalog.pg_current_xact_id()
+);
+create index price_ticks_as_of_idx
+on risk_private.price_ticks (instrument_id, as_of) include (price);
+create index price_ticks_xid_idx on risk_private.price_ticks (instrument_id, recorded_xid);
+comment on table risk_private.price_ticks is
+  'Every mark of the instruments that a breaker watches, for as long as it looks back.';
+
+create table risk_private.indicator_closes (
+  indicator_id integer not null references risk_private.indicators,
+  day date not null,
+  close numeric not null,
+  primary key (indicator_id, day)
+);
+comment on table risk_private.indicator_closes is
+  'The value of each indicator when the next trading day was opened.';
+
+create table risk_private.breaker_conditions (
+  condition text primary key,
+  position integer not null unique,
+  function_name text not null,
+  unit text not null,
+  parameters jsonb not null,
+  default_threshold numeric,
+  reset_policies text[] not null default array['manual', 'timer', 'session'],
+  may_be_empty boolean not null default false,
+  description text not null,
+  source text not null
+);
+comment on table risk_private.breaker_conditions is
+  'What a circuit breaker may watch. The function takes watches and a moment, and returns '
+  'observations: all breakers of a condition are measured by one call.';
+comment on column risk_private.breaker_conditions.parameters is
+  'Per parameter its type (indicator, symbol, seconds, days, choice, queue), default, and meaning.';
+comment on column risk_private.breaker_conditions.may_be_empty is
+  'Whether no value means that there is nothing to be measured, which is as good as a low value.';
+
+create table risk_private.breakers (
+  breaker_id integer generated always as identity primary key,
+  name text not null unique check (risk_private.is_code(name)),
+  scope_id integer not null references risk_private.scopes,
+  underlying_id integer not null default 0,
+  condition text not null references risk_private.breaker_conditions,
+  parameters jsonb not null,
+  indicator_id integer references risk_private.indicators,
+  instrument_id integer references risk_private.instruments,
+  look_back interval not null,
+  threshold numeric not null check (threshold >= 0 and threshold < 'Infinity'),
+  action text not null check (action in ('NOTIFY', 'REDUCE_ONLY', 'HALT', 'HALT_AND_CANCEL')),
+  cooldown interval,
+  reset_policy text not null check (reset_policy in ('manual', 'timer', 'session')),
+  reason text,
+  defined_by name not null default session_user,
+  defined_at timestamptz not null,
+  state text not null default 'ARMED' check (state in ('ARMED', 'TRIPPED', 'COOLDOWN')),
+  armed_at timestamptz not null,
+  tripped_at timestamptz,
+  tripped_by name,
+  is_manual boolean not null default false,
+  tripped_value numeric,
+  tripped_data_at timestamptz,
+  tripped_day date,
+  trip_reason text,
+  cooling_since timestamptz
+);
+create index breakers_condition_idx on risk_private.breakers (condition);
+create index breakers_instrument_idx on risk_private.breakers (instrument_id);
+comment on table risk_private.breakers is
+  'Circuit breakers: scope, condition, threshold, action, reset policy; and the state they are in.';
+comment on column risk_private.breakers.indicator_id is
+  'The indicator that the condition reads; instrument_id likewise.';
+comment on column risk_private.breakers.look_back is
+  'How much history of those the condition needs.';
+comment on column risk_private.breakers.is_manual is
+  'Tripped by a person: then only a person resets it.';
+comment on column risk_private.breakers.tripped_day is
+  'The last day that had been opened when it tripped.';
+
+create index fills_recorded_at_idx on risk_private.fills using brin (recorded_at);
+
+create table risk_private.breaker_readings (
+  breaker_id integer primary key references risk_private.breakers on delete cascade,
+  value numeric
+) with (fillfactor = 50);
+comment on table risk_private.breaker_readings is 'What each breaker measured last.';
+
+create table risk_private.breaker_sweeps (
+  condition text primary key references risk_private.breaker_conditions,
+  swept_at timestamptz not null,
+  seen_xid xid8 not null
+) with (fillfactor = 50);
+comment on table risk_private.breaker_sweeps is
+  'When the breakers of a condition were last evaluated.';
+comment on column risk_private.breaker_sweeps.seen_xid is
+  'Whatever transactions before this one wrote has been judged.';
+
+create table risk_private.breaker_events (
+  event_id bigint generated always as identity primary key,
+  name text not null,
+  scope_id integer not null,
+  event text not null,
+  state text,
+  condition text not null,
+  value numeric,
+  threshold numeric not null,
+  data_at timestamptz,
+  action text not null,
+  reason text,
+  error text,
+  made_by name not null default session_user,
+  at timestamptz not null
+);
+create index breaker_events_name_idx on risk_private.breaker_events (name, event_id);
+create index breaker_events_at_idx on risk_private.breaker_events (at);
+comment on table risk_private.breaker_events is
+  'What happened to circuit breakers: never updated, never deleted.';
+
+create type risk_private.watch as (
+  breaker_id integer,
+  scope_id integer,
+  underlying_id integer,
+  threshold numeric,
+  parameters jsonb,
+  indicator_id integer,
+  instrument_id integer,
+  since timestamptz,
+  tripped_at timestamptz,
+  seen_xid xid8,
+  seen_at timestamptz
+);
+comment on type risk_private.watch is
+  'A breaker as its condition sees it. To be judged are values whose data time lies after since '
+  'and that the last evaluation, at seen_at, could not see: of transactions from seen_xid on.';
+
+create type risk_private.observation as (
+  breaker_id integer,
+  value numeric,
+  as_of timestamptz,
+  worst numeric,
+  worst_at timestamptz,
+  error text
+);
+comment on type risk_private.observation is
+  'What a condition measured: the value that stands and its data time; the largest of the values '
+  'to be judged, and its own (NULL: nothing new); the error where measuring failed.';
+
+create table risk_private.correlation_readings (
+  breaker_id integer primary key references risk_private.breakers on delete cascade,
+  inputs uuid not null,
+  value numeric
+);
+comment on table risk_private.correlation_readings is
+  'The mean correlation of what a scope held, for as long as holdings and closes stay the same.';
+
+-- 25_money_tables.sql
+-- Money: cash per currency, the equity of every scope, and what was done to executions afterwards.
+
+create table risk_private.cash_balances (
+  account_id integer not null,
+  currency text not null check (currency ~ '^[A-Z]{3}$'),
+  amount numeric not null default 0,
+  cost numeric not null default 0,
+  rate numeric,
+  made_known numeric not null default 0,
+  made_known_on date,
+  primary key (account_id, currency)
+) with (fillfactor = 70);
+create index cash_balances_currency_idx on risk_private.cash_balances (currency);
+comment on table risk_private.cash_balances is
+  'Cash of an account in each currency that it has ever traded or been paid in.';
+comment on column risk_private.cash_balances.cost is
+  'Sum of positions.cost in this currency: cash and cost are what a change of the rate moves.';
+comment on column risk_private.cash_balances.rate is
+  'Base currency per unit at which this cash stands in equities; NULL: no rate is known yet, and '
+  'so the equity is not either.';
+
+comment on column risk_private.cash_balances.made_known is
+  'What cash and cost came to when the first rate made them known: a flow of that day.';
+
+create table risk_private.cash_postings (
+  posting_id bigint generated always as identity primary key,
+  account_id integer not null references risk_private.scopes,
+  currency text not null,
+  amount numeric not null,
+  reason text not null,
+  reference text,
+  rate numeric not null,
+  trading_day date,
+  posted_at timestamptz not null,
+  posted_by name not null default session_user,
+  unique (account_id, reference)
+);
+comment on table risk_private.cash_postings is
+  'Every risk.post_cash. Deposits, withdrawals and transfers are flows; all else is income.';
+comment on column risk_private.cash_postings.rate is
+  'Base currency per unit at the time.';
+
+create table risk_private.equities (
+  scope_id integer primary key,
+  known_equity numeric not null default 0,
+  unknown integer not null default 0,
+  equity numeric generated always as (case when unknown = 0 then known_equity end) stored,
+  known_start numeric not null default 0,
+  unstarted integer not null default 0,
+  start_equity numeric generated always as (case when unstarted = 0 then known_start end) stored,
+  cash numeric not null default 0,
+  book numeric not null default 0,
+  start_unrealized numeric not null default 0,
+  flows numeric not null default 0,
+  realized numeric not null default 0,
+  fees numeric not null default 0,
+  income numeric not null default 0,
+  currency_pnl numeric not null default 0,
+  peak numeric not null default 0,
+  as_of timestamptz not null
+) with (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+comment on table risk_private.equities is
+  'Equity of every scope and what moved it since the trading day was opened, in base currency. '
+  'Parents are the sums of the accounts below, but for the peak, which is their own. Touched only '
+  'while the counters of the chain are locked.';
+comment on column risk_private.equities.equity is
+  'Cash + quantity x mark x multiplier x rate as carried; NULL while a currency below has no rate.';
+comment on column risk_private.equities.known_equity is
+  'The part of the equity that is known; unknown counts the (account, currency) pairs without rate.';
+comment on column risk_private.equities.start_equity is
+  'Equity at the start of the trading day; NULL while an account below has never been in a day.';
+comment on column risk_private.equities.known_start is
+  'The part of it that is known; unstarted counts the accounts without.';
+comment on column risk_private.equities.book is
+  'Cash and positions at cost: what the equity exceeds it by is unrealized.';
+comment on column risk_private.equities.start_unrealized is
+  'Unrealized profit when the day was opened.';
+comment on column risk_private.equities.flows is
+  'Since the day was opened: money and positions brought in less those taken out. Likewise the next '
+  'four.';
+comment on column risk_private.equities.realized is 'Profit of closing trades, before fees.';
+comment on column risk_private.equities.income is
+  'Cash posted that is no flow: dividends, interest, charges.';
+comment on column risk_private.equities.currency_pnl is
+  'What changes of rates made of cash and cost.';
+comment on column risk_private.equities.peak is
+  'Highest equity, sampled at each revaluation and fill, ever since; scaled by flows, so that they '
+  'leave the drawdown in percent as it is.';
+
+create table risk_private.fill_corrections (
+  correction_id bigint generated always as identity primary key,
+  account_id integer not null,
+  exec_id text not null,
+  kind text not null check (kind in ('bust', 'correction')),
+  old_quantity numeric not null,
+  old_price numeric not null,
+  old_fee numeric not null,
+  new_quantity numeric not null,
+  new_price numeric not null,
+  late_realized numeric not null,
+  late_fees numeric not null,
+  late_flows numeric not null,
+  reason text not null,
+  trading_day date,
+  corrected_at timestamptz not null,
+  corrected_xid xid8 not null default pg_catalog.pg_current_xact_id(),
+  corrected_by name not null default session_user
+);
+create index fill_corrections_fill_idx on risk_private.fill_corrections (account_id, exec_id);
+comment on table risk_private.fill_corrections is
+  'What became of executions after they were booked. Quantities are signed.';
+comment on column risk_private.fill_corrections.late_realized is
+  'Change of the realized profit, (late_fees) fees and (late_flows) flows of earlier days, in base '
+  'currency: it counts to the day of the correction.';
+
+create table risk_private.adjustments (
+  adjustment_id bigint generated always as identity primary key,
+  instrument_id integer not null references risk_private.instruments,
+  split_to numeric not null,
+  split_from numeric not null,
+  options_by text,
+  strike_change numeric not null,
+  old_symbol text not null,
+  reason text not null,
+  trading_day date,
+  adjusted_at timestamptz not null,
+  adjusted_by name not null default session_user
+);
+comment on table risk_private.adjustments is
+  'Splits and other changes of the terms of instruments: see risk.adjust_instrument.';
+
+create table risk_private.closed_days (
+  scope_id integer not null,
+  day date not null,
+  start_equity numeric,
+  equity numeric,
+  flows numeric not null,
+  realized numeric not null,
+  fees numeric not null,
+  income numeric not null,
+  currency_pnl numeric not null,
+  unrealized numeric not null,
+  start_unrealized numeric not null,
+  peak numeric not null,
+  executions bigint not null,
+  traded_notional numeric not null,
+  closed_at timestamptz not null,
+  primary key (scope_id, day)
+);
+comment on table risk_private.closed_days is
+  'What each trading day made of every scope, kept when the next one was opened.';
+
+create type risk_private.money as (
+  equity numeric,
+  cash numeric,
+  book numeric,
+  realized numeric,
+  fees numeric,
+  income numeric,
+  flows numeric,
+  unknown integer
+);
+comment on type risk_private.money is
+  'What something adds to the equities of a chain, in base currency. What book moves by beyond '
+  'realized - fees + income + flows is the doing of exchange rates.';
+
+-- 25_obligation_tables.sql
+-- What accounts may come to owe: the worst loss at expiry, options on one side of the market, cash
+-- that open orders and short puts could take. And the tiers of position limits.
+
+create type risk_private.obligation as (
+  bull numeric,
+  bear numeric,
+  max_loss numeric,
+  unlimited integer,
+  cash_need numeric,
+  held_bull numeric,
+  held_bear numeric,
+  held_loss numeric,
+  held_unlimited integer,
+  held_need numeric
+);
+comment on type risk_private.obligation is
+  'What an account may come to owe in one underlying: bull and bear in units of 100 shares; '
+  'max_loss in base currency, or unlimited = 1; cash_need in base currency. held_: of positions '
+  'alone, else with every open order.';
+
+create table risk_private.obligations (
+  counter_id bigint primary key,
+  scope_id integer not null,
+  dimension smallint not null,
+  key_id integer not null,
+  bull numeric not null default 0,
+  bear numeric not null default 0,
+  max_loss numeric not null default 0,
+  unlimited integer not null default 0,
+  cash_need numeric not null default 0,
+  held_bull numeric not null default 0,
+  held_bear numeric not null default 0,
+  held_loss numeric not null default 0,
+  held_unlimited integer not null default 0,
+  held_need numeric not null default 0
+) with (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+comment on table risk_private.obligations is
+  'Sums of the accounts'' obligations below a scope, for all or for one sector or underlying, '
+  'where a limit needs them; numbered as counters are. Below such a scope every account keeps a '
+  'row per underlying: that is the value, its parents'' rows are sums. No row: nothing is owed.';
+comment on column risk_private.obligations.unlimited is
+  'Pairs of account and underlying whose loss is without bound; max_loss is the sum of the others.';
+
+create table risk_private.position_limit_tiers (
+  tier text primary key check (risk_private.is_code(tier)),
+  amount numeric not null check (risk_private.is_amount(amount)),
+  loaded_by name not null default session_user,
+  loaded_at timestamptz not null default pg_catalog.clock_timestamp()
+);
+comment on table risk_private.position_limit_tiers is
+  'Tiers of position limits, as exchanges publish them: contracts of 100 shares on one side.';
+
+create table risk_private.underlying_tiers (
+  underlying_id integer primary key references risk_private.instruments,
+  tier text not null references risk_private.position_limit_tiers
+);
+comment on table risk_private.underlying_tiers is 'The tier that each underlying is in.';
+
+-- 26_payoffs.sql
+-- What positions and orders in one underlying can lose at expiry: pure arithmetic.
+
+create type risk_private.payoff_leg as (
+  kind text,
+  option_right text,
+  strike numeric,
+  expiry date,
+  multiplier numeric,
+  quantity numeric,
+  cost numeric,
+  order_id text,
+  version integer
+);
+comment on type risk_private.payoff_leg is
+  'A signed quantity, and what was or is to be paid for all of it (below 0: received), in base '
+  'currency; multiplier is money per 1.00 of price. order_id NULL: a position, else the legs of one open order. Versions of an order '
+  'are alternatives: only one of them will be filled.';
+
+create function risk_private.worst_loss(legs risk_private.payoff_leg[]) returns numeric
+language sql immutable
+set search_path = pg_catalog, pg_temp
+begin atomic
+  -- Between two strikes the sum is convex in the price, for what a floor of zero adds at an order's
+  -- break-even is a bend upwards. So it is largest at 0, at a strike, or beyond all of them.
+  with horizons (horizon) as (
+    select l.expiry from unnest(legs) as l where l.kind = 'option'
+    union
+    select 'infinity'::date
+    where not exists (select from unnest(legs) as l where l.kind = 'option')
+  ), prices (price) as (
+    select 0::numeric
+    union
+    select l.strike from unnest(legs) as l where l.kind = 'option'
+  ), versions as (
+    select h.horizon, s.price, l.order_id,
+      sum(case
+        when l.kind <> 'option' then l.cost - l.quantity * l.multiplier * s.price
+        when l.expiry < h.horizon then greatest(0, l.cost)
+        when l.option_right = 'call'
+          then l.cost - l.quantity * l.multiplier * greatest(0, s.price - l.strike)
+        else l.cost - l.quantity * l.multiplier * greatest(0, l.strike - s.price)
+      end) as loss,
+      sum(case
+        when l.kind <> 'option' or (l.option_right = 'call' and l.expiry >= h.horizon)
+          then -l.quantity * l.multiplier
+        else 0
+      end) as slope
+    from horizons as h
+    cross join prices as s
+    cross join unnest(legs) as l
+    group by h.horizon, s.price, l.order_id, l.version
+  ), orders as (
+    select v.horizon, v.price,
+      case when v.order_id is null then max(v.loss) else greatest(0, max(v.loss)) end as loss,
+      case when v.order_id is null then max(v.slope) else greatest(0, max(v.slope)) end as slope
+    from versions as v
+    group by v.horizon, v.price, v.order_id
+  ), sums as (
+    select sum(o.loss) as loss, sum(o.slope) as slope
+    from orders as o
+    group by o.horizon, o.price
+  )
+  select case when max(s.slope) > 0 then 'Infinity'
+    else trim_scale(greatest(0, max(s.loss))) end
+  from sums as s;
+end;
+comment on function risk_private.worst_loss(risk_private.payoff_leg[]) is
+  'The largest loss over all prices S >= 0 of the underlying at expiry: what was paid less the '
+  'payoff, of the positions, plus that of each open order where it loses; at least 0, Infinity '
+  'where it grows without bound. Of several expiries each is a horizon, the worst counts: legs '
+  'that expire no earlier pay their intrinsic value, earlier ones have expired, long ones worth '
+  'nothing, short ones with what they brought forgotten; so a long option covers only shorts that '
+  'expire no later. Stocks, indexes and futures are held throughout.';
+
 -- 30_reference.sql
 -- Reference data: scopes, instruments, grants and settings.
 
@@ -697,6 +1262,7 @@ $$;
 comment on function risk_private.instrument_id(text) is
   'The instrument of that symbol; RK404 where there is none.';
 
+-- Lock order: other changes of limits; the counters of the chain above, ascending; their equities.
 create function risk_private.create_scope(code text, kind text, parent text) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -731,13 +1297,18 @@ begin
         pg_catalog.format('a %s cannot stand below a %s', kind, v_parent.kind),
         'argument: kind', 'The order is firm > desk > account > strategy.');
     end if;
-    perform from risk_private.counters as c
-    where c.counter_id = risk_private.counter_id(v_parent.scope_id) for no key update;
+    perform risk_private.lock_chain(v_parent.scope_id);
     if exists (select from risk_private.positions as p where p.account_id = v_parent.scope_id)
-      or exists (select from risk_private.orders as o where o.account_id = v_parent.scope_id) then
-      perform risk_private.fail('RK409', pg_catalog.format('%L holds positions or orders', parent),
+      or exists (select from risk_private.orders as o where o.account_id = v_parent.scope_id)
+      or exists (
+        select from risk_private.cash_balances as b where b.account_id = v_parent.scope_id) then
+      perform risk_private.fail('RK409',
+        pg_catalog.format('%L holds positions, orders or cash', parent),
         'argument: parent',
         'Only a scope that has never traded can get scopes below it.');
+    end if;
+    if v_parent.is_leaf then
+      perform risk_private.end_as_leaf(v_parent);
     end if;
     update risk_private.scopes as s set is_leaf = false where s.scope_id = v_parent.scope_id
       and s.is_leaf;
@@ -748,6 +1319,7 @@ begin
           (select c.trading_date from risk_private.trading_calendar as c));
   insert into risk_private.counters (counter_id, scope_id, dimension, key_id)
   values (risk_private.counter_id(v_scope_id), v_scope_id, 0, 0);
+  perform risk_private.begin_as_leaf(v_scope_id);
   perform risk_private.resolve_settings(v_scope_id);
   delete from risk_private.account_levels as l where l.account_id = v_parent.scope_id;
   perform risk_private.compile_account_levels(v_scope_id, risk_private.clock());
@@ -780,7 +1352,8 @@ create type risk_private.instrument_terms as (
   tick numeric,
   currency text,
   sector text,
-  allow_negative_price boolean
+  allow_negative_price boolean,
+  dividend_yield double precision
 );
 
 create function risk_private.validate_instrument(t risk_private.instrument_terms) returns void
@@ -811,6 +1384,8 @@ declare
     when t.sector is not null
       and not risk_private.is_code(t.sector) then 'sector must be 1 to 64 printable characters'
     when t.expiry in ('infinity', '-infinity') then 'expiry must be a date'
+    when t.dividend_yield is not null and not t.dividend_yield between -10 and 10
+      then 'dividend_yield must be a number from -10 to 10 (0.02 is 2 %)'
   end;
 begin
   if v_problem is not null then
@@ -841,7 +1416,7 @@ begin
                 where not k = any (array['symbol', 'kind', 'underlying', 'expiry', 'strike',
                   'option_right', 'multiplier',
                                          'lot', 'tick', 'currency', 'sector',
-                                         'allow_negative_price']) limit 1);
+                                         'allow_negative_price', 'dividend_yield']) limit 1);
   if v_unknown is not null then
     perform risk_private.fail('RK400', pg_catalog.format('unknown key %L', v_unknown),
       'item: ' || item::text);
@@ -850,7 +1425,7 @@ begin
     v_terms := pg_catalog.jsonb_populate_record(
       row(null, null, null, null, null, null, case when item ->> 'kind' = 'option' then 100
         else 1 end, 1, null,
-          'USD', null, false)::risk_private.instrument_terms, item);
+          'USD', null, false, null)::risk_private.instrument_terms, item);
   exception when data_exception then
     perform risk_private.fail('RK400', sqlerrm, 'item: ' || item::text);
   end;
@@ -872,7 +1447,7 @@ begin
     insert into risk_private.instruments (
       symbol, kind, underlying_id, sector_id, expiry, strike, option_right, multiplier, lot, tick,
       currency,
-      allow_negative_price)
+      allow_negative_price, dividend_yield)
     values (
       v_terms.symbol, v_terms.kind,
       coalesce(v_underlying.instrument_id,
@@ -880,7 +1455,7 @@ begin
                  'instrument_id'))),
       v_sector_id, v_terms.expiry, v_terms.strike, v_terms.option_right, v_terms.multiplier,
       v_terms.lot, v_terms.tick,
-      v_terms.currency, coalesce(v_terms.allow_negative_price, false));
+      v_terms.currency, coalesce(v_terms.allow_negative_price, false), v_terms.dividend_yield);
     return;
   end if;
   perform risk_private.change_instrument(
@@ -924,7 +1499,8 @@ begin
     expiry = terms.expiry, strike = terms.strike, option_right = terms.option_right,
     multiplier = terms.multiplier,
     lot = terms.lot, tick = terms.tick, currency = terms.currency,
-    allow_negative_price = coalesce(terms.allow_negative_price, false)
+    allow_negative_price = coalesce(terms.allow_negative_price, false),
+    dividend_yield = terms.dividend_yield
   where i.instrument_id = old.instrument_id;
 end
 $$;
@@ -961,8 +1537,9 @@ comment on procedure risk.upsert_instruments(jsonb) is
   'Adds or changes instruments, all or none: an array of {symbol, kind (stock, etf, index, option, '
   'future), underlying, expiry, strike, option_right (call, put), multiplier (default 100 for '
   'options, else 1), lot (default 1), tick (default none), currency (default USD), sector (default '
-  'the underlying''s), allow_negative_price}. An underlying comes before its options. Errors: '
-  'RK400, RK404 unknown underlying, RK409 fixed terms of a traded instrument.';
+  'the underlying''s), allow_negative_price, dividend_yield (of an underlying: what its options '
+  'are valued with; default the setting)}. An underlying comes before its options. Errors: RK400, '
+  'RK404 unknown underlying, RK409 fixed terms of a traded instrument.';
 
 create function risk_private.grant_trading(role name, scope text) returns void
 language plpgsql volatile security definer
@@ -1248,6 +1825,8 @@ return t.judged = 'window' or t.limit_type = 'duplicate_window'
   or (t.judged = 'sum'
       and not (array[true, s.tracks_sector, s.tracks_underlying,
         s.tracks_instrument])[dimension + 1])
+  or (t.judged in ('underlying', 'obligation')
+      and case t.judged when 'underlying' then 2 else dimension end <> all (s.obligation_dimensions))
   or (not s.is_leaf and not s.tracks_instrument
     and (t.judged = 'instrument' or t.limit_type = 'self_cross'));
 comment on function risk_private.stops_orders(risk_private.scopes, risk_private.limit_types,
@@ -1303,6 +1882,16 @@ begin
     perform risk_private.fail('RK400',
       pg_catalog.format('amount must be a finite number of 0 to 1e15, got %s',
       coalesce(request.amount::text, 'NULL')), 'argument: amount', '0 permits nothing.');
+  end if;
+  if request.limit_type in ('same_side', 'max_loss') and request.symbol is not null then
+    perform risk_private.fail('RK400',
+      request.limit_type || ' is measured per underlying, not per symbol', 'argument: symbol',
+      'Name the underlying instead.');
+  end if;
+  if request.limit_type = 'buying_power'
+    and pg_catalog.num_nonnulls(request.symbol, request.underlying, request.sector) > 0 then
+    perform risk_private.fail('RK400', 'buying_power is measured for a scope as a whole',
+      'argument: symbol, underlying, sector', 'Leave them out.');
   end if;
   if request.limit_type = 'self_cross' and request.amount not in (0, 1) then
     perform risk_private.fail('RK400', 'self_cross is 1 (on) or 0 (off)', 'argument: amount');
@@ -1368,6 +1957,9 @@ begin
   if request.amount is not null then
     if v_type.judged in ('sum', 'window') then
       perform risk_private.track(v_scope.scope_id, v_dimension);
+    elsif v_type.judged in ('underlying', 'obligation') then
+      perform risk_private.track_obligations(
+        v_scope.scope_id, case v_type.judged when 'underlying' then 2 else v_dimension end);
     elsif not v_scope.is_leaf
       and (v_type.judged = 'instrument' or v_type.limit_type = 'self_cross') then
       perform risk_private.track(v_scope.scope_id, 3);
@@ -1378,6 +1970,7 @@ begin
     end if;
   end if;
   perform risk_private.compile_limits(v_scope.scope_id, v_dimension, v_key_id, v_at);
+  perform risk_private.event('limit', pg_catalog.jsonb_build_object('scope', v_scope.code));
   return v_limit_id;
 end
 $$;
@@ -1550,10 +2143,23 @@ begin
         pg_catalog.format('%s must be a number >= 0, got %L', name, value),
         'argument: value');
     end if;
+  elsif name in ('risk_free_rate', 'dividend_yield') then
+    if (value ~ '^-?([0-9](\.[0-9]{1,12})?|10)$') is not true then
+      perform risk_private.fail('RK400',
+        pg_catalog.format('%s must be a number from -10 to 10, got %L', name, value),
+        'argument: value',
+        'It is continuously compounded, per year: 0.05 is 5 %.');
+    end if;
   elsif name = 'four_eyes' then
     if (value in ('on', 'off')) is not true then
       perform risk_private.fail('RK400',
         pg_catalog.format('four_eyes must be on or off, got %L', value), 'argument: value');
+    end if;
+  elsif name = 'open_day_at' then
+    if (value = 'off' or value ~ '^([01][0-9]|2[0-3]):[0-5][0-9]$') is not true then
+      perform risk_private.fail('RK400',
+        pg_catalog.format('open_day_at must be a time like 17:00, or off, got %L', value),
+        'argument: value', 'It is the time of the exchange''s clock.');
     end if;
   elsif name = 'required_limit_types' then
     select t into v_unknown from pg_catalog.unnest(pg_catalog.string_to_array(value, ',')) as t
@@ -1574,7 +2180,7 @@ begin
     perform risk_private.fail('RK400', pg_catalog.format('unknown setting %L', name),
       'argument: name',
       'Known: max_mark_age, max_heartbeat_age, max_indicator_age, collar_floor, four_eyes, '
-      'required_limit_types, exchange_time_zone.');
+      'required_limit_types, exchange_time_zone, open_day_at, risk_free_rate, dividend_yield.');
   end if;
 end
 $$;
@@ -1629,6 +2235,11 @@ declare
 begin
   perform risk_private.validate_setting(name, value);
   if scope is not null then
+    if name in ('exchange_time_zone', 'open_day_at', 'risk_free_rate', 'dividend_yield') then
+      perform risk_private.fail('RK400',
+        pg_catalog.format('%s holds for all: it cannot be set for a scope', name),
+        'argument: scope', 'Leave the scope out.');
+    end if;
     v_scope_id := (risk_private.scope(set_setting.scope)).scope_id;
   end if;
   perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.settings'));
@@ -1658,8 +2269,26 @@ comment on procedure risk.set_setting(text, text, text) is
   'Sets a setting for a scope and everything below it, or (scope NULL) for all: max_mark_age (60), '
   'max_heartbeat_age (3), max_indicator_age (60) in seconds, 0 = off, the strictest on the chain '
   'holds; collar_floor (0.10, for options); four_eyes (on, off; stored, not yet enforced); '
-  'required_limit_types (comma-separated); exchange_time_zone (America/New_York). Errors: RK400, '
+  'required_limit_types (comma-separated). For all only: exchange_time_zone (America/New_York); '
+  'open_day_at (00:00), when a worker opens each weekday after the first, or off; risk_free_rate '
+  'and dividend_yield (0; continuously compounded), with which options are valued where the feed '
+  'sends no Greeks (risk.upsert_instruments sets the yield of one underlying). Errors: RK400, '
   'RK404.';
+
+create function risk_private.exchange_date(at timestamptz) returns date
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (at at time zone coalesce(
+    (select s.value from risk_private.settings as s
+     where s.name = 'exchange_time_zone' and s.scope_id is null),
+    'America/New_York'))::date;
+end
+$$;
+comment on function risk_private.exchange_date(timestamptz) is
+  'The date at the exchange at a moment, whatever the time zones of server and session are: setting '
+  'exchange_time_zone, summer time included.';
 
 create function risk_private.trading_date() returns date
 language plpgsql stable
@@ -1667,17 +2296,127 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
-    select coalesce(
-      c.trading_date,
-      (risk_private.clock() at time zone coalesce(
-        (select s.value from risk_private.settings as s where s.name = 'exchange_time_zone'
-          and s.scope_id is null),
-        'America/New_York'))::date)
+    select coalesce(c.trading_date, risk_private.exchange_date(risk_private.clock()))
     from risk_private.trading_calendar as c);
 end
 $$;
 comment on function risk_private.trading_date() is
-  'The last open_day, else today in the exchange''s time zone.';
+  'The last open_day, else today at the exchange.';
+
+-- 33_position_limits.sql
+-- Position limits by tier, as exchanges and clearing houses publish them, and setting them on a
+-- scope.
+
+create function risk_private.position_limit_entries(limits jsonb, part text)
+returns table (name text, value text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_catalog.jsonb_typeof(limits) is distinct from 'object'
+    or limits - array['tiers', 'underlyings'] <> '{}'
+    or coalesce(pg_catalog.jsonb_typeof(limits -> part), 'object') <> 'object' then
+    perform risk_private.fail('RK400',
+      'limits must be a JSON object of two objects: tiers (name to amount) and underlyings (symbol '
+      'to tier)', 'argument: limits');
+  end if;
+  return query
+  select e.key, e.value from pg_catalog.jsonb_each_text(coalesce(limits -> part, '{}')) as e;
+end
+$$;
+comment on function risk_private.position_limit_entries(jsonb, text) is
+  'The entries of tiers or underlyings in a load of position limits; RK400 where they make no '
+  'sense.';
+
+create function risk_private.load_position_limits(limits jsonb) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tier text;
+  v_symbol text;
+begin
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.limits'));
+  select e.name into v_tier from risk_private.position_limit_entries(limits, 'tiers') as e
+  where (e.value ~ '^[0-9]{1,15}(\.[0-9]{1,8})?$') is not true or not risk_private.is_code(e.name);
+  if v_tier is not null then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('tier %L must have an amount of 0 to 1e15', v_tier), 'argument: limits');
+  end if;
+  insert into risk_private.position_limit_tiers as t (tier, amount)
+  select e.name, e.value::numeric from risk_private.position_limit_entries(limits, 'tiers') as e
+  on conflict (tier) do update set
+    amount = excluded.amount, loaded_by = excluded.loaded_by, loaded_at = excluded.loaded_at;
+  select e.name, e.value into v_symbol, v_tier
+  from risk_private.position_limit_entries(limits, 'underlyings') as e
+  where not exists (select from risk_private.position_limit_tiers as t where t.tier = e.value);
+  if found then
+    perform risk_private.fail('RK404',
+      pg_catalog.format('unknown tier %L of underlying %L', v_tier, v_symbol), 'argument: limits',
+      'Load the tier with it.');
+  end if;
+  insert into risk_private.underlying_tiers as u (underlying_id, tier)
+  select risk_private.instrument_id(e.name), e.value
+  from risk_private.position_limit_entries(limits, 'underlyings') as e
+  on conflict (underlying_id) do update set tier = excluded.tier;
+end
+$$;
+comment on function risk_private.load_position_limits(jsonb) is
+  'What risk.load_position_limits does.';
+
+create procedure risk.load_position_limits(limits jsonb)
+language plpgsql
+as $$
+begin
+  perform risk_private.load_position_limits(limits);
+  commit;
+end
+$$;
+comment on procedure risk.load_position_limits(jsonb) is
+  'Loads position limits as published: {"tiers": {"250k": "250000", "SPY": "3600000"}, '
+  '"underlyings": {"AAPL": "250k", "SPY": "SPY"}}, amounts in contracts of 100 shares on one side '
+  'of the market. What is not named stays. Loading sets no limit: risk.apply_position_limits does. '
+  'Errors: RK400, RK404 unknown underlying or tier.';
+
+create function risk_private.apply_position_limits(scope text, reason text) returns bigint[]
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scope_id integer := (risk_private.scope(scope)).scope_id;
+begin
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.limits'));
+  return risk_private.set_limits(coalesce((
+    select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'scope', apply_position_limits.scope, 'limit_type', 'same_side', 'underlying', i.symbol,
+      'amount', t.amount) order by i.symbol)
+    from risk_private.underlying_tiers as u
+    join risk_private.position_limit_tiers as t on t.tier = u.tier
+    join risk_private.instruments as i on i.instrument_id = u.underlying_id
+    where not exists (
+      select from risk_private.limit_periods as p
+      where p.scope_id = v_scope_id and p.dimension = 2 and p.key_id = u.underlying_id
+        and p.limit_type = 'same_side' and p.amount = t.amount and p.valid_until = 'infinity'
+        and p.valid_from <= risk_private.clock())), '[]'), reason);
+end
+$$;
+comment on function risk_private.apply_position_limits(text, text) is
+  'What risk.apply_position_limits does; the versions that it has set.';
+
+create procedure risk.apply_position_limits(
+  scope text, reason text default null, inout request_ids bigint[] default null)
+language plpgsql
+as $$
+begin
+  request_ids := risk_private.apply_position_limits(scope, reason);
+  commit;
+end
+$$;
+comment on procedure risk.apply_position_limits(text, text, bigint[]) is
+  'Sets, on a scope, the same_side limit of every underlying that is in a tier to the amount of '
+  'that tier, as risk.set_limit would; those that are right already are left alone, so it may be '
+  'repeated after every load. An underlying in no tier falls under the scope''s same_side limit '
+  'for all, if there is one. Errors: RK400, RK404 unknown scope.';
 
 -- 34_account_levels.sql
 -- What an account's orders are compared with, folded along its chain into one row, so that
@@ -1703,6 +2442,18 @@ comment on type risk_private.counter_level is
   'A counter that orders of an account move, and the warning levels in force there (Infinity: no '
   'limit). Its key is 0: an order adds the key of its sector, underlying or instrument.';
 
+create type risk_private.obligation_level as (
+  counter_id bigint,
+  scope_id integer,
+  dimension integer,
+  same_side numeric,
+  max_loss numeric,
+  buying_power numeric
+);
+comment on type risk_private.obligation_level is
+  'A row of obligations that orders of an account move, and the warning levels in force there; '
+  'else as counter_level.';
+
 create table risk_private.account_levels (
   account_id integer primary key,
   is_narrowed boolean not null,
@@ -1725,6 +2476,7 @@ create table risk_private.account_levels (
   keeps_track boolean not null,
   keeps_fingerprints boolean not null,
   counters risk_private.counter_level[] not null,
+  obligations risk_private.obligation_level[],
   version bigint
 );
 create sequence risk_private.level_versions;
@@ -1739,6 +2491,8 @@ comment on column risk_private.account_levels.net_position is
   'The account''s own: those of its parents stand with their counters. Likewise the next eight.';
 comment on column risk_private.account_levels.keeps_track is
   'Whether a rate or duplicate limit looks back on the account''s orders.';
+comment on column risk_private.account_levels.obligations is
+  'The same for obligations; NULL where none are kept.';
 comment on column risk_private.account_levels.counters is
   'Every counter that an order of the account moves, ascending.';
 
@@ -1832,6 +2586,7 @@ begin
         (3, r.tracks_instrument, r.l3)
     ) as d (dimension, is_tracked, l)
   ) as k;
+  v_levels.obligations := risk_private.obligation_levels(account_id, underlying_id, at);
   return v_levels;
 end
 $$;
@@ -1907,7 +2662,8 @@ begin
     traded_notional = n.traded_notional, open_orders = n.open_orders,
     open_positions = n.open_positions,
     duplicate_window = n.duplicate_window, keeps_track = n.keeps_track,
-    keeps_fingerprints = n.keeps_fingerprints, counters = n.counters
+    keeps_fingerprints = n.keeps_fingerprints, counters = n.counters,
+    obligations = n.obligations
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n
   where l.account_id = n.account_id;
@@ -1972,6 +2728,870 @@ comment on function risk_private.kept_levels(
   risk_private.account_levels, integer, integer, integer, timestamptz) is
   'levels_of, remembered for the next order. The caller holds the account, and has read the '
   'compiled row in an earlier statement than this: what is kept is never older than its version.';
+
+-- 35_option_values.sql
+-- What European options are worth: Black-Scholes-Merton. Single statements without SET clauses, so
+-- that the planner inlines them: thousands of options are valued by one query. Each OFFSET 0 keeps
+-- the planner from computing a subexpression again wherever it is used.
+
+create function risk_private.option_problem(
+  kind text, spot double precision, strike double precision, years double precision,
+  rate double precision, dividend double precision)
+returns text
+language sql immutable parallel safe
+return case
+  when (kind in ('call', 'put')) is not true then 'kind must be call or put'
+  when (spot between 0 and 1e12) is not true then 'spot must be a number from 0 to 1e12'
+  when (strike between 1e-12 and 1e15) is not true then
+    'strike must be a number above 0, from 1e-12 to 1e15'
+  when (years between 0 and 100) is not true then 'years must be a number from 0 to 100'
+  when (rate between -10 and 10) is not true or abs(rate) > 0.5 and abs(rate) * years > 50 then
+    'rate must be a number from -10 to 10 (0.05 is 5 %), and rate * years within 50'
+  when (dividend between -10 and 10) is not true
+    or abs(dividend) > 0.5 and abs(dividend) * years > 50 then
+    'dividend must be a number from -10 to 10 (0.02 is 2 %), and dividend * years within 50'
+end;
+comment on function risk_private.option_problem(
+  text, double precision, double precision, double precision, double precision,
+  double precision) is
+  'What is wrong with the terms of an option that is to be valued; NULL where nothing is.';
+
+create function risk_private.require_option_terms(
+  kind text, spot double precision, strike double precision, years double precision,
+  rate double precision, dividend double precision, volatility double precision)
+returns boolean
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_problem text := risk_private.option_problem(kind, spot, strike, years, rate, dividend);
+begin
+  if v_problem is null and (volatility >= 0 and volatility < 'Infinity') is not true then
+    v_problem := 'volatility must be a finite number >= 0 (0.2 is 20 %)';
+  end if;
+  if v_problem is not null then
+    perform risk_private.fail('RK400', v_problem, format(
+      'kind %s, spot %s, strike %s, years %s, rate %s, dividend %s, volatility %s', kind, spot,
+      strike, years, rate, dividend, volatility));
+  end if;
+  return true;
+end
+$$;
+comment on function risk_private.require_option_terms(
+  text, double precision, double precision, double precision, double precision, double precision,
+  double precision) is
+  'True; or RK400 for terms that no option can have.';
+
+-- Tails further out than 35 standard deviations, and what is too small to matter, are 0: a product
+-- of them would be the error "underflow".
+create function risk.option_greeks(
+  kind text, spot double precision, strike double precision, years double precision,
+  rate double precision, dividend double precision, volatility double precision)
+returns table (
+  price double precision, delta double precision, gamma double precision, vega double precision,
+  theta double precision, rho double precision)
+language sql immutable parallel safe rows 1
+begin atomic
+  select
+    greatest(0, c.sign * (b.spot_value * d.n1 - b.strike_value * d.n2)),
+    c.sign * b.dividend_factor * d.n1,
+    case when b.deviation >= 1e-15 and a.spot > 0
+      then b.dividend_factor * d.density / (a.spot * b.deviation) else 0 end,
+    b.spot_value * d.density * a.root_years / 100,
+    (case when a.root_years > 0
+       then -b.spot_value * d.density * a.volatility / (2 * a.root_years) else 0 end
+     - c.sign * a.rate * b.strike_value * d.n2
+     + c.sign * a.dividend * b.spot_value * d.n1) / 365,
+    c.sign * b.strike_value * a.years * d.n2 / 100
+  from (
+    select
+      case when option_greeks.spot < 1e-30 then 0 else option_greeks.spot end as spot,
+      case when option_greeks.years < 1e-12 then 0 else option_greeks.years end as years,
+      case when option_greeks.years < 1e-12 then 0
+        else pg_catalog.sqrt(option_greeks.years) end as root_years,
+      case when pg_catalog.abs(option_greeks.rate) < 1e-18 then 0
+        else option_greeks.rate end as rate,
+      case when pg_catalog.abs(option_greeks.dividend) < 1e-18 then 0
+        else option_greeks.dividend end as dividend,
+      case when option_greeks.volatility < 1e-18 then 0
+        else least(option_greeks.volatility, 1e100) end as volatility
+    where risk_private.require_option_terms(option_greeks.kind, option_greeks.spot,
+      option_greeks.strike, option_greeks.years, option_greeks.rate, option_greeks.dividend,
+      option_greeks.volatility)
+    offset 0
+  ) as a
+  cross join lateral (
+    select
+      pg_catalog.exp(-a.dividend * a.years) as dividend_factor,
+      a.spot * pg_catalog.exp(-a.dividend * a.years) as spot_value,
+      option_greeks.strike * pg_catalog.exp(-a.rate * a.years) as strike_value,
+      a.volatility * a.root_years as deviation,
+      case when a.spot > 0 then pg_catalog.ln(a.spot / option_greeks.strike)
+        + (a.rate - a.dividend) * a.years else -1000 end as moneyness
+    offset 0
+  ) as b
+  cross join lateral (
+    select
+      case when option_greeks.kind = 'call' then 1::double precision else -1 end as sign,
+      case when b.deviation >= 1e-15 and a.spot > 0
+        then b.moneyness / b.deviation + b.deviation / 2
+        else 100 * pg_catalog.sign(b.moneyness) end as d1,
+      case when b.deviation >= 1e-15 and a.spot > 0
+        then b.moneyness / b.deviation - b.deviation / 2
+        else 100 * pg_catalog.sign(b.moneyness) end as d2
+    offset 0
+  ) as c
+  cross join lateral (
+    select
+      case when c.sign * c.d1 > -35
+        then pg_catalog.erfc(-c.sign * c.d1 * 0.70710678118654752) / 2 else 0 end as n1,
+      case when c.sign * c.d2 > -35
+        then pg_catalog.erfc(-c.sign * c.d2 * 0.70710678118654752) / 2 else 0 end as n2,
+      case when pg_catalog.abs(c.d1) < 35
+        then pg_catalog.exp(-c.d1 * c.d1 / 2) * 0.39894228040143268 else 0 end as density
+    offset 0
+  ) as d;
+end;
+comment on function risk.option_greeks(
+  text, double precision, double precision, double precision, double precision, double precision,
+  double precision) is
+  'Price and Greeks of a European option by Black-Scholes-Merton (Merton 1973), per share of the '
+  'underlying: delta; gamma per 1.00 of spot; vega per volatility point (0.01); theta per calendar '
+  'day (1/365 year); rho per 1 % of rate. kind: call or put; years to expiry; rate and dividend '
+  'yield continuously compounded, volatility per year, 0.05 being 5 %. Early exercise is not '
+  'valued: an American option, above all a put or a call before a dividend, is worth at least as '
+  'much. At expiry or without volatility: the intrinsic value of the forward and its limits, delta '
+  'one half and gamma 0 at the money. An option on a future (Black 1976): dividend = rate. Never '
+  'NULL or NaN. Errors: RK400 where an argument is NULL, not finite, or of no option: spot 0 to '
+  '1e12, strike 1e-12 to 1e15, years 0 to 100, rate and dividend within 10 and times years within '
+  '50, volatility >= 0.';
+
+-- The price is brought to that of the out-of-the-money option of the same strike, by parity, in
+-- units of the square root of both present values. It has its turning point where deviation^2 is 2
+-- |moneyness|: below that, 1/ln(price) is nearly straight; above it the price bends one way only;
+-- near the top the logarithm of what is missing does (Jaeckel 2006). Newton's steps that leave the
+-- bracket are replaced by halving it.
+create function risk_private.find_deviation(
+  moneyness double precision, price double precision, missing double precision)
+returns double precision
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_root_half constant double precision := sqrt(0.5::double precision);
+  v_up constant double precision := exp(moneyness / 2);
+  v_turn constant double precision := sqrt(-2 * moneyness);
+  v_turn_price constant double precision :=
+    v_up / 2 - erfc(v_turn * v_root_half) / v_up / 2;
+  v_branch constant text := case
+    when price < v_turn_price then 'low' when missing < v_up / 2 then 'high' else 'middle' end;
+  v_low double precision := case when v_branch = 'low' then 0 else v_turn end;
+  v_high double precision := case when v_branch = 'low' then v_turn end;
+  v_s double precision := case
+    when v_branch = 'low' then least(-moneyness / sqrt(-2 * ln(price)), v_turn)
+    else v_turn + (price - v_turn_price) * 2.50662827463100050 end;
+  v_next double precision;
+  v_d1 double precision;
+  v_d2 double precision;
+  v_value double precision;
+  v_is_above boolean;
+  v_slope double precision;
+  v_step double precision;
+begin
+  for v_round in 1..200 loop
+    v_d1 := moneyness / v_s + v_s / 2;
+    v_d2 := moneyness / v_s - v_s / 2;
+    v_slope := case when abs(v_d1) < 35
+      then v_up * exp(-v_d1 * v_d1 / 2) * 0.39894228040143268 else 0 end;
+    if v_branch = 'high' then
+      v_value := v_up * erfc(least(v_d1, 50) * v_root_half) / 2
+        + erfc(least(-v_d2, 50) * v_root_half) / v_up / 2;
+      v_is_above := v_value < missing;
+      v_step := case when v_slope > 0
+        then ln(v_value / missing) * v_value / v_slope end;
+    else
+      v_value := v_up * erfc(least(-v_d1, 50) * v_root_half) / 2
+        - erfc(least(-v_d2, 50) * v_root_half) / v_up / 2;
+      v_is_above := v_value > price;
+      v_step := case when v_slope = 0 or v_value <= 0 then null
+        when v_branch = 'middle' then (price - v_value) / v_slope
+        else (1 - ln(v_value) / ln(price)) * ln(v_value) * v_value / v_slope end;
+    end if;
+    if v_is_above then
+      v_high := v_s;
+    else
+      v_low := v_s;
+    end if;
+    v_next := v_s + v_step;
+    exit when abs(v_step) <= 1e-8 * v_s or v_high - v_low <= 1e-15 * v_high;
+    if (v_next > v_low and (v_high is null or v_next < v_high)) is not true then
+      v_next := case when v_high is null then 2 * v_s else (v_low + v_high) / 2 end;
+    end if;
+    v_s := v_next;
+  end loop;
+  return coalesce(v_next, v_s);
+end
+$$;
+comment on function risk_private.find_deviation(
+  double precision, double precision, double precision) is
+  'The standard deviation to expiry (volatility x root of years) that gives an out-of-the-money '
+  'option this normalised price: price / sqrt(S K), both discounted; moneyness = -|ln(S / K)|, '
+  'missing = what the price lacks to its upper bound.';
+
+create function risk_private.implied_volatility(
+  kind text, price double precision, spot double precision, strike double precision,
+  years double precision, rate double precision, dividend double precision)
+returns double precision
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rate constant double precision := case when abs(rate) < 1e-18 then 0 else rate end;
+  v_dividend constant double precision :=
+    case when abs(dividend) < 1e-18 then 0 else dividend end;
+  v_years constant double precision := case when years < 1e-12 then 0 else years end;
+  v_spot_value double precision;
+  v_strike_value double precision;
+  v_least double precision;
+  v_most double precision;
+  v_unit double precision;
+begin
+  if risk_private.option_problem(kind, spot, strike, years, rate, dividend) is not null
+    or (price >= 0 and price < 'Infinity') is not true then
+    return null;
+  end if;
+  v_spot_value := case when spot < 1e-30 then 0 else spot end * exp(-v_dividend * v_years);
+  v_strike_value := strike * exp(-v_rate * v_years);
+  v_most := case when kind = 'call' then v_spot_value else v_strike_value end;
+  v_least := greatest(0, v_most - case when kind = 'call' then v_strike_value
+    else v_spot_value end);
+  v_unit := sqrt(v_spot_value) * sqrt(v_strike_value);
+  if price <= v_least or price - v_least < 1e-250 * v_unit then
+    return 0;
+  elsif price >= v_most or v_years = 0 then
+    return null;
+  end if;
+  return risk_private.find_deviation(
+    -abs(ln(spot / strike) + (v_rate - v_dividend) * v_years), (price - v_least) / v_unit,
+    (v_most - price) / v_unit) / sqrt(v_years);
+end
+$$;
+comment on function risk_private.implied_volatility(
+  text, double precision, double precision, double precision, double precision, double precision,
+  double precision) is
+  'As risk.implied_volatility, but 0 for a price below the least value, and NULL where no '
+  'volatility gives the price or an argument is impossible.';
+
+create function risk.implied_volatility(
+  kind text, price double precision, spot double precision, strike double precision,
+  years double precision, rate double precision, dividend double precision)
+returns double precision
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_volatility double precision :=
+    risk_private.implied_volatility(kind, price, spot, strike, years, rate, dividend);
+  v_least double precision;
+begin
+  if v_volatility > 0 then
+    return v_volatility;
+  end if;
+  perform risk_private.require_option_terms(kind, spot, strike, years, rate, dividend, 0);
+  select g.price into v_least
+  from risk.option_greeks(kind, spot, strike, years, rate, dividend, 0) as g;
+  -- The least value is a difference: rounding must not forbid it.
+  if v_volatility is null or price < v_least - 1e-12 * (v_least + strike) then
+    perform risk_private.fail('RK400', 'no volatility gives this price', format(
+      'price %s: it must be at least %s and less than the discounted %s, and years above 0',
+      price, v_least, case when kind = 'call' then 'spot' else 'strike' end),
+      'Check that price, spot and strike are of one moment, per share and in one currency.');
+  end if;
+  return 0;
+end
+$$;
+comment on function risk.implied_volatility(
+  text, double precision, double precision, double precision, double precision, double precision,
+  double precision) is
+  'The volatility at which risk.option_greeks gives the price, 0.2 for 20 %; 0 where the price is '
+  'the least that the option can be worth. What a price far in the money tells of volatility is '
+  'lost in its rounding. Errors: RK400 where an argument is impossible, or no volatility gives the '
+  'price: below the discounted intrinsic value, or not below the discounted spot (call) or strike '
+  '(put).';
+
+-- 36_closes.sql
+-- Daily closes of underlyings: recorded when the trading day is rolled, or loaded.
+
+create table risk_private.closes (
+  instrument_id integer not null references risk_private.instruments,
+  day date not null,
+  close numeric not null check (close > 0 and risk_private.is_finite(close)),
+  recorded_at timestamptz not null,
+  primary key (instrument_id, day)
+);
+create index closes_day_idx on risk_private.closes (day);
+comment on table risk_private.closes is
+  'Closing prices of underlyings per trading day, adjusted for all later splits.';
+
+create function risk_private.record_closes(day date, since timestamptz) returns void
+language sql volatile
+begin atomic
+  insert into risk_private.closes as c (instrument_id, day, close, recorded_at)
+  select m.instrument_id, record_closes.day, m.price, risk_private.clock()
+  from risk_private.marks as m
+  join risk_private.instruments as i on i.instrument_id = m.instrument_id
+  where i.kind <> 'option' and m.price > 0 and m.as_of >= record_closes.since
+  order by m.instrument_id
+  on conflict on constraint closes_pkey do update set
+    close = excluded.close, recorded_at = excluded.recorded_at;
+end;
+comment on function risk_private.record_closes(date, timestamptz) is
+  'Keeps the present marks of underlyings as the closes of a day, where they are no older than the '
+  'opening of that day: what was not marked all day has no close.';
+
+create function risk_private.adjust_closes(instrument_id integer, ratio numeric) returns void
+language sql volatile
+begin atomic
+  update risk_private.closes as c set close = c.close / adjust_closes.ratio
+  where c.instrument_id = adjust_closes.instrument_id;
+end;
+comment on function risk_private.adjust_closes(integer, numeric) is
+  'Brings stored closes to the level after a split: 4 for 4-for-1.';
+
+create function risk_private.load_closes(symbols text[], days date[], closes numeric[])
+returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_size integer := cardinality(symbols);
+  v_today date := risk_private.trading_date();
+  v_problem record;
+begin
+  if coalesce(v_size, 0) = 0 or array_ndims(symbols) <> 1
+    or cardinality(days) is distinct from v_size or cardinality(closes) is distinct from v_size then
+    perform risk_private.fail('RK400', 'symbols, days and closes must be lists of the same length',
+      'argument: symbols, days, closes');
+  end if;
+  select p.* into v_problem
+  from (
+    select t.row_number, t.symbol, t.day, t.close,
+      case
+        when i.instrument_id is null then 'unknown symbol'
+        when i.kind = 'option' then 'an option is no underlying'
+        when (t.day > '-infinity' and t.day <= v_today) is not true
+          then format('day must be a date up to the trading date %s', v_today)
+        when (t.close > 0 and t.close <= 1e12) is not true
+          then 'close must be a number above 0, within 1e12'
+        when count(*) over (partition by t.symbol, t.day) > 1 then 'the day stands twice'
+      end as problem
+    from unnest(symbols, days, closes) with ordinality as t (symbol, day, close, row_number)
+    left join risk_private.instruments as i on i.symbol = t.symbol
+  ) as p
+  where p.problem is not null
+  order by p.row_number
+  limit 1;
+  if found then
+    perform risk_private.fail(
+      case when v_problem.problem = 'unknown symbol' then 'RK404' else 'RK400' end,
+      format('row %s (%s): %s', v_problem.row_number, v_problem.symbol, v_problem.problem),
+      format('day %s, close %s; nothing was loaded', v_problem.day, v_problem.close));
+  end if;
+  insert into risk_private.closes as c (instrument_id, day, close, recorded_at)
+  select i.instrument_id, t.day, t.close, risk_private.clock()
+  from unnest(symbols, days, closes) as t (symbol, day, close)
+  join risk_private.instruments as i on i.symbol = t.symbol
+  order by i.instrument_id, t.day
+  on conflict on constraint closes_pkey do update set
+    close = excluded.close, recorded_at = excluded.recorded_at;
+  return v_size;
+end
+$$;
+comment on function risk_private.load_closes(text[], date[], numeric[]) is
+  'What risk.load_closes does.';
+
+create procedure risk.load_closes(
+  symbols text[], days date[], closes numeric[], inout loaded integer default null)
+language plpgsql
+as $$
+begin
+  loaded := risk_private.load_closes(symbols, days, closes);
+  commit;
+end
+$$;
+comment on procedure risk.load_closes(text[], date[], numeric[], integer) is
+  'Loads closing prices of underlyings, all or none: one symbol, day and close per row, adjusted '
+  'for splits (and for dividends, if total returns are wanted). What is stored for that day is '
+  'replaced. From then on risk.open_day adds the closes of the day that ends. loaded: how many '
+  'rows. Errors: RK400, RK404 unknown symbol, naming the first bad row.';
+
+-- 36_obligations.sql
+-- What an account may come to owe, and how that moves the sums of its chain.
+
+create function risk_private.payoff_legs(account_id integer, underlying_id integer)
+returns risk_private.payoff_leg[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select row(i.kind, i.option_right, i.strike, i.expiry, i.multiplier * r.rate, l.quantity,
+      coalesce(l.cost, l.quantity * l.price * i.multiplier) * r.rate, l.order_id,
+      l.version)::risk_private.payoff_leg
+    from (
+      select p.instrument_id, p.quantity, p.cost, null::numeric as price, null::text as order_id,
+        0 as version
+      from risk_private.positions as p
+      where p.account_id = payoff_legs.account_id
+        and p.underlying_id = payoff_legs.underlying_id and p.quantity <> 0
+      union all
+      -- A pending replacement and the order that it replaces are two versions of one order.
+      select w.instrument_id,
+        sign(w.ratio) * greatest(0, o.quantity * abs(w.ratio) - w.filled), null,
+        coalesce(w.cost, o.price),
+        case when o.replace_pending and o.replaced_by is null then o.replaces
+          else o.client_order_id end,
+        case when o.replace_pending and o.replaced_by is null then 2 else 1 end
+      from risk_private.orders as o
+      cross join lateral unnest(o.instrument_ids, o.ratios, o.filled, o.costs)
+        as w (instrument_id, ratio, filled, cost)
+      where o.account_id = payoff_legs.account_id
+        and o.underlying_id = any (array[payoff_legs.underlying_id, 0]) and o.closed_at is null
+    ) as l
+    join risk_private.instruments as i on i.instrument_id = l.instrument_id
+    left join risk_private.cash_balances as b
+      on b.account_id = payoff_legs.account_id and b.currency = i.currency
+    left join risk_private.fx_rates as f on f.currency = i.currency
+    cross join lateral (select coalesce(b.rate, f.rate, 1) as rate) as r
+    where i.underlying_id = payoff_legs.underlying_id and l.quantity <> 0);
+end
+$$;
+comment on function risk_private.payoff_legs(integer, integer) is
+  'What an account holds in one underlying, at average cost, and what its open orders may still '
+  'fill, at their prices, in base currency at the rate at which its book is carried.';
+
+create function risk_private.cash_need(legs risk_private.payoff_leg[]) returns numeric
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return risk_private.worst_loss(array(
+    select row(l.kind, l.option_right, l.strike, l.expiry, l.multiplier, l.quantity, 0, l.order_id,
+      l.version)::risk_private.payoff_leg
+    from unnest(legs) as l
+    where l.option_right = 'put'))
+    + (
+      select coalesce(sum(greatest(0, o.cost)), 0)
+      from (
+        select max(v.cost) as cost
+        from (
+          select l.order_id, sum(l.cost) as cost
+          from unnest(legs) as l
+          where l.order_id is not null and l.kind <> 'future'
+          group by l.order_id, l.version
+        ) as v
+        group by v.order_id
+      ) as o);
+end
+$$;
+comment on function risk_private.cash_need(risk_private.payoff_leg[]) is
+  'Cash that may be called for: premium and cost of each open order, net of what its other legs '
+  'bring in and never below 0; and what short puts could take, strike x multiplier, covered by '
+  'long ones as in worst_loss. A future is margined, not paid for.';
+
+create function risk_private.sides_of(
+  option_right text, multiplier numeric, bought numeric, sold numeric,
+  out bull numeric, out bear numeric)
+language sql immutable
+return row(
+  case option_right when 'call' then greatest(0, bought) else greatest(0, sold) end
+    * multiplier * 0.01,
+  case option_right when 'call' then greatest(0, sold) else greatest(0, bought) end
+    * multiplier * 0.01);
+comment on function risk_private.sides_of(text, numeric, numeric, numeric) is
+  'Which sides of the market an option is on, in units of 100 shares: long calls and short puts '
+  'are bullish, short calls and long puts bearish (FINRA 2360, Cboe 8.30).';
+
+create function risk_private.obligation_keys(account_id integer, underlying_id integer)
+returns table (scope_id integer, dimension integer, key_id integer)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select s.scope_id, d.dimension, d.key_id
+  from risk_private.scopes as leaf
+  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+  join risk_private.instruments as i on i.instrument_id = obligation_keys.underlying_id
+  cross join lateral (
+    values (0, 0), (1, i.sector_id), (2, i.instrument_id)
+  ) as d (dimension, key_id)
+  where leaf.scope_id = obligation_keys.account_id and d.key_id is not null
+    and (d.dimension = any (s.obligation_dimensions)
+      or (d.dimension = 2 and s.scope_id = leaf.scope_id));
+end
+$$;
+comment on function risk_private.obligation_keys(integer, integer) is
+  'The rows of obligations that an account''s business in one underlying moves; its own is '
+  'dimension 2. A sector is that of the underlying.';
+
+create function risk_private.obligations_of(account_id integer, underlying_id integer)
+returns risk_private.obligation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_legs risk_private.payoff_leg[] := risk_private.payoff_legs(account_id, underlying_id);
+  v_held risk_private.payoff_leg[] := array(
+    select l from unnest(v_legs) as l where l.order_id is null);
+  v_loss numeric := risk_private.worst_loss(v_legs);
+  v_held_loss numeric := risk_private.worst_loss(v_held);
+  v_sides risk_private.obligation;
+begin
+  select coalesce(sum(b.bull), 0), coalesce(sum(b.bear), 0), 0, 0, 0,
+    coalesce(sum(h.bull), 0), coalesce(sum(h.bear), 0)
+  into v_sides
+  from risk_private.positions as p
+  join risk_private.instruments as i on i.instrument_id = p.instrument_id
+  cross join lateral risk_private.sides_of(
+    i.option_right, i.multiplier, p.quantity + p.open_buy, p.open_sell - p.quantity) as b
+  cross join lateral risk_private.sides_of(
+    i.option_right, i.multiplier, p.quantity, -p.quantity) as h
+  where p.account_id = obligations_of.account_id
+    and p.underlying_id = obligations_of.underlying_id and i.kind = 'option';
+  return row(
+    v_sides.bull, v_sides.bear, case when v_loss = 'Infinity' then 0 else v_loss end,
+    (v_loss = 'Infinity')::integer, risk_private.cash_need(v_legs), v_sides.held_bull,
+    v_sides.held_bear, case when v_held_loss = 'Infinity' then 0 else v_held_loss end,
+    (v_held_loss = 'Infinity')::integer, risk_private.cash_need(v_held))::risk_private.obligation;
+end
+$$;
+comment on function risk_private.obligations_of(integer, integer) is
+  'What an account may come to owe in one underlying, from its positions and open orders. Counted '
+  'until settled, whatever has expired.';
+
+create function risk_private.obligation_levels(
+  account_id integer, underlying_id integer, at timestamptz)
+returns risk_private.obligation_level[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select array_agg(row(
+      risk_private.counter_id(s.scope_id, d.dimension), s.scope_id, d.dimension,
+      case d.dimension
+        when 2 then coalesce(l2.same_side, l1.same_side, l0.same_side, 'Infinity')
+        else 'Infinity' end,
+      coalesce((d.l).max_loss, 'Infinity'),
+      coalesce((d.l).buying_power, 'Infinity'))::risk_private.obligation_level
+      order by s.scope_id, d.dimension)
+    from risk_private.scopes as leaf
+    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    left join risk_private.instruments as u
+      on u.instrument_id = obligation_levels.underlying_id
+    left join risk_private.warning_levels as l0
+      on l0.scope_id = s.scope_id and l0.dimension = 0 and l0.key_id = 0
+      and at < l0.valid_until and l0.valid_from <= at
+    left join risk_private.warning_levels as l1
+      on l1.scope_id = s.scope_id and l1.dimension = 1 and l1.key_id = u.sector_id
+      and at < l1.valid_until and l1.valid_from <= at
+    left join risk_private.warning_levels as l2
+      on l2.scope_id = s.scope_id and l2.dimension = 2 and l2.key_id = u.instrument_id
+      and at < l2.valid_until and l2.valid_from <= at
+    cross join lateral (values (0, l0), (1, l1), (2, l2)) as d (dimension, l)
+    where leaf.scope_id = obligation_levels.account_id
+      and (d.dimension = any (s.obligation_dimensions)
+        or (d.dimension = 2 and s.scope_id = leaf.scope_id))
+    having bool_or(s.obligation_dimensions <> '{}'));
+end
+$$;
+comment on function risk_private.obligation_levels(integer, integer, timestamptz) is
+  'The rows of obligations that an account''s orders in one underlying move, and the lowest values '
+  'there from which a decision must be explained; underlying NULL: those that hold for all. NULL '
+  'where no scope of the chain keeps any.';
+
+-- Lock order: the caller holds the account; its chain's obligations only under the firm's counter.
+create function risk_private.obligation_changes(account_id integer, underlying_ids integer[])
+returns risk_private.obligations[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select row(c.*)::risk_private.obligations
+    from (
+      select risk_private.counter_id(k.scope_id, k.dimension, k.key_id), k.scope_id,
+        k.dimension::smallint, k.key_id, sum(a.bull - coalesce(b.bull, 0)) as bull,
+        sum(a.bear - coalesce(b.bear, 0)) as bear,
+        sum(a.max_loss - coalesce(b.max_loss, 0)) as max_loss,
+        sum(a.unlimited - coalesce(b.unlimited, 0))::integer as unlimited,
+        sum(a.cash_need - coalesce(b.cash_need, 0)) as cash_need,
+        sum(a.held_bull - coalesce(b.held_bull, 0)) as held_bull,
+        sum(a.held_bear - coalesce(b.held_bear, 0)) as held_bear,
+        sum(a.held_loss - coalesce(b.held_loss, 0)) as held_loss,
+        sum(a.held_unlimited - coalesce(b.held_unlimited, 0))::integer as held_unlimited,
+        sum(a.held_need - coalesce(b.held_need, 0)) as held_need
+      from unnest(underlying_ids) as u (underlying_id)
+      cross join lateral risk_private.obligations_of(
+        obligation_changes.account_id, u.underlying_id) as a
+      left join risk_private.obligations as b
+        on b.counter_id = risk_private.counter_id(
+          obligation_changes.account_id, 2, u.underlying_id)
+      cross join lateral risk_private.obligation_keys(
+        obligation_changes.account_id, u.underlying_id) as k
+      group by k.scope_id, k.dimension, k.key_id
+    ) as c
+    where row(c.bull, c.bear, c.max_loss, c.unlimited, c.cash_need, c.held_bull, c.held_bear,
+      c.held_loss, c.held_unlimited, c.held_need) <> row(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    order by 1);
+end
+$$;
+comment on function risk_private.obligation_changes(integer, integer[]) is
+  'By how much the obligations that are kept on an account''s chain differ from what its positions '
+  'and open orders in some underlyings come to now.';
+
+create function risk_private.move_obligations(changes risk_private.obligations[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.obligations as o
+  select x.* from unnest(changes) as x
+  on conflict (counter_id) do update set
+    bull = o.bull + excluded.bull,
+    bear = o.bear + excluded.bear,
+    max_loss = o.max_loss + excluded.max_loss,
+    unlimited = o.unlimited + excluded.unlimited,
+    cash_need = o.cash_need + excluded.cash_need,
+    held_bull = o.held_bull + excluded.held_bull,
+    held_bear = o.held_bear + excluded.held_bear,
+    held_loss = o.held_loss + excluded.held_loss,
+    held_unlimited = o.held_unlimited + excluded.held_unlimited,
+    held_need = o.held_need + excluded.held_need;
+end
+$$;
+comment on function risk_private.move_obligations(risk_private.obligations[]) is
+  'Adds changes to obligations. The caller holds the account and, above it, the firm''s counter.';
+
+-- Lock order: the caller holds the account; then the firm's counter, and under it obligations.
+create function risk_private.renew_obligations(account_id integer, underlying_ids integer[])
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_changes risk_private.obligations[];
+begin
+  if not exists (
+    select from risk_private.account_levels as l
+    where l.account_id = renew_obligations.account_id and l.obligations is not null) then
+    return;
+  end if;
+  v_changes := risk_private.obligation_changes(account_id, underlying_ids);
+  if cardinality(v_changes) > 0 then
+    perform from risk_private.counters as c
+    where c.counter_id = risk_private.counter_id((
+      select s.chain[cardinality(s.chain)] from risk_private.scopes as s
+      where s.scope_id = renew_obligations.account_id))
+    for no key update;
+    perform risk_private.move_obligations(v_changes);
+  end if;
+end
+$$;
+comment on function risk_private.renew_obligations(integer, integer[]) is
+  'Brings what an account may come to owe in some underlyings up to date, for itself and its '
+  'parents, after its positions, their cost or its orders have changed. Nothing is done where no '
+  'limit needs it.';
+
+create function risk_private.obligation_at(
+  scope_id integer, dimension integer, key_id integer, measure text)
+returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select trim_scale(case measure
+      when 'max_loss' then coalesce(case when o.unlimited > 0 then 'Infinity'
+        else o.max_loss end, 0)
+      when 'cash_need' then coalesce(o.cash_need, 0)
+      when 'buying_power' then coalesce(o.cash_need, 0) - e.cash
+    end)
+    from (select) as one
+    left join risk_private.obligations as o
+      on o.counter_id = risk_private.counter_id(
+        obligation_at.scope_id, obligation_at.dimension, obligation_at.key_id)
+    left join risk_private.equities as e
+      on e.scope_id = obligation_at.scope_id and e.unknown = 0);
+end
+$$;
+comment on function risk_private.obligation_at(integer, integer, integer, text) is
+  'What is kept of one measure at a scope: max_loss, Infinity where it is without bound; '
+  'cash_need; buying_power, which is that less cash, NULL while a currency below has no rate.';
+
+create function risk_private.recount_obligations(scope_id integer default null)
+returns setof risk_private.obligations
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select risk_private.counter_id(k.scope_id, k.dimension, k.key_id), k.scope_id,
+    k.dimension::smallint, k.key_id, sum(a.bull), sum(a.bear), sum(a.max_loss),
+    sum(a.unlimited)::integer, sum(a.cash_need), sum(a.held_bull), sum(a.held_bear),
+    sum(a.held_loss), sum(a.held_unlimited)::integer, sum(a.held_need)
+  from (
+    select distinct p.account_id, p.underlying_id
+    from risk_private.positions as p
+    join risk_private.scopes as leaf on leaf.scope_id = p.account_id
+    where (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+      and (recount_obligations.scope_id is null
+        or leaf.chain @> array[recount_obligations.scope_id])
+      and exists (
+        select from risk_private.scopes as s
+        where s.scope_id = any (leaf.chain) and s.obligation_dimensions <> '{}')
+  ) as u
+  cross join lateral risk_private.obligations_of(u.account_id, u.underlying_id) as a
+  cross join lateral risk_private.obligation_keys(u.account_id, u.underlying_id) as k
+  join risk_private.scopes as s on s.scope_id = k.scope_id
+  where recount_obligations.scope_id is null or s.chain @> array[recount_obligations.scope_id]
+  group by k.scope_id, k.dimension, k.key_id;
+end
+$$;
+comment on function risk_private.recount_obligations(integer) is
+  'Obligations as positions and open orders say: of one scope and all below it, or of all.';
+
+-- Lock order: accounts below, ascending. The rows it makes are nobody's yet.
+create function risk_private.track_obligations(scope_id integer, dimension integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (
+    select from risk_private.scopes as s
+    where s.scope_id = track_obligations.scope_id
+      and dimension = any (s.obligation_dimensions)
+  ) then
+    return;
+  end if;
+  perform risk_private.lock_accounts_below(array[scope_id]);
+  update risk_private.scopes as s
+  set obligation_dimensions = s.obligation_dimensions || dimension
+  where s.scope_id = track_obligations.scope_id;
+  insert into risk_private.obligations
+  select r.* from risk_private.recount_obligations(scope_id) as r
+  on conflict (counter_id) do nothing;
+  perform risk_private.compile_account_levels(scope_id, risk_private.clock());
+end
+$$;
+comment on function risk_private.track_obligations(integer, integer) is
+  'Starts keeping obligations at a scope, for all (0), per sector (1) or per underlying (2), exact '
+  'while orders flow.';
+
+-- 37_unit_values.sql
+-- What one unit of a position is worth, and moves by, at the present marks. Positions carry these
+-- values, so that decisions and fills add and subtract the same; revaluation moves them.
+
+create view risk_private.unit_values as
+select
+  i.instrument_id, m.price * n.factor as unit_value, abs(m.price) * n.factor as unit_notional,
+  g.delta * i.multiplier as unit_delta, g.gamma * i.multiplier as unit_gamma,
+  g.delta * u.price * n.factor as unit_dollar_delta,
+  g.gamma * u.price * u.price * 0.01 * n.factor as unit_dollar_gamma,
+  g.vega * n.factor as unit_vega, g.theta * n.factor as unit_theta, k.has_greeks
+from risk_private.instruments as i
+join risk_private.marks as m on m.instrument_id = i.instrument_id
+join risk_private.fx_rates as f on f.currency = i.currency
+left join risk_private.marks as s on s.instrument_id = i.underlying_id
+cross join lateral (
+  select i.multiplier * f.rate as factor,
+    coalesce(i.expiry < (select risk_private.trading_date()), false) as is_expired offset 0
+) as n
+cross join lateral (
+  select n.is_expired or s.price is not null and (i.kind <> 'option' or coalesce(
+    greatest(abs(m.delta), abs(m.gamma), abs(m.vega), abs(m.theta)) < 'Infinity'
+    and num_nulls(m.delta, m.gamma, m.vega, m.theta) = 0, false)) as has_greeks offset 0
+) as k
+cross join lateral (
+  select coalesce(s.price, 0) as price offset 0
+) as u
+cross join lateral (
+  select
+    case when n.is_expired or not k.has_greeks then 0 when i.kind <> 'option' then 1
+      else pg_catalog.round(m.delta::numeric, 12) end as delta,
+    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
+      else pg_catalog.round(m.gamma::numeric, 12) end as gamma,
+    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
+      else pg_catalog.round(m.vega::numeric, 12) end as vega,
+    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
+      else pg_catalog.round(m.theta::numeric, 12) end as theta
+  offset 0
+) as g;
+comment on view risk_private.unit_values is
+  'Per marked instrument whose currency has a rate, in base currency: value and |value| of one '
+  'unit; delta and gamma in share equivalents; delta and gamma (per 1 %) in money at the '
+  'underlying''s mark; vega per volatility point, theta per day. Stocks, ETFs, indexes and futures '
+  'have a delta of 1; what has expired has none. has_greeks: false where they are unknown (an '
+  'option without one of its Greeks, or no mark of the underlying); they are 0 then.';
+
+create function risk_private.valued(
+  units risk_private.unit_values, instrument_id integer, unit_value numeric)
+returns risk_private.unit_values
+language sql immutable
+return case
+  when (units).instrument_id is not null then units
+  else row(instrument_id, unit_value, abs(unit_value), 0, 0, 0, 0, 0, 0,
+    false)::risk_private.unit_values end;
+comment on function risk_private.valued(risk_private.unit_values, integer, numeric) is
+  'The unit values or, where there are none for want of a mark, that value and unknown Greeks.';
+
+create function risk_private.carried(
+  p risk_private.positions, present risk_private.unit_values)
+returns risk_private.unit_values
+language sql immutable
+return case
+  when p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0 then row(
+    p.instrument_id, p.unit_value, p.unit_notional, p.unit_delta, p.unit_gamma,
+    p.unit_dollar_delta, p.unit_dollar_gamma, p.unit_vega, p.unit_theta,
+    p.has_greeks)::risk_private.unit_values
+  else present end;
+comment on function risk_private.carried(risk_private.positions, risk_private.unit_values) is
+  'The values at which a position is carried: its own while anything is held or open, else the '
+  'present ones.';
+
+-- The caller has locked the account. Only for positions with nothing held or open.
+create function risk_private.pick_up(
+  account_id integer, instrument_id integer, open_buy numeric, open_sell numeric)
+returns risk_private.positions
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_position risk_private.positions;
+begin
+  insert into risk_private.positions as p (
+    account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
+    unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta, has_greeks)
+  select pick_up.account_id, u.instrument_id, i.underlying_id, pick_up.open_buy,
+    pick_up.open_sell, u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
+    u.unit_vega, u.unit_theta, u.has_greeks
+  from risk_private.unit_values as u
+  join risk_private.instruments as i on i.instrument_id = u.instrument_id
+  where u.instrument_id = pick_up.instrument_id
+  on conflict on constraint positions_pkey do update set
+    open_buy = excluded.open_buy, open_sell = excluded.open_sell,
+    unit_value = excluded.unit_value, unit_notional = excluded.unit_notional,
+    unit_delta = excluded.unit_delta, unit_gamma = excluded.unit_gamma,
+    unit_dollar_delta = excluded.unit_dollar_delta,
+    unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
+    unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
+  returning p.* into v_position;
+  return v_position;
+end
+$$;
+comment on function risk_private.pick_up(integer, integer, numeric, numeric) is
+  'Opens a flat position with the orders it begins with, at the present unit values.';
 
 -- 39_protocol.sql
 -- What every change of the book goes through, and what both ways of deciding check alike.
@@ -2088,13 +3708,11 @@ create type risk_private.movement as (
   traded_notional numeric,
   open_orders integer,
   accepted_orders integer,
-  unit_notional numeric,
-  revaluation numeric
+  units risk_private.unit_values
 );
 comment on type risk_private.movement is
-  'What happens to one account''s instrument: increments, the unit notional at which a flat '
-  'position is picked up, and the change of the carried one. Arrays of it hold each (account, '
-  'instrument) once.';
+  'What happens to one account''s instrument: increments, and the unit values at which a flat '
+  'position is picked up. Arrays of it hold each (account, instrument) once.';
 
 create type risk_private.change as (
   counter_id bigint,
@@ -2121,13 +3739,15 @@ comment on type risk_private.change is
 create function risk_private.movement(
   account_id integer, instrument_id integer, quantity numeric default 0, open_buy numeric default 0,
   open_sell numeric default 0, traded_notional numeric default 0, open_orders integer default 0,
-  accepted_orders integer default 0, unit_notional numeric default 0, revaluation numeric default 0)
+  accepted_orders integer default 0, units risk_private.unit_values default null)
 returns risk_private.movement
 language sql immutable
 return row(account_id, instrument_id, quantity, open_buy, open_sell, traded_notional, open_orders,
-           accepted_orders, unit_notional, revaluation)::risk_private.movement;
+           accepted_orders,
+           risk_private.valued(units, instrument_id, 0))::risk_private.movement;
 comment on function risk_private.movement(
-  integer, integer, numeric, numeric, numeric, numeric, integer, integer, numeric, numeric) is
+  integer, integer, numeric, numeric, numeric, numeric, integer, integer,
+  risk_private.unit_values) is
   'A movement; what is not given is 0.';
 
 create function risk_private.worst_case(quantity numeric, open_buy numeric, open_sell numeric)
@@ -2155,8 +3775,8 @@ begin atomic
   from (
     select
       m.*, s.scope_id, s.tracks_sector, s.tracks_underlying, s.tracks_instrument,
-      case when m.before = 0 then m.after * m.unit_notional
-           else (m.after - m.before) * m.carried_at + m.after * m.revaluation end as gross_notional,
+      (m.after - m.before) * case when m.before = 0 then (m.units).unit_notional
+        else m.carried_at end as gross_notional,
       (m.after <> 0)::integer - (m.before <> 0)::integer as opened,
       m.accepted_orders > 0 and exists (
         select from (
@@ -2204,18 +3824,30 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into risk_private.positions as p (
-    account_id, instrument_id, quantity, open_buy, open_sell, unit_notional)
-  select m.account_id, m.instrument_id, m.quantity, m.open_buy, m.open_sell, m.unit_notional
+    account_id, instrument_id, underlying_id, quantity, open_buy, open_sell, unit_value,
+    unit_notional, unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta,
+    has_greeks)
+  select m.account_id, m.instrument_id, i.underlying_id, m.quantity, m.open_buy, m.open_sell,
+    u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
+    u.unit_vega, u.unit_theta, u.has_greeks
   from unnest(movements) as m
+  join risk_private.instruments as i on i.instrument_id = m.instrument_id
+  left join risk_private.positions as h
+    on h.account_id = m.account_id and h.instrument_id = m.instrument_id
+  cross join lateral risk_private.carried(h, m.units) as u
   on conflict (account_id, instrument_id) do update set
     quantity = p.quantity + excluded.quantity,
     open_buy = p.open_buy + excluded.open_buy,
     open_sell = p.open_sell + excluded.open_sell,
-    unit_notional = case
-      when risk_private.worst_case(p.quantity, p.open_buy, p.open_sell) = 0
-        then excluded.unit_notional
-      else p.unit_notional
-    end;
+    unit_value = excluded.unit_value,
+    unit_notional = excluded.unit_notional,
+    unit_delta = excluded.unit_delta,
+    unit_gamma = excluded.unit_gamma,
+    unit_dollar_delta = excluded.unit_dollar_delta,
+    unit_dollar_gamma = excluded.unit_dollar_gamma,
+    unit_vega = excluded.unit_vega,
+    unit_theta = excluded.unit_theta,
+    has_greeks = excluded.has_greeks;
 end
 $$;
 comment on function risk_private.move_positions(risk_private.movement[]) is
@@ -2427,7 +4059,6 @@ declare
   v_factor numeric;
   v_buy numeric;
   v_sell numeric;
-  v_unit_notional numeric;
   v_unit_price numeric;
   v_reference numeric;
   v_traded numeric;
@@ -2445,6 +4076,8 @@ declare
   v_open_orders integer;
   v_open_positions integer;
   v_moved integer;
+  v_obligations risk_private.obligations[];
+  v_position risk_private.positions;
 begin
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
@@ -2481,11 +4114,11 @@ begin
       v_levels, v_sector_id, v_underlying_id, v_instrument_id, v_at);
   end if;
 
-  select abs(m.price) * v_factor,
+  select
     abs(case when v_is_buy then coalesce(accept_order.price, m.ask, m.price)
              else greatest(accept_order.price, coalesce(m.bid, m.price)) end) * v_factor,
     case when v_is_buy then coalesce(m.ask, m.price) else coalesce(m.bid, m.price) end
-  into v_unit_notional, v_unit_price, v_reference
+  into v_unit_price, v_reference
   from risk_private.marks as m
   where m.instrument_id = v_instrument_id and risk_private.is_fresh(m.as_of, v_mark_age, v_at)
     and not exists (
@@ -2523,13 +4156,15 @@ begin
   end if;
 
   insert into risk_private.orders (
-    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
-    time_in_force, unit_prices, filled, decision, allowed_quantity, state, decided_at)
+    account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
+    is_combo, time_in_force, unit_prices, costs, filled, decision, allowed_quantity, state,
+    decided_at)
   values (
-    v_account_id, accept_order.client_order_id, accept_order.agent, array[v_instrument_id],
-    array[case when v_is_buy then 1 else -1 end], accept_order.quantity, accept_order.price, false,
-    accept_order.time_in_force, array[v_unit_price], array[0::numeric], 'ACCEPTED',
-    accept_order.quantity, 'ACCEPTED', v_at)
+    v_account_id, accept_order.client_order_id, accept_order.agent, v_underlying_id,
+    array[v_instrument_id], array[case when v_is_buy then 1 else -1 end], accept_order.quantity,
+    accept_order.price, false, accept_order.time_in_force, array[v_unit_price],
+    case when accept_order.price is null then array[v_reference] end, array[0::numeric],
+    'ACCEPTED', accept_order.quantity, 'ACCEPTED', v_at)
   on conflict on constraint orders_pkey do nothing;
   if not found then
     return false;
@@ -2537,21 +4172,17 @@ begin
 
   update risk_private.positions as p set
     open_buy = p.open_buy + v_buy,
-    open_sell = p.open_sell + v_sell,
-    unit_notional = case
-      when p.quantity = 0 and p.open_buy = 0 and p.open_sell = 0 then v_unit_notional
-      else p.unit_notional end
+    open_sell = p.open_sell + v_sell
   where p.account_id = v_account_id and p.instrument_id = v_instrument_id
+    and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
   returning p.quantity + p.open_buy, p.open_sell - p.quantity, p.unit_notional,
     case when v_is_buy then p.open_sell else p.open_buy end <> 0
   into v_long, v_short, v_carried_at, v_is_crossed;
   if not found then
-    insert into risk_private.positions (
-      account_id, instrument_id, open_buy, open_sell, unit_notional)
-    values (v_account_id, v_instrument_id, v_buy, v_sell, v_unit_notional);
+    v_position := risk_private.pick_up(v_account_id, v_instrument_id, v_buy, v_sell);
     v_long := v_buy;
     v_short := v_sell;
-    v_carried_at := v_unit_notional;
+    v_carried_at := v_position.unit_notional;
     v_is_crossed := false;
   end if;
   -- What the account itself has no room for shall not lock its parents.
@@ -2568,6 +4199,14 @@ begin
       and v_open_orders < v_levels.open_orders
       and v_open_positions + v_opened < v_levels.open_positions) is not true then
     return true;
+  end if;
+
+  if v_levels.obligations is not null then
+    v_obligations := risk_private.reserve_obligations(
+      v_account_id, v_underlying_id, v_levels.obligations);
+    if v_obligations is null then
+      return true;
+    end if;
   end if;
 
   -- The firm's row comes last and is held for as short as can be.
@@ -2591,6 +4230,10 @@ begin
       select count(*) from unnest(v_levels.counters) as l where l.dimension <> 1) then
       return true;
     end if;
+  end if;
+  if v_levels.obligations is not null and not risk_private.add_obligations(
+    v_underlying_id, v_levels.obligations, v_obligations) then
+    return true;
   end if;
   if not v_levels.keeps_track then
     return false;
@@ -2669,7 +4312,7 @@ create type risk_private.entry as (
   agent text,
   time_in_force text,
   unit_price numeric,
-  unit_notional numeric
+  reference numeric
 );
 comment on type risk_private.entry is 'A single-leg order, resolved and priced.';
 
@@ -2681,7 +4324,7 @@ begin atomic
     row(
       s.scope_id, r.client_order_id, i.instrument_id, i.sector_id, i.underlying_id, g.sign,
       r.quantity, r.price, r.agent, r.time_in_force, n.unit_price,
-      abs(m.price) * i.multiplier * f.rate)::risk_private.entry,
+      g.reference)::risk_private.entry,
     coalesce(
       i.status = 'ACTIVE' and s.may_trade and s.is_alive
       and risk_private.is_code(r.client_order_id)
@@ -2767,30 +4410,45 @@ begin
       e.account_id, e.instrument_id, e.sector_id, e.underlying_id,
       coalesce(sum(e.quantity) filter (where e.sign = 1), 0) as open_buy,
       coalesce(sum(e.quantity) filter (where e.sign = -1), 0) as open_sell,
-      sum(e.quantity * e.unit_price) as traded_notional, count(*)::integer as orders,
-      max(e.unit_notional) as unit_notional
+      sum(e.quantity * e.unit_price) as traded_notional, count(*)::integer as orders
     from unnest(entries) as e
     group by e.account_id, e.instrument_id, e.sector_id, e.underlying_id
+  ), carried as (
+    -- offset 0 keeps the planner from repeating what units are made of wherever one is used
+    select m.*, risk_private.carried(p, u.units) as units
+    from movements as m
+    left join risk_private.positions as p
+      on p.account_id = m.account_id and p.instrument_id = m.instrument_id
+    left join lateral (
+      select v as units from risk_private.unit_values as v
+      where v.instrument_id = m.instrument_id
+        and coalesce(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell), 0) = 0
+      offset 0
+    ) as u on true
+    offset 0
   ), moved as (
     insert into risk_private.positions as p (
-      account_id, instrument_id, open_buy, open_sell, unit_notional)
-    select m.account_id, m.instrument_id, m.open_buy, m.open_sell, m.unit_notional
-    from movements as m
+      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
+      unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta, has_greeks)
+    select m.account_id, m.instrument_id, m.underlying_id, m.open_buy, m.open_sell, u.unit_value,
+      u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma, u.unit_vega,
+      u.unit_theta, u.has_greeks
+    from carried as m
+    cross join lateral (select (m.units).*) as u
     on conflict (account_id, instrument_id) do update set
       open_buy = p.open_buy + excluded.open_buy,
       open_sell = p.open_sell + excluded.open_sell,
-      unit_notional = case
-        when risk_private.worst_case(p.quantity, p.open_buy, p.open_sell) = 0
-          then excluded.unit_notional
-        else p.unit_notional
-      end
+      unit_value = excluded.unit_value, unit_notional = excluded.unit_notional,
+      unit_delta = excluded.unit_delta, unit_gamma = excluded.unit_gamma,
+      unit_dollar_delta = excluded.unit_dollar_delta,
+      unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
+      unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
   ), judged as (
     -- Positions as they were: all of one statement reads the same snapshot.
     select
       m.sector_id, m.underlying_id, m.instrument_id, m.open_buy, m.open_sell, m.traded_notional,
       m.orders, h.after - h.before as gross_position,
-      (h.after - h.before) * case when h.before = 0 then m.unit_notional else p.unit_notional end
-        as gross_notional,
+      (h.after - h.before) * (m.units).unit_notional as gross_notional,
       (h.before = 0)::integer as opened,
       (h.after < l.net_position and h.long + m.open_buy < l.long_position
         and h.short + m.open_sell < l.short_position
@@ -2798,7 +4456,7 @@ begin
           (m.open_buy = 0 or m.open_sell + coalesce(p.open_sell, 0) = 0)
           and (m.open_sell = 0 or m.open_buy + coalesce(p.open_buy, 0) = 0)))) is true as is_plain,
       l.keeps_track, l.keeps_fingerprints, l.duplicate_window, l.counters
-    from movements as m
+    from carried as m
     left join risk_private.positions as p
       on p.account_id = m.account_id and p.instrument_id = m.instrument_id
     join risk_private.account_levels as a on a.account_id = m.account_id
@@ -2884,6 +4542,12 @@ begin
   from risk_private.scopes as s
   join risk_private.account_levels as a on a.account_id = s.scope_id
   where s.code = any (accounts) and not (v_at >= a.valid_from and v_at < a.valid_until);
+  if exists (
+    select from risk_private.scopes as s
+    join risk_private.account_levels as a on a.account_id = s.scope_id
+    where s.code = any (accounts) and a.obligations is not null) then
+    return false;
+  end if;
   select array_agg(e.entry), bool_and(e.is_plain) into v_entries, v_is_plain
   from risk_private.entries(requests, v_at) as e;
   if (v_is_plain and cardinality(v_entries) = cardinality(requests)) is not true then
@@ -2896,10 +4560,12 @@ begin
     return false;
   end if;
   insert into risk_private.orders (
-    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
-    time_in_force, unit_prices, filled, decision, allowed_quantity, state, decided_at)
-  select e.account_id, e.client_order_id, e.agent, array[e.instrument_id], array[e.sign],
-    e.quantity, e.price, false, e.time_in_force, array[e.unit_price], array[0::numeric],
+    account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
+    is_combo, time_in_force, unit_prices, costs, filled, decision, allowed_quantity, state,
+    decided_at)
+  select e.account_id, e.client_order_id, e.agent, e.underlying_id, array[e.instrument_id],
+    array[e.sign], e.quantity, e.price, false, e.time_in_force, array[e.unit_price],
+    case when e.price is null then array[e.reference] end, array[0::numeric],
     'ACCEPTED', e.quantity, 'ACCEPTED', v_at
   from unnest(v_entries) as e;
   v_reservation := risk_private.reserve(v_entries, v_at);
@@ -2937,6 +4603,96 @@ $$;
 comment on function risk_private.accept(text[], risk_private.request[]) is
   'Accepts all of the single-leg orders where that is plain. Returns true where the transaction '
   'must be rolled back: an id was used, or there is no room; false says nothing about the orders.';
+
+-- 41_accept_obligations.sql
+-- The lean path's part for accounts with limits on what they may come to owe.
+
+create function risk_private.has_room(
+  levels risk_private.obligation_level[], changes risk_private.obligations[], keys integer[])
+returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return not exists (
+    select from unnest(levels) as l
+    left join unnest(changes) as x on x.scope_id = l.scope_id and x.dimension = l.dimension
+    left join risk_private.obligations as o
+      on o.counter_id = l.counter_id | keys[l.dimension + 1]
+    left join risk_private.equities as e on e.scope_id = l.scope_id and e.unknown = 0
+    where least(l.same_side, l.max_loss, l.buying_power) < 'Infinity'
+      and (l.dimension <> 1 or keys[2] is not null)
+      and (
+        greatest(coalesce(o.bull, 0) + coalesce(x.bull, 0),
+          coalesce(o.bear, 0) + coalesce(x.bear, 0)) < l.same_side
+        and coalesce(o.max_loss, 0) + coalesce(x.max_loss, 0) < l.max_loss
+        and (l.max_loss = 'Infinity'
+          or coalesce(o.unlimited, 0) + coalesce(x.unlimited, 0) = 0)
+        and (l.buying_power = 'Infinity'
+          or coalesce(o.cash_need, 0) + coalesce(x.cash_need, 0) - e.cash < l.buying_power)
+      ) is not true);
+end
+$$;
+comment on function risk_private.has_room(
+  risk_private.obligation_level[], risk_private.obligations[], integer[]) is
+  'Whether obligations, so changed, stay below all of these warning levels; keys are 0, the sector '
+  'and the underlying.';
+
+create function risk_private.obligation_keys(underlying_id integer) returns integer[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select array[0, u.sector_id, u.instrument_id] from risk_private.instruments as u
+    where u.instrument_id = obligation_keys.underlying_id);
+end
+$$;
+comment on function risk_private.obligation_keys(integer) is
+  'The keys of an underlying''s obligations, by dimension.';
+
+create function risk_private.reserve_obligations(
+  account_id integer, underlying_id integer, levels risk_private.obligation_level[])
+returns risk_private.obligations[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_changes risk_private.obligations[] :=
+    risk_private.obligation_changes(account_id, array[underlying_id]);
+begin
+  if risk_private.has_room(
+    array(select l from unnest(levels) as l where l.scope_id = account_id), v_changes,
+    risk_private.obligation_keys(underlying_id)) then
+    return v_changes;
+  end if;
+  return null;
+end
+$$;
+comment on function risk_private.reserve_obligations(
+  integer, integer, risk_private.obligation_level[]) is
+  'What an order that has just been stored changes; NULL where its account has no room.';
+
+create function risk_private.add_obligations(
+  underlying_id integer, levels risk_private.obligation_level[],
+  changes risk_private.obligations[])
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not risk_private.has_room(
+    levels, changes, risk_private.obligation_keys(underlying_id)) then
+    return false;
+  end if;
+  perform risk_private.move_obligations(changes);
+  return true;
+end
+$$;
+comment on function risk_private.add_obligations(
+  integer, risk_private.obligation_level[], risk_private.obligations[]) is
+  'Adds changes where every level of the chain stays below its warning level; the caller holds the '
+  'firm''s counter.';
 
 -- 42_checks.sql
 -- Every rule, spelled out: what an order is checked against, and how much of it would pass.
@@ -2983,6 +4739,7 @@ create type risk_private.leg as (
   open_buy numeric,
   open_sell numeric,
   unit_notional numeric,
+  units risk_private.unit_values,
   reference numeric,
   unit_price numeric,
   is_fresh boolean,
@@ -2990,7 +4747,7 @@ create type risk_private.leg as (
 );
 comment on type risk_private.leg is
   'A leg with what the account holds in its instrument, and its prices: reference (NULL where '
-  'there is none), unit_notional at which it is carried, unit_price at which its order is reserved '
+  'there is none), unit_notional and all units at which it is carried, unit_price at which its order is reserved '
   'in traded notional; floor of the price collar.';
 
 create type risk_private.applicable_limit as (
@@ -3036,10 +4793,7 @@ begin
       i.instrument_id, i.symbol, i.kind, i.underlying_id, i.sector_id, i.expiry, i.status,
       pg_catalog.sign(l.ratio),
       abs(l.ratio), i.lot, l.base, l.filled, l.old_notional, h.quantity, h.open_buy, h.open_sell,
-      case when risk_private.worst_case(h.quantity, h.open_buy, h.open_sell) > 0
-        then h.unit_notional
-           else abs(m.price) * i.multiplier * f.rate end,
-      r.reference,
+      (h.units).unit_notional, h.units, r.reference,
       abs(case when p.is_combo or p.price is null then coalesce(r.reference, 0)
                when l.ratio > 0 or r.reference is null or p.price > r.reference then p.price
                else r.reference end) * i.multiplier * coalesce(f.rate, 0),
@@ -3056,9 +4810,11 @@ begin
     left join risk_private.marks as u on u.instrument_id = i.underlying_id
     left join risk_private.positions as o on o.account_id = p.account_id
       and o.instrument_id = i.instrument_id
+    left join risk_private.unit_values as v on v.instrument_id = i.instrument_id
     cross join lateral (
       select coalesce(o.quantity, 0) as quantity, coalesce(o.open_buy, 0) as open_buy,
-        coalesce(o.open_sell, 0) as open_sell, o.unit_notional
+        coalesce(o.open_sell, 0) as open_sell, risk_private.carried(o, v) as units
+      offset 0
     ) as h
     cross join lateral (
       select
@@ -3276,7 +5032,7 @@ begin
       join risk_private.limit_types as t on t.limit_type = k.limit_type
       where leaf.scope_id = applicable_limits.account_id
     ) as a
-    where a.judged not in ('order', 'instrument') or a.rank = 1
+    where a.judged not in ('order', 'instrument', 'underlying') or a.rank = 1
     order by a.scope_id, a.limit_type, a.dimension, a.leg);
 end
 $$;
@@ -3301,6 +5057,24 @@ return row(
 comment on function risk_private.gate(text, text, text, text, boolean, text, numeric, numeric) is
   'The row of a check that either passes or not.';
 
+create function risk_private.is_halted(p risk_private.proposal) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.trading_states as t
+    join risk_private.scopes as s on t.scope_id = any (s.chain)
+    where s.scope_id = p.account_id and t.state = 'HALTED'
+      and (t.underlying_id = 0 or t.underlying_id in (
+        select i.underlying_id from risk_private.instruments as i
+        where i.instrument_id = any (p.instrument_ids))));
+end
+$$;
+comment on function risk_private.is_halted(risk_private.proposal) is
+  'Whether a state or a circuit breaker on the chain halts an order, for all or for the underlying '
+  'of a leg.';
+
 create function risk_private.gate_checks(
   p risk_private.proposal, legs risk_private.leg[], limits risk_private.applicable_limit[],
   closable numeric,
@@ -3317,10 +5091,15 @@ declare
 begin
   select s.* into v_leaf from risk_private.scopes as s where s.scope_id = p.account_id;
   v_checks := v_checks || array(
-  select risk_private.gate('trading_state', s.code, risk_private.dimension_name(
+  select risk_private.gate(
+    case when t.breaker_id = 0 then 'trading_state'
+      else 'circuit_breaker ' || (
+        select b.name from risk_private.breakers as b where b.breaker_id = t.breaker_id) end,
+    s.code, risk_private.dimension_name(
       case when t.underlying_id = 0 then 0 else 2 end, t.underlying_id), null,
     case t.state when 'HALTED' then false else v_is_reducing end,
-    case t.state when 'HALTED' then 'TRADING_HALTED' else 'REDUCE_ONLY' end,
+    case when t.breaker_id <> 0 then 'CIRCUIT_BREAKER_TRIPPED'
+      when t.state = 'HALTED' then 'TRADING_HALTED' else 'REDUCE_ONLY' end,
     case t.state when 'HALTED' then 0 else closable end, p.quantity)
   from (
     select q.*, pg_catalog.bool_or(q.state = 'HALTED') over () as is_halted
@@ -3363,7 +5142,7 @@ begin
   from pg_catalog.unnest(legs) with ordinality as l (
     instrument_id, symbol, kind, underlying_id, sector_id, expiry, status, sign, ratio, lot, base,
     filled, old_notional,
-    quantity, open_buy, open_sell, unit_notional, reference, unit_price, is_fresh, floor, leg)
+    quantity, open_buy, open_sell, unit_notional, units, reference, unit_price, is_fresh, floor, leg)
   cross join risk_private.limit_types as t
   where pg_catalog.get_bit(v_leaf.required_types, t.bit) = 1);
 
@@ -3760,18 +5539,318 @@ begin
   if p.quantity <= p.harmless_quantity then
     return array(
       select g from pg_catalog.unnest(v_gates) as g
-      where g.check_name = 'trading_state' and g.reason = 'TRADING_HALTED');
+      where g.reason in ('TRADING_HALTED', 'CIRCUIT_BREAKER_TRIPPED')
+        and risk_private.is_halted(p));
   end if;
   return v_gates
     || risk_private.order_checks(p, v_legs, v_limits, v_step)
     || risk_private.position_checks(p, v_legs, v_limits, v_step)
     || risk_private.sum_checks(p, v_legs, v_limits, v_closable, v_step)
+    || risk_private.obligation_checks(p, v_legs, v_closable, v_step, at)
     || risk_private.activity_checks(p, v_legs, v_limits, at);
 end
 $$;
 comment on function risk_private.checks(risk_private.proposal, timestamptz) is
   'Every check of an order against the book as it stands. It is accepted exactly when no row '
   'fails.';
+
+-- 44_obligation_checks.sql
+-- Checks against what accounts may come to owe: the worst loss at expiry, sides of the market, and
+-- the cash that may be called for.
+
+create function risk_private.costs(p risk_private.proposal, legs risk_private.leg[])
+returns numeric[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_difference numeric;
+begin
+  if p.price is not null and not p.is_combo then
+    return null;
+  end if;
+  v_difference := coalesce(p.price - (
+    select sum(l.sign * l.ratio * coalesce(l.reference, 0)) from unnest(legs) as l), 0);
+  -- With several multipliers it is not said to which leg the difference belongs: the worst one.
+  return (
+    select array_agg(
+      coalesce(c.reference, 0)
+        + case when c.rank = 1 then trim_scale(v_difference / (c.sign * c.ratio)) else 0 end
+      order by c.leg)
+    from (
+      select l.reference, l.sign, l.ratio, n.leg,
+        row_number() over (order by i.multiplier * sign(v_difference) desc, l.ratio, n.leg) as rank
+      from generate_subscripts(legs, 1) as n (leg)
+      cross join lateral (select (legs[n.leg]).*) as l
+      join risk_private.instruments as i on i.instrument_id = l.instrument_id
+    ) as c);
+end
+$$;
+comment on function risk_private.costs(risk_private.proposal, risk_private.leg[]) is
+  'Per leg, the price that counts as paid or received; NULL where it is the order''s own. A market '
+  'order''s legs are at their references. So are a combo''s, but one of them takes the difference '
+  'to its net price: the one with the smallest ratio, or, where multipliers differ, the one where '
+  'it costs most.';
+
+create function risk_private.proposed_legs(
+  p risk_private.proposal, legs risk_private.leg[], underlying_id integer, quantity numeric)
+returns risk_private.payoff_leg[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_costs numeric[] := risk_private.costs(p, legs);
+begin
+  -- No order is named ''.
+  return array(
+    select row(i.kind, i.option_right, i.strike, i.expiry, i.multiplier * r.rate, r.quantity,
+      r.quantity * coalesce(v_costs[n.leg], p.price) * i.multiplier * r.rate,
+      coalesce(p.replaces, ''), 2)::risk_private.payoff_leg
+    from generate_subscripts(legs, 1) as n (leg)
+    cross join lateral (select (legs[n.leg]).*) as l
+    join risk_private.instruments as i on i.instrument_id = l.instrument_id
+    left join risk_private.cash_balances as b
+      on b.account_id = p.account_id and b.currency = i.currency
+    left join risk_private.fx_rates as f on f.currency = i.currency
+    cross join lateral (
+      select coalesce(b.rate, f.rate, 1) as rate,
+        l.sign * greatest(0, l.ratio * proposed_legs.quantity - l.filled) as quantity
+    ) as r
+    where l.underlying_id = proposed_legs.underlying_id);
+end
+$$;
+comment on function risk_private.proposed_legs(
+  risk_private.proposal, risk_private.leg[], integer, numeric) is
+  'The legs of a proposal in one underlying, as if it were open with that quantity.';
+
+create function risk_private.obligation_limits(
+  account_id integer, legs risk_private.leg[], at timestamptz)
+returns risk_private.applicable_limit[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select row(a.leg, a.scope_id, a.scope, a.limit_type, a.dimension, a.key_id, a.amount,
+      a.warn_pct, a.judged, a.reason, a.warns,
+      case a.dimension when 0 then 'all'
+        else risk_private.dimension_name(a.dimension, a.key_id) end)::risk_private.applicable_limit
+    from (
+      select u.leg, s.scope_id, s.code as scope, k.limit_type, k.dimension::integer, k.key_id,
+        k.amount, k.warn_pct, t.judged, t.reason, t.warns,
+        case t.judged
+          when 'underlying' then row_number() over (
+            partition by s.scope_id, k.limit_type, u.underlying_id order by k.dimension desc)
+          else row_number() over (
+            partition by s.scope_id, k.limit_type, k.dimension, k.key_id order by u.leg)
+        end as rank
+      from risk_private.scopes as leaf
+      join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+      cross join lateral (
+        select min(n.leg) as leg, i.instrument_id as underlying_id, i.sector_id
+        from generate_subscripts(legs, 1) as n (leg)
+        join risk_private.instruments as i on i.instrument_id = (legs[n.leg]).underlying_id
+        group by i.instrument_id
+      ) as u
+      cross join lateral (
+        values (0, 0), (1, u.sector_id), (2, u.underlying_id)
+      ) as d (dimension, key_id)
+      join risk_private.limit_periods as k
+        on k.scope_id = s.scope_id and k.dimension = d.dimension and k.key_id = d.key_id
+        and k.valid_from <= at and at < k.valid_until
+      join risk_private.limit_types as t on t.limit_type = k.limit_type
+      where leaf.scope_id = obligation_limits.account_id
+        and k.limit_type in ('same_side', 'max_loss', 'buying_power')
+    ) as a
+    where a.rank = 1
+    order by a.scope_id, a.limit_type, a.dimension, a.leg);
+end
+$$;
+comment on function risk_private.obligation_limits(
+  integer, risk_private.leg[], timestamptz) is
+  'The limits in force on what the account may come to owe by these legs: same_side once for each '
+  'underlying, the most specific; else every one. A sector is that of the underlying.';
+
+create function risk_private.obligation_check(
+  l risk_private.applicable_limit, current_value numeric, projected_value numeric,
+  allowed_quantity numeric, closable numeric, quantity numeric)
+returns risk_private.risk_check
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_free boolean := coalesce(current_value > l.amount, true) and closable = quantity;
+  v_limit risk_private.applicable_limit := l;
+begin
+  if current_value is null then
+    v_limit.reason := 'STALE_DATA';
+  end if;
+  return risk_private.limit_check(
+    v_limit, nullif(current_value, 'Infinity'), projected_value, not v_is_free,
+    case when current_value <= l.amount then allowed_quantity
+      else greatest(allowed_quantity, closable) end, quantity);
+end
+$$;
+comment on function risk_private.obligation_check(
+  risk_private.applicable_limit, numeric, numeric, numeric, numeric, numeric) is
+  'The row of a limit on losses or cash: above it, an order that only reduces passes whatever it '
+  'costs; while the loss is infinite, or cash cannot be told for want of a rate, nothing else does.';
+
+-- How far a proposal of some quantity takes one limit.
+create function risk_private.projected_obligation(
+  l risk_private.applicable_limit, p risk_private.proposal, legs risk_private.leg[],
+  quantity numeric)
+returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_value numeric := risk_private.obligation_at(l.scope_id, l.dimension, l.key_id, l.limit_type);
+  v_underlying_id integer;
+  v_legs risk_private.payoff_leg[];
+begin
+  for v_underlying_id in
+    select distinct i.instrument_id
+    from pg_catalog.unnest(legs) as g
+    join risk_private.instruments as i on i.instrument_id = g.underlying_id
+    where l.key_id = (array[0, i.sector_id, i.instrument_id])[l.dimension + 1]
+  loop
+    exit when v_value = 'Infinity';
+    v_legs := risk_private.payoff_legs(p.account_id, v_underlying_id)
+      || risk_private.proposed_legs(p, legs, v_underlying_id, projected_obligation.quantity);
+    v_value := v_value + case l.limit_type
+        when 'max_loss' then risk_private.worst_loss(v_legs)
+        else risk_private.cash_need(v_legs) end
+      - risk_private.obligation_at(p.account_id, 2, v_underlying_id, case l.limit_type
+        when 'max_loss' then 'max_loss' else 'cash_need' end);
+  end loop;
+  return v_value;
+end
+$$;
+comment on function risk_private.projected_obligation(
+  risk_private.applicable_limit, risk_private.proposal, risk_private.leg[], numeric) is
+  'What max_loss or buying_power come to at the scope of a limit if a proposal were open with that '
+  'quantity; it never falls as the quantity grows.';
+
+create function risk_private.loss_checks(
+  p risk_private.proposal, legs risk_private.leg[], limits risk_private.applicable_limit[],
+  closable numeric, step numeric)
+returns risk_private.risk_check[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_checks risk_private.risk_check[] := '{}';
+  l risk_private.applicable_limit;
+  v_current numeric;
+  v_projected numeric;
+  v_low numeric;
+  v_high numeric;
+  v_middle numeric;
+begin
+  foreach l in array limits loop
+    continue when l.judged <> 'obligation';
+    v_current := risk_private.obligation_at(l.scope_id, l.dimension, l.key_id, l.limit_type);
+    v_projected := risk_private.projected_obligation(l, p, legs, p.quantity);
+    v_low := 0;
+    v_high := case
+      when v_current = 'Infinity' or v_current is null
+        or v_projected <= greatest(l.amount, v_current) then 0
+      else pg_catalog.div(p.quantity, step) - 1 end;
+    while v_low < v_high loop
+      v_middle := pg_catalog.div(v_low + v_high + 1, 2);
+      if risk_private.projected_obligation(l, p, legs, v_middle * step)
+        <= greatest(l.amount, v_current) then
+        v_low := v_middle;
+      else
+        v_high := v_middle - 1;
+      end if;
+    end loop;
+    v_checks := v_checks || risk_private.obligation_check(
+      l, v_current, v_projected, v_low * step, closable, p.quantity);
+  end loop;
+  return v_checks;
+end
+$$;
+comment on function risk_private.loss_checks(
+  risk_private.proposal, risk_private.leg[], risk_private.applicable_limit[], numeric, numeric) is
+  'max_loss and buying_power, with every open order and this one counted where it costs; found by '
+  'bisection, how much of it would pass.';
+
+create function risk_private.side_checks(
+  p risk_private.proposal, legs risk_private.leg[], limits risk_private.applicable_limit[],
+  step numeric)
+returns risk_private.risk_check[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select risk_private.limit_check(w.l, w.current_value, w.projected_value, w.is_over,
+      case when w.is_over then w.allowed else p.quantity end, p.quantity)
+    from (
+      -- the side that fails is shown, else the larger one
+      select distinct on (k) k as l, o.current_value, v.projected_value,
+        v.projected_value > k.amount and v.projected_value > o.current_value as is_over,
+        risk_private.largest_quantity(
+          greatest(0, k.amount - o.current_value), g.units, g.offsets, step, p.quantity) as allowed
+      from pg_catalog.unnest(limits) as k
+      left join risk_private.obligations as r
+        on r.counter_id = risk_private.counter_id(
+          k.scope_id, 2, (legs[k.leg]).underlying_id)
+      cross join lateral (
+        values ('bull', coalesce(trim_scale(r.bull), 0)),
+          ('bear', coalesce(trim_scale(r.bear), 0))
+      ) as o (side, current_value)
+      cross join lateral (
+        select array_agg(x.ratio * i.multiplier * 0.01) as units,
+          array_agg((x.base + greatest(0, case when x.sign > 0 then -(x.quantity + x.open_buy)
+            else x.quantity - x.open_sell end)) * i.multiplier * 0.01) as offsets
+        from pg_catalog.unnest(legs) as x
+        join risk_private.instruments as i on i.instrument_id = x.instrument_id
+        where x.underlying_id = (legs[k.leg]).underlying_id and i.kind = 'option'
+          and o.side = case when (x.sign > 0) = (i.option_right = 'call') then 'bull'
+            else 'bear' end
+      ) as g
+      cross join lateral (
+        select trim_scale(o.current_value
+          + coalesce(sum(greatest(0, t.unit * p.quantity - t.offset_)), 0)) as projected_value
+        from unnest(g.units, g.offsets) as t (unit, offset_)
+      ) as v
+      where k.limit_type = 'same_side'
+      order by k, v.projected_value > k.amount and v.projected_value > o.current_value desc,
+        v.projected_value desc, o.side
+    ) as w);
+end
+$$;
+comment on function risk_private.side_checks(
+  risk_private.proposal, risk_private.leg[], risk_private.applicable_limit[], numeric) is
+  'same_side: bull (long calls + short puts) and bear (short calls + long puts) of each '
+  'underlying, in units of 100 shares, summed over the accounts below each scope.';
+
+create function risk_private.obligation_checks(
+  p risk_private.proposal, legs risk_private.leg[], closable numeric, step numeric,
+  at timestamptz)
+returns risk_private.risk_check[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_limits risk_private.applicable_limit[];
+begin
+  if not exists (
+    select from risk_private.account_levels as a
+    where a.account_id = p.account_id and a.obligations is not null) then
+    return '{}';
+  end if;
+  v_limits := risk_private.obligation_limits(p.account_id, legs, at);
+  return risk_private.side_checks(p, legs, v_limits, step)
+    || risk_private.loss_checks(p, legs, v_limits, closable, step);
+end
+$$;
+comment on function risk_private.obligation_checks(
+  risk_private.proposal, risk_private.leg[], numeric, numeric, timestamptz) is
+  'Every limit on what the account may come to owe.';
 
 -- 45_decide.sql
 -- Deciding an order with everything spelled out, and answering.
@@ -4002,6 +6081,9 @@ begin atomic
       'limit', c.limit_value::text, 'current', c.current_value::text, 'projected',
       c.projected_value::text,
       'allowed_quantity', c.allowed_quantity::text)
+      || case when c.check_name like 'circuit_breaker %'
+        then pg_catalog.jsonb_build_object('breaker', pg_catalog.substr(c.check_name, 17))
+        else '{}' end
       order by risk_private.gravity(c.reason), c.scope, c.limit_type,
         c.dimension) filter (where c.status = 'FAIL'), '[]'),
     'warnings', coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -4028,7 +6110,7 @@ begin atomic
       (l.ratio * p.quantity - l.filled) * l.unit_price - l.old_notional),
     open_orders => case when p.replaces is null then 1 else 0 end,
     accepted_orders => 1,
-    unit_notional => coalesce(l.unit_notional, l.unit_price)))
+    units => risk_private.valued(l.units, l.instrument_id, l.unit_price)))
   from unnest(legs) as l
   cross join lateral (select greatest(0, l.ratio * p.quantity - l.base) as added) as a;
 end;
@@ -4050,21 +6132,24 @@ begin
     min(c.allowed_quantity)
   into v_reason, v_allowed
   from pg_catalog.unnest(checks) as c;
-  if v_reason <> 'TRADING_HALTED' then
+  if p.harmless_quantity > 0 and not risk_private.is_halted(p) then
     v_allowed := greatest(v_allowed, p.harmless_quantity);
   end if;
   if exists (select from pg_catalog.unnest(legs) as l where l.ratio * v_allowed <= l.filled) then
     v_allowed := 0;
   end if;
   insert into risk_private.orders (
-    account_id, client_order_id, agent, instrument_ids, ratios, quantity, price, is_combo,
-    time_in_force, unit_prices,
-    filled, decision, reason, allowed_quantity, detail, state, decided_at, closed_at, replaces,
-    replace_pending)
+    account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
+    is_combo, time_in_force, unit_prices, costs, filled, decision, reason, allowed_quantity,
+    detail, state, decided_at, closed_at, replaces, replace_pending)
   values (
-    p.account_id, p.client_order_id, p.agent, p.instrument_ids, p.ratios, p.quantity, p.price,
-    p.is_combo,
-    p.time_in_force, array(select l.unit_price from pg_catalog.unnest(legs) as l), p.filled,
+    p.account_id, p.client_order_id, p.agent,
+    case when (legs[1]).underlying_id = all (array(
+        select l.underlying_id from pg_catalog.unnest(legs) as l))
+      then (legs[1]).underlying_id else 0 end,
+    p.instrument_ids, p.ratios, p.quantity, p.price, p.is_combo, p.time_in_force,
+    array(select l.unit_price from pg_catalog.unnest(legs) as l), risk_private.costs(p, legs),
+    p.filled,
     case when v_reason is null then 'ACCEPTED' else 'REJECTED' end, v_reason,
     case when v_reason is null then p.quantity else coalesce(v_allowed, 0) end,
     risk_private.explain(checks), case when v_reason is null then 'ACCEPTED' else 'REJECTED' end,
@@ -4115,6 +6200,8 @@ begin
     perform risk_private.fail('RK500', 'a counter is missing', v_changes::text,
       'Run risk.verify_counters().');
   end if;
+  perform risk_private.renew_obligations(p.account_id, array(
+    select distinct l.underlying_id from pg_catalog.unnest(v_legs) as l));
   perform risk_private.number_acceptances(v_changes, v_at);
   if exists (select from pg_catalog.unnest(v_changes) as x where x.keeps_fingerprints) then
     insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
@@ -5024,153 +7111,521 @@ comment on procedure risk.reject_replace(text, text) is
   'Errors: RK404, RK409.';
 
 -- 49_marks.sql
--- Marks, and what moves with them: the values at which positions are carried.
+-- Marks: what instruments are worth now, and options where the feed sends no Greeks.
 
 create function risk_private.mark_problem(
-  price numeric, bid numeric, ask numeric, may_be_negative boolean, greeks double precision[])
-    returns text
+  price numeric, bid numeric, ask numeric, may_be_negative boolean, iv double precision,
+  delta double precision, gamma double precision, vega double precision, theta double precision,
+  rho double precision)
+returns text
 language sql immutable
 return case
   when may_be_negative is null then 'unknown symbol'
-  when not risk_private.is_finite(price) then 'price must be a finite number'
-  when bid is not null and not risk_private.is_finite(bid) then 'bid must be a finite number'
-  when ask is not null and not risk_private.is_finite(ask) then 'ask must be a finite number'
-  when not may_be_negative and (price <= 0 or bid <= 0 or ask <= 0) then 'prices must be above 0'
-  when abs(price) > 1e12 or abs(bid) > 1e12 or abs(ask) > 1e12 then 'prices must be within 1e12'
-  when bid > ask then 'the bid is above the ask'
-  when 'NaN' = any (greeks) or 'Infinity' = any (greeks) or '-Infinity' = any (greeks)
-    then 'volatility and Greeks must be finite numbers'
-  when greeks[1] < 0 then 'volatility must not be negative'
+  when price is null then 'price is missing'
+  when greatest(abs(price), abs(bid), abs(ask)) > 1e12
+    then 'prices must be finite numbers within 1e12'
+  when not may_be_negative and least(price, bid, ask) <= 0 then 'prices must be above 0'
+  when bid > ask then 'crossed quote: the bid is above the ask'
+  when greatest(abs(iv), abs(delta), abs(gamma), abs(vega), abs(theta), abs(rho)) > 1e12
+    then 'volatility and Greeks must be finite numbers within 1e12'
+  when iv < 0 then 'volatility must not be negative'
 end;
-comment on function risk_private.mark_problem(numeric, numeric, numeric, boolean,
-  double precision[]) is
-  'What is wrong with a mark; NULL where nothing is.';
+comment on function risk_private.mark_problem(
+  numeric, numeric, numeric, boolean, double precision, double precision, double precision,
+  double precision, double precision, double precision) is
+  'What is wrong with a mark; NULL where nothing is. NaN is above every number.';
+
+create function risk_private.mark_time(as_of timestamptz) returns timestamptz
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+begin
+  if as_of = '-infinity' or as_of > v_now + interval '1 minute' then
+    perform risk_private.fail('RK400', 'as_of must be a moment, and not in the future',
+      format('argument: as_of %s, now %s', as_of, v_now),
+      'A mark from the future would keep out all that come before it.');
+  end if;
+  return coalesce(as_of, v_now);
+end
+$$;
+comment on function risk_private.mark_time(timestamptz) is
+  'The data time of marks, by default now; RK400 where it is more than a minute ahead.';
+
+create function risk_private.session_left(at timestamptz) returns double precision
+language sql stable
+begin atomic
+  select case when l.at::date = l.today
+    then greatest(0, pg_catalog.date_part('epoch', time '16:00' - l.at::time) / 86400) else 0 end
+  from (
+    select risk_private.trading_date() as today, session_left.at at time zone coalesce(
+      (select s.value from risk_private.settings as s
+       where s.name = 'exchange_time_zone' and s.scope_id is null), 'America/New_York') as at
+  ) as l;
+end;
+comment on function risk_private.session_left(timestamptz) is
+  'Days from a moment of the trading date to its close, 16:00 in the exchange''s time zone; 0 on '
+  'any other date.';
+
+-- The scalar subselects are evaluated once a query, not once a row.
+create view risk_private.option_terms as
+select
+  i.instrument_id, i.underlying_id, i.option_right as kind, i.strike::double precision as strike,
+  (i.expiry - (select risk_private.trading_date()))::double precision as days,
+  r.rate,
+  case when u.kind = 'future' then r.rate else coalesce(u.dividend_yield, r.dividend) end
+    as dividend
+from risk_private.instruments as i
+join risk_private.instruments as u on u.instrument_id = i.underlying_id
+cross join (
+  select
+    coalesce(max(s.value) filter (where s.name = 'risk_free_rate'), '0')::double precision
+      as rate,
+    coalesce(max(s.value) filter (where s.name = 'dividend_yield'), '0')::double precision
+      as dividend
+  from risk_private.settings as s
+  where s.scope_id is null
+) as r
+where i.kind = 'option';
+comment on view risk_private.option_terms is
+  'With what every option is valued. days: whole calendar days from the trading date to expiry, '
+  'below 0 once it has expired. An option on a future carries no cost: its dividend is the rate.';
+
+-- Whoever calls it holds the marks, so the order in which they are updated does not matter.
+create function risk_private.complete_marks(instrument_ids integer[], at timestamptz)
+returns void
+language sql volatile
+begin atomic
+  with given as materialized (
+    select
+      o.instrument_id, o.kind, o.days, s.price::double precision as spot, o.strike,
+      greatest(0, o.days + (select risk_private.session_left(complete_marks.at))) / 365 as years,
+      o.rate, o.dividend, m.price::double precision as price, m.implied_volatility
+    from risk_private.marks as m
+    join risk_private.option_terms as o on o.instrument_id = m.instrument_id
+    join risk_private.marks as s on s.instrument_id = o.underlying_id
+    where m.instrument_id = any (complete_marks.instrument_ids) and m.as_of = complete_marks.at
+  ), known as materialized (
+    select g.*, coalesce(g.implied_volatility, risk_private.implied_volatility(
+      g.kind, g.price, g.spot, g.strike, g.years, g.rate, g.dividend)) as volatility
+    from given as g
+    where risk_private.option_problem(g.kind, g.spot, g.strike, g.years, g.rate, g.dividend)
+      is null
+  )
+  update risk_private.marks as m set
+    implied_volatility = k.volatility, volatility_as_of = m.as_of,
+    delta = coalesce(m.delta, v.delta), gamma = coalesce(m.gamma, v.gamma),
+    vega = coalesce(m.vega, v.vega), theta = coalesce(m.theta, v.theta),
+    rho = coalesce(m.rho, v.rho)
+  from known as k
+  cross join lateral (
+    select g.delta, g.gamma, g.vega, g.theta, g.rho
+    from risk.option_greeks(k.kind, k.spot, k.strike, k.years, k.rate, k.dividend,
+      k.volatility) as g
+    where k.days >= 0
+    union all
+    select 0, 0, 0, 0, 0 where k.days < 0
+  ) as v
+  where m.instrument_id = k.instrument_id and k.volatility is not null;
+end;
+comment on function risk_private.complete_marks(integer[], timestamptz) is
+  'Computes what the feed left out of the marks of options: the volatility out of the price, the '
+  'Greeks by risk.option_greeks at the underlying''s mark. Where there is no such mark, or no '
+  'volatility gives the price, they stay unknown.';
+
+create type risk_private.marked as (instrument_ids integer[], report jsonb);
+comment on type risk_private.marked is
+  'The instruments whose marks moved, and what was refused: [{row, symbol, problem}] or NULL.';
 
 create function risk_private.set_marks(
   symbols text[], prices numeric[], bids numeric[], asks numeric[], ivs double precision[],
-  deltas double precision[],
-  gammas double precision[], vegas double precision[], thetas double precision[],
-  rhos double precision[],
-  as_of timestamptz)
+  deltas double precision[], gammas double precision[], vegas double precision[],
+  thetas double precision[], rhos double precision[], as_of timestamptz)
+returns risk_private.marked
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_at timestamptz := risk_private.mark_time(as_of);
+  v_size integer := cardinality(symbols);
+  v_marked risk_private.marked;
+  v_good_ids integer[];
+  v_incomplete_ids integer[];
+begin
+  if coalesce(v_size, 0) = 0 or array_ndims(symbols) <> 1 then
+    perform risk_private.fail('RK400', 'symbols must be a list of at least one symbol',
+      'argument: symbols');
+  end if;
+  if cardinality(prices) is distinct from v_size
+    or exists (
+      select from (values (cardinality(bids)), (cardinality(asks)), (cardinality(ivs)),
+        (cardinality(deltas)), (cardinality(gammas)), (cardinality(vegas)),
+        (cardinality(thetas)), (cardinality(rhos))) as a (size)
+      where a.size <> v_size) then
+    perform risk_private.fail('RK400', 'every array must have one element per symbol',
+      'argument: prices, bids, asks, …');
+  end if;
+  perform risk_private.begin_change();
+  -- Marks are locked in the order of their instruments, by whoever sets them.
+  with given as materialized (
+    select
+      t.*, i.instrument_id,
+      i.option_right is not null and (t.iv is null or t.delta is null or t.gamma is null
+        or t.vega is null or t.theta is null or t.rho is null) as is_incomplete,
+      case when lag(i.instrument_id) over w = i.instrument_id
+          or lead(i.instrument_id) over w = i.instrument_id
+        then 'the symbol stands twice in the batch'
+        else risk_private.mark_problem(t.price, t.bid, t.ask, i.allow_negative_price, t.iv,
+          t.delta, t.gamma, t.vega, t.theta, t.rho) end as problem
+    from unnest(symbols, prices, bids, asks, ivs, deltas, gammas, vegas, thetas, rhos)
+      with ordinality
+      as t (symbol, price, bid, ask, iv, delta, gamma, vega, theta, rho, row_number)
+    left join risk_private.instruments as i on i.symbol = t.symbol
+    window w as (order by i.instrument_id)
+  ), applied as (
+    insert into risk_private.marks as m (
+      instrument_id, price, bid, ask, implied_volatility, delta, gamma, vega, theta, rho,
+      volatility_as_of, as_of)
+    select g.instrument_id, g.price, g.bid, g.ask, g.iv, g.delta, g.gamma, g.vega, g.theta,
+      g.rho, case when g.iv is not null then v_at end, v_at
+    from given as g
+    where g.problem is null
+    order by g.instrument_id
+    on conflict (instrument_id) do update set
+      price = excluded.price, bid = excluded.bid, ask = excluded.ask,
+      implied_volatility = excluded.implied_volatility, delta = excluded.delta,
+      gamma = excluded.gamma, vega = excluded.vega, theta = excluded.theta, rho = excluded.rho,
+      volatility_as_of = excluded.volatility_as_of, as_of = excluded.as_of
+      where m.as_of <= excluded.as_of
+    returning m.instrument_id
+  )
+  select
+    (select array_agg(a.instrument_id) from applied as a),
+    jsonb_agg(
+      jsonb_build_object('row', g.row_number, 'symbol', g.symbol, 'problem', g.problem)
+      order by g.row_number) filter (where g.problem is not null),
+    array_agg(g.instrument_id) filter (where g.problem is null),
+    array_agg(g.instrument_id) filter (where g.problem is null and g.is_incomplete)
+    into v_marked.instrument_ids, v_marked.report, v_good_ids, v_incomplete_ids
+  from given as g;
+  if cardinality(v_good_ids) is distinct from cardinality(v_marked.instrument_ids) then
+    v_marked.report := (
+      select jsonb_agg(r.refused order by (r.refused ->> 'row')::integer)
+      from (
+        select jsonb_array_elements(v_marked.report) as refused
+        union all
+        select jsonb_build_object('row', t.row_number, 'symbol', t.symbol, 'problem',
+          'older than the stored mark')
+        from unnest(symbols) with ordinality as t (symbol, row_number)
+        join risk_private.instruments as i on i.symbol = t.symbol
+        where i.instrument_id = any (v_good_ids)
+          and i.instrument_id <> all (coalesce(v_marked.instrument_ids, '{}'))) as r);
+  end if;
+  if v_marked.instrument_ids is null then
+    perform risk_private.fail('RK400', format('no mark could be set: row %s (%s): %s',
+      v_marked.report -> 0 ->> 'row', v_marked.report -> 0 ->> 'symbol',
+      v_marked.report -> 0 ->> 'problem'), v_marked.report::text);
+  end if;
+  if v_incomplete_ids is not null then
+    perform risk_private.complete_marks(v_incomplete_ids, v_at);
+  end if;
+  perform risk_private.note_moved(v_marked.instrument_ids);
+  perform risk_private.keep_ticks(v_marked.instrument_ids);
+  return v_marked;
+end
+$$;
+comment on function risk_private.set_marks(
+  text[], numeric[], numeric[], numeric[], double precision[], double precision[],
+  double precision[], double precision[], double precision[], double precision[],
+  timestamptz) is
+  'Stores marks, and tells which instruments moved and which rows were refused.';
+
+create function risk_private.remark_underlying(
+  symbol text, price numeric, bid numeric, ask numeric, as_of timestamptz)
 returns integer[]
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_at timestamptz := coalesce(as_of, risk_private.clock());
-  v_size integer := pg_catalog.cardinality(symbols);
-  v_problems text;
+  v_at timestamptz := risk_private.mark_time(as_of);
+  v_id integer := risk_private.instrument_id(symbol);
+  v_problem text;
   v_instrument_ids integer[];
 begin
-  if coalesce(v_size, 0) = 0 or pg_catalog.array_ndims(symbols) <> 1 then
-    perform risk_private.fail('RK400', 'symbols must be a list of at least one symbol',
-      'argument: symbols');
+  select case when i.kind = 'option' then 'an option is no underlying'
+      when exists (select from risk_private.marks as m
+        where m.instrument_id = v_id and m.as_of > v_at) then 'older than the stored mark'
+      else risk_private.mark_problem(price, bid, ask, i.allow_negative_price, null, null, null,
+        null, null, null) end
+    into v_problem
+  from risk_private.instruments as i
+  where i.instrument_id = v_id;
+  if v_problem is not null then
+    perform risk_private.fail('RK400', v_problem, format(
+      'symbol %s, price %s, bid %s, ask %s, as_of %s', symbol, price, bid, ask, v_at));
   end if;
-  if pg_catalog.cardinality(prices) is distinct from v_size
-    or exists (
-      select from (values (pg_catalog.cardinality(bids)), (pg_catalog.cardinality(asks)),
-        (pg_catalog.cardinality(ivs)),
-        (pg_catalog.cardinality(deltas)), (pg_catalog.cardinality(gammas)),
-        (pg_catalog.cardinality(vegas)),
-        (pg_catalog.cardinality(thetas)), (pg_catalog.cardinality(rhos))) as a (size)
-      where a.size <> v_size) then
-    perform risk_private.fail('RK400', 'every array must have one element per symbol',
-      'argument: prices, bids, asks, …');
-  end if;
-  if as_of in ('infinity', '-infinity') then
-    perform risk_private.fail('RK400', 'as_of must be a moment', 'argument: as_of');
-  end if;
-  select pg_catalog.string_agg(pg_catalog.format('row %s (%s): %s', r.row_number, r.symbol,
-    r.problem), '; '
-                               order by r.row_number) into v_problems
-  from (
-    select t.row_number, t.symbol,
-      case when count(*) over (partition by t.symbol) > 1 then 'the symbol stands twice'
-           else risk_private.mark_problem(t.price, t.bid, t.ask, i.allow_negative_price,
-                                          array[t.iv, t.delta, t.gamma, t.vega, t.theta, t.rho]) end
-                                            as problem
-    from unnest(symbols, prices, bids, asks, ivs, deltas, gammas, vegas, thetas,
-      rhos) with ordinality
-      as t (symbol, price, bid, ask, iv, delta, gamma, vega, theta, rho, row_number)
-    left join risk_private.instruments as i on i.symbol = t.symbol
-  ) as r
-  where r.problem is not null;
-  if v_problems is not null then
-    perform risk_private.fail('RK400', 'marks refused: ' || pg_catalog."left"(v_problems, 500),
-      v_problems,
-      'Nothing of the batch was applied.');
-  end if;
-  with applied as (
+  perform risk_private.begin_change();
+  with given as materialized (
+    select
+      o.instrument_id, o.kind, o.strike, o.rate, o.dividend,
+      remark_underlying.price::double precision as spot,
+      greatest(0, o.days + (select risk_private.session_left(v_at))) / 365 as years,
+      m.implied_volatility, m.volatility_as_of
+    from risk_private.option_terms as o
+    join risk_private.marks as m on m.instrument_id = o.instrument_id
+    where o.underlying_id = v_id and o.days >= 0 and m.implied_volatility is not null
+      and m.as_of <= v_at
+  ), applied as (
     insert into risk_private.marks as m (
-      instrument_id, price, bid, ask, implied_volatility, delta, gamma, vega, theta, rho, as_of)
-    select i.instrument_id, t.price, t.bid, t.ask, t.iv, t.delta, t.gamma, t.vega, t.theta, t.rho,
-      v_at
-    from unnest(symbols, prices, bids, asks, ivs, deltas, gammas, vegas, thetas, rhos)
-      as t (symbol, price, bid, ask, iv, delta, gamma, vega, theta, rho)
-    join risk_private.instruments as i on i.symbol = t.symbol
-    order by i.instrument_id
+      instrument_id, price, bid, ask, implied_volatility, delta, gamma, vega, theta, rho,
+      volatility_as_of, as_of)
+    select r.*, v_at
+    from (
+      select v_id as instrument_id, remark_underlying.price, remark_underlying.bid,
+        remark_underlying.ask, null::double precision, null::double precision,
+        null::double precision, null::double precision, null::double precision,
+        null::double precision, null::timestamptz
+      union all
+      select g.instrument_id, greatest(round(v.price::numeric, 8), 0.00000001), null, null,
+        g.implied_volatility, v.delta, v.gamma, v.vega, v.theta, v.rho, g.volatility_as_of
+      from given as g
+      cross join lateral risk.option_greeks(
+        g.kind, g.spot, g.strike, g.years, g.rate, g.dividend, g.implied_volatility) as v
+      where risk_private.option_problem(g.kind, g.spot, g.strike, g.years, g.rate, g.dividend)
+        is null
+      order by instrument_id
+    ) as r
     on conflict (instrument_id) do update set
-      price = excluded.price, bid = excluded.bid, ask = excluded.ask,
-      implied_volatility = excluded.implied_volatility, delta = excluded.delta,
-      gamma = excluded.gamma,
-      vega = excluded.vega, theta = excluded.theta, rho = excluded.rho, as_of = excluded.as_of
+      price = excluded.price, bid = excluded.bid, ask = excluded.ask, delta = excluded.delta,
+      gamma = excluded.gamma, vega = excluded.vega, theta = excluded.theta, rho = excluded.rho,
+      as_of = excluded.as_of
       where m.as_of <= excluded.as_of
     returning m.instrument_id
   )
-  select coalesce(pg_catalog.array_agg(a.instrument_id), '{}') into v_instrument_ids
-    from applied as a;
-  return v_instrument_ids;
+  select array_agg(a.instrument_id) into v_instrument_ids from applied as a;
+  perform risk_private.note_moved(v_instrument_ids);
+  perform risk_private.keep_ticks(v_instrument_ids);
+  return coalesce(v_instrument_ids, '{}');
 end
 $$;
-comment on function risk_private.set_marks(
-  text[], numeric[], numeric[], numeric[], double precision[], double precision[],
-  double precision[], double precision[],
-  double precision[], double precision[], timestamptz) is
-  'Stores marks and returns the instruments that moved. A mark older than the stored one is passed '
-  'over.';
+comment on function risk_private.remark_underlying(text, numeric, numeric, numeric, timestamptz)
+is 'Stores the mark of an underlying and values its options; tells which instruments moved.';
 
--- An order in flight may have read the mark before this one without being visible yet: whoever
--- holds an account's lock at this moment is waited for by revalue(). Skipping locked rows, it waits
--- for nobody itself; its caller commits at once.
-create function risk_private.accounts_to_revalue(instrument_ids integer[]) returns integer[]
+create procedure risk.set_marks(
+  symbols text[], prices numeric[], bids numeric[] default null, asks numeric[] default null,
+  ivs double precision[] default null, deltas double precision[] default null,
+  gammas double precision[] default null, vegas double precision[] default null,
+  thetas double precision[] default null, rhos double precision[] default null,
+  as_of timestamptz default null, inout report jsonb default null)
+language plpgsql
+as $$
+declare
+  v_marked risk_private.marked;
+begin
+  v_marked := risk_private.set_marks(
+    symbols, prices, bids, asks, ivs, deltas, gammas, vegas, thetas, rhos, as_of);
+  commit;
+  call risk_private.follow();
+  report := v_marked.report;
+end
+$$;
+comment on procedure risk.set_marks(
+  text[], numeric[], numeric[], numeric[], double precision[], double precision[],
+  double precision[], double precision[], double precision[], double precision[], timestamptz,
+  jsonb) is
+  'Sets prices, and optionally bids, asks, implied volatilities and Greeks, of many instruments as '
+  'of one moment (default now), after which every position in them is carried at the new marks, '
+  'account by account: by the worker or, where none runs, before the call returns. A bid or ask '
+  'left out is cleared. What an option lacks is computed by '
+  'risk.option_greeks: its volatility out of its price, its Greeks from its volatility, at the '
+  'mark of its underlying (of the same batch, or the stored one), the settings risk_free_rate and '
+  'dividend_yield or the underlying''s own yield, and the time to 16:00 exchange time on its '
+  'expiry in calendar days / 365, counted from as_of, or from the close of the trading date where '
+  'as_of is on another date. Without a mark of the underlying, or where no volatility gives the '
+  'price, they are unknown (NULL); after expiry they are 0. report: the rows that were refused, '
+  '[{row, symbol, problem}], NULL where none was: unknown symbol, a symbol that stands twice, not '
+  'finite, not above 0 (unless the instrument allows it), crossed quote, negative volatility, '
+  'older than the stored mark. The others are applied. Errors: RK400 where no row was good, arrays '
+  'differ in length, or as_of is more than a minute ahead.';
+
+create procedure risk.remark_underlying(
+  symbol text, price numeric, bid numeric default null, ask numeric default null,
+  as_of timestamptz default null, inout instruments_marked integer default null)
+language plpgsql
+as $$
+declare
+  v_instrument_ids integer[];
+begin
+  v_instrument_ids := risk_private.remark_underlying(symbol, price, bid, ask, as_of);
+  commit;
+  call risk_private.follow();
+  instruments_marked := pg_catalog.cardinality(v_instrument_ids);
+end
+$$;
+comment on procedure risk.remark_underlying(text, numeric, numeric, numeric, timestamptz, integer)
+is
+  'Sets the mark of an underlying from one tick and values all its options that have an implied '
+  'volatility anew, as risk.set_marks would with that volatility. Such an option gets a price '
+  '(rounded to 8 decimals, at least 0.00000001), Greeks and the tick''s as_of; its bid and ask, '
+  'made at another spot, are cleared; its volatility and volatility_as_of stay. Options whose own '
+  'mark is newer than the tick, that have no volatility or have expired keep their marks. Then '
+  'every position in what moved is carried at the new marks. instruments_marked counts what moved, '
+  'the underlying included. Errors: RK404 unknown symbol; RK400 an option, a bad price or quote, a tick older than '
+  'the stored mark, as_of more than a minute ahead.';
+
+-- 49_revaluation.sql
+-- Revaluation: positions follow the marks. Setting marks only notes what moved; risk.revalue()
+-- carries it over, account by account, in short transactions, and skips what does not differ.
+
+create table risk_private.moved_marks (
+  batch bigint generated always as identity primary key,
+  instrument_ids integer[] not null,
+  noted_at timestamptz not null default risk_private.clock(),
+  settles_at xid8
+);
+comment on table risk_private.moved_marks is
+  'Instruments whose values moved, and which positions have yet to follow: a row per batch.';
+comment on column risk_private.moved_marks.settles_at is
+  'NULL: no pass has followed it. Else an order in flight during the last pass may have read the '
+  'values before the batch: once all transactions below this one have ended, one more pass sees '
+  'it.';
+
+create table risk_private.followed_expiries (
+  singleton boolean primary key default true check (singleton),
+  trading_date date
+);
+insert into risk_private.followed_expiries default values;
+comment on table risk_private.followed_expiries is
+  'The trading date up to which the Greeks of expired instruments were noted as moved.';
+
+create function risk_private.note_moved(instrument_ids integer[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.moved_marks (instrument_ids)
+  select note_moved.instrument_ids where cardinality(note_moved.instrument_ids) > 0;
+end
+$$;
+comment on function risk_private.note_moved(integer[]) is
+  'Lets positions in these instruments, and in those on them, follow at the next revaluation.';
+
+create function risk_private.note_expiries() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_today date := risk_private.trading_date();
+  v_before date;
+begin
+  select f.trading_date into v_before from risk_private.followed_expiries as f;
+  if v_before is not distinct from v_today then
+    return;
+  end if;
+  update risk_private.followed_expiries as f set trading_date = v_today;
+  perform risk_private.note_moved(array(
+    select i.instrument_id from risk_private.instruments as i
+    where i.expiry < v_today and (v_before is null or i.expiry >= v_before)));
+end
+$$;
+comment on function risk_private.note_expiries() is
+  'Notes, once a trading date, what has expired since the last: it has no Greeks any more.';
+
+create type risk_private.revaluation_pass as (
+  batches bigint[],
+  instrument_ids integer[],
+  account_ids integer[],
+  settles_at xid8,
+  is_waiting boolean
+);
+comment on type risk_private.revaluation_pass is
+  'What one pass follows: batches, their instruments and those on them, the accounts that carry '
+  'any; whether transactions below settles_at were under way, and so may be still.';
+
+create function risk_private.next_pass() returns risk_private.revaluation_pass
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_idle integer[];
+  v_pass risk_private.revaluation_pass;
+  v_snapshot pg_snapshot;
 begin
   perform risk_private.begin_change();
-  v_idle := array(
-    select c.scope_id
-    from risk_private.scopes as s
-    join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
-    where s.is_leaf
-    order by c.counter_id
-    for no key update of c skip locked);
-  return array(
-    select p.account_id
-    from risk_private.positions as p
-    join risk_private.unit_notionals as u on u.instrument_id = p.instrument_id
-    where p.instrument_id = any (instrument_ids) and p.unit_notional <> u.unit_notional
-      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+  perform risk_private.note_expiries();
+  v_snapshot := pg_current_snapshot();
+  v_pass.settles_at := pg_snapshot_xmax(v_snapshot);
+  select array_agg(b.batch) filter (where b.is_due), bool_or(not b.is_due)
+  into v_pass.batches, v_pass.is_waiting
+  from (
+    select m.batch,
+      m.settles_at is null or m.settles_at <= pg_snapshot_xmin(v_snapshot) as is_due
+    from risk_private.moved_marks as m
+  ) as b;
+  if v_pass.batches is null then
+    return v_pass;
+  end if;
+  v_pass.is_waiting := pg_snapshot_xmin(v_snapshot) < v_pass.settles_at;
+  v_pass.instrument_ids := array(
+    with moved as (
+      select distinct u.id
+      from risk_private.moved_marks as m
+      cross join unnest(m.instrument_ids) as u (id)
+      where m.batch = any (v_pass.batches)
+    )
+    select d.id from moved as d
     union
-    select s.scope_id from risk_private.scopes as s
-    where s.is_leaf and s.scope_id <> all (v_idle)
-    order by 1);
+    select i.instrument_id from moved as d
+    join risk_private.instruments as i on i.underlying_id = d.id);
+  v_pass.account_ids := array(
+    select distinct p.account_id from risk_private.positions as p
+    where p.instrument_id = any (v_pass.instrument_ids)
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+    order by p.account_id);
+  return v_pass;
 end
 $$;
-comment on function risk_private.accounts_to_revalue(integer[]) is
-  'Accounts that carry one of the instruments at another value than its mark, or may come to.';
+comment on function risk_private.next_pass() is
+  'What there is to follow now; batches NULL: nothing.';
 
-create view risk_private.unit_notionals as
-select i.instrument_id, abs(m.price) * i.multiplier * f.rate as unit_notional
-from risk_private.instruments as i
-join risk_private.marks as m on m.instrument_id = i.instrument_id
-join risk_private.fx_rates as f on f.currency = i.currency;
-comment on view risk_private.unit_notionals is
-  '|mark| x multiplier x rate of every marked instrument, in base currency.';
+create function risk_private.end_pass(pass risk_private.revaluation_pass) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.begin_change();
+  delete from risk_private.moved_marks as m
+  where m.batch = any (pass.batches) and (m.settles_at is not null or not pass.is_waiting);
+  update risk_private.moved_marks as m set settles_at = pass.settles_at
+  where m.batch = any (pass.batches);
+end
+$$;
+comment on function risk_private.end_pass(risk_private.revaluation_pass) is
+  'Strikes out what was followed. What an order in flight may have missed stays for one more pass.';
 
--- Lock order: the account, then parents ascending (within move_counters).
+create function risk_private.unfollowed(account_id integer, instrument_ids integer[])
+returns risk_private.unit_values[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select u
+    from risk_private.positions as p
+    join risk_private.unit_values as u on u.instrument_id = p.instrument_id
+    where p.account_id = unfollowed.account_id and p.instrument_id = any (instrument_ids)
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+      and risk_private.carried(p, null) is distinct from u);
+end
+$$;
+comment on function risk_private.unfollowed(integer, integer[]) is
+  'Present unit values of those instruments which an account carries at other values.';
+
+-- Lock order: the account, its chain's counters ascending, then their equities ascending.
 create function risk_private.revalue(account_id integer, instrument_ids integer[]) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -5180,63 +7635,125 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 declare
-  v_movements risk_private.movement[];
+  v_units risk_private.unit_values[];
+  v_changes risk_private.change[];
+  v_gained numeric;
 begin
   perform risk_private.begin_change();
   perform risk_private.lock_account(account_id);
-  v_movements := array(
-    select risk_private.movement(p.account_id, p.instrument_id,
-      revaluation => u.unit_notional - p.unit_notional)
-    from risk_private.positions as p
-    join risk_private.unit_notionals as u on u.instrument_id = p.instrument_id
-    where p.account_id = revalue.account_id and p.instrument_id = any (instrument_ids)
-      and p.unit_notional <> u.unit_notional
-        and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0));
-  if pg_catalog.cardinality(v_movements) > 0 then
-    perform risk_private.move(v_movements, false);
-    update risk_private.positions as p set unit_notional = p.unit_notional + m.revaluation
-    from pg_catalog.unnest(v_movements) as m
-    where p.account_id = m.account_id and p.instrument_id = m.instrument_id;
+  v_units := risk_private.unfollowed(account_id, instrument_ids);
+  if cardinality(v_units) = 0 then
+    return;
   end if;
+  v_changes := array(
+    select x from risk_private.revaluation_changes(account_id, v_units) as x
+    order by x.counter_id);
+  select sum(p.quantity * (u.unit_value - p.unit_value)) into v_gained
+  from unnest(v_units) as u
+  join risk_private.positions as p
+    on p.account_id = revalue.account_id and p.instrument_id = u.instrument_id;
+  update risk_private.positions as p set
+    unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
+    unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
+    unit_dollar_gamma = u.unit_dollar_gamma, unit_vega = u.unit_vega,
+    unit_theta = u.unit_theta, has_greeks = u.has_greeks
+  from unnest(v_units) as u
+  where p.account_id = revalue.account_id and p.instrument_id = u.instrument_id;
+  perform risk_private.lock_counters(v_changes);
+  update risk_private.counters as c set gross_notional = c.gross_notional + x.gross_notional
+  from unnest(v_changes) as x
+  where c.counter_id = x.counter_id and x.gross_notional <> 0;
+  perform risk_private.follow_marks(account_id, v_gained);
 end
 $$;
 comment on function risk_private.revalue(integer, integer[]) is
-  'Carries an account''s positions in the instruments at their present marks, moving its counters '
+  'Carries an account''s positions in the instruments at their present values, moving its counters '
   'by the difference.';
 
-create procedure risk.set_marks(
-  symbols text[], prices numeric[], bids numeric[] default null, asks numeric[] default null,
-  ivs double precision[] default null, deltas double precision[] default null,
-  gammas double precision[] default null,
-  vegas double precision[] default null, thetas double precision[] default null,
-  rhos double precision[] default null,
-  as_of timestamptz default null)
+create function risk_private.revaluation_changes(
+  account_id integer, units risk_private.unit_values[])
+returns setof risk_private.change
+language sql stable
+begin atomic
+  with moved as (
+    select d.dimension, d.key_id, sum(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell)
+      * (u.unit_notional - p.unit_notional)) as gross_notional
+    from unnest(units) as u
+    join risk_private.positions as p
+      on p.account_id = revaluation_changes.account_id and p.instrument_id = u.instrument_id
+    join risk_private.instruments as i on i.instrument_id = u.instrument_id
+    cross join lateral (
+      values (0, 0), (1, i.sector_id), (2, i.underlying_id), (3, i.instrument_id)
+    ) as d (dimension, key_id)
+    where d.key_id is not null
+    group by d.dimension, d.key_id
+  )
+  select risk_private.counter_id(s.scope_id, m.dimension, m.key_id), s.scope_id, m.dimension,
+    m.key_id, 0, 0, 0, 0, m.gross_notional, 0, 0, 0, 0, false, false,
+    null::risk_private.counter_level
+  from moved as m
+  join risk_private.scopes as leaf on leaf.scope_id = revaluation_changes.account_id
+  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+  where case m.dimension when 0 then true when 1 then s.tracks_sector
+    when 2 then s.tracks_underlying else s.tracks_instrument end;
+end;
+comment on function risk_private.revaluation_changes(integer, risk_private.unit_values[]) is
+  'What carrying an account''s positions at those values adds to each counter of its chain.';
+
+-- An order in flight keeps a batch waiting. That is a matter of milliseconds; where it takes
+-- longer, the next call sees to it.
+create procedure risk.revalue()
 language plpgsql
 as $$
 declare
-  v_instrument_ids integer[];
-  v_account_ids integer[];
+  v_pass risk_private.revaluation_pass;
   v_account_id integer;
 begin
-  v_instrument_ids := risk_private.set_marks(
-    symbols, prices, bids, asks, ivs, deltas, gammas, vegas, thetas, rhos, as_of);
-  commit;
-  v_account_ids := risk_private.accounts_to_revalue(v_instrument_ids);
-  commit;
-  foreach v_account_id in array v_account_ids loop
-    perform risk_private.revalue(v_account_id, v_instrument_ids);
+  for v_turn in 1 .. 20 loop
+    v_pass := risk_private.next_pass();
     commit;
+    if v_pass.batches is not null then
+      foreach v_account_id in array v_pass.account_ids loop
+        perform risk_private.revalue(v_account_id, v_pass.instrument_ids);
+        commit;
+      end loop;
+      perform risk_private.end_pass(v_pass);
+      commit;
+    end if;
+    exit when v_pass.is_waiting is not true;
+    perform pg_catalog.pg_sleep(0.005);
   end loop;
 end
 $$;
-comment on procedure risk.set_marks(
-  text[], numeric[], numeric[], numeric[], double precision[], double precision[],
-  double precision[], double precision[],
-  double precision[], double precision[], timestamptz) is
-  'Sets prices, and optionally bids, asks, implied volatilities and Greeks, of many instruments as '
-  'of one moment (default now), then carries every position in them at the new marks, account by '
-  'account. A bid or ask left out is cleared. A mark older than the stored one is passed over. '
-  'Errors: RK400 names the row and the rule; then nothing was applied.';
+comment on procedure risk.revalue() is
+  'Carries every position in instruments that moved since the last call at their present marks, '
+  'account by account, and lets counters and exposures follow. A worker calls it all the time; '
+  'where none runs, whatever sets marks, rates or the day does.';
+
+create function risk_private.worker_follows() returns boolean
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.heartbeat as h
+    where risk_private.is_fresh(h.beat_at, 3, risk_private.clock()));
+end
+$$;
+comment on function risk_private.worker_follows() is
+  'Whether a worker gave its heartbeat in the last 3 seconds: then it is its part to revalue.';
+
+create procedure risk_private.follow()
+language plpgsql
+as $$
+begin
+  if not risk_private.worker_follows() then
+    call risk.revalue();
+  end if;
+end
+$$;
+comment on procedure risk_private.follow() is
+  'risk.revalue(), unless a worker is there to do it.';
 
 -- 50_fills.sql
 -- Fills: never refused, never counted twice. The broker's truth wins over what was reserved.
@@ -5273,33 +7790,38 @@ begin
     select risk_private.movement(
       settle.account_id, c.instrument_id, sum(c.quantity), sum(c.open_buy), sum(c.open_sell),
       sum(c.notional), v_opened,
-      0, coalesce(max(u.unit_notional), max(c.unit_price)))
+      0, risk_private.valued(pg_catalog.any_value(u), c.instrument_id, max(c.unit_value)))
     from (
       select a.instrument_id, 0::numeric as quantity, case when a.ratio > 0 then a.open_quantity
         else 0 end as open_buy,
         case when a.ratio < 0 then a.open_quantity else 0 end as open_sell,
         a.open_notional as notional,
-        0::numeric as unit_price
+        null::numeric as unit_value
       from pg_catalog.unnest(after) as a
       union all
       select b.instrument_id, 0, case when b.ratio > 0 then -b.open_quantity else 0 end,
-        case when b.ratio < 0 then -b.open_quantity else 0 end, -b.open_notional, 0
+        case when b.ratio < 0 then -b.open_quantity else 0 end, -b.open_notional, null
       from pg_catalog.unnest(before) as b
       union all
       select f.instrument_id, f.signed_quantity, 0, 0, abs(f.signed_quantity) * f.unit_price,
-        f.unit_price
+        f.unit_price * pg_catalog.sign(f.price)
       from pg_catalog.unnest(fills) as f
     ) as c
-    left join risk_private.unit_notionals as u on u.instrument_id = c.instrument_id
+    left join risk_private.unit_values as u on u.instrument_id = c.instrument_id
     group by c.instrument_id);
   if pg_catalog.cardinality(v_movements) > 0 then
     perform risk_private.move(v_movements, true);
+    perform risk_private.renew_obligations(settle.account_id, array(
+      select distinct i.underlying_id
+      from pg_catalog.unnest(v_movements) as m
+      join risk_private.instruments as i on i.instrument_id = m.instrument_id));
   end if;
 end
 $$;
 comment on function risk_private.settle(
   integer, risk_private.working_legs[], risk_private.working_legs[], risk_private.fills[]) is
-  'Moves positions and counters by the difference between what was and is reserved, and by fills.';
+  'Moves positions and counters by the difference between what was and is reserved, and by fills, '
+  'whose cost is booked already; then what the account may come to owe.';
 
 create function risk_private.note_fills(account_id integer, client_order_ids text[], at timestamptz)
   returns void
@@ -5377,6 +7899,19 @@ begin
   if v_known.exec_id is null then
     return false;
   end if;
+  -- Told again as it first was, it is the same execution, whatever has become of it.
+  if v_known.status <> 'BOOKED' and exists (
+    select from (
+      select c.* from risk_private.fill_corrections as c
+      where c.account_id = execution.account_id and c.exec_id = execution.exec_id
+      order by c.correction_id limit 1
+    ) as c
+    where c.old_quantity = execution.signed_quantity and c.old_price = execution.price
+      and c.old_fee = execution.fee) then
+    v_known.signed_quantity := execution.signed_quantity;
+    v_known.price := execution.price;
+    v_known.fee := execution.fee;
+  end if;
   if row(v_known.client_order_id, v_known.instrument_id, v_known.signed_quantity, v_known.price,
     v_known.fee, v_known.kind)
     is distinct from row(execution.client_order_id, execution.instrument_id,
@@ -5391,73 +7926,6 @@ end
 $$;
 comment on function risk_private.is_recorded(risk_private.fills) is
   'Whether this very execution is booked already; RK409 where its id stands for another.';
-
-create function risk_private.book(execution risk_private.fills) returns risk_private.fills
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_fill risk_private.fills := execution;
-begin
-  select abs(execution.price) * i.multiplier * coalesce(f.rate, 1), s.trading_day,
-    risk_private.clock()
-  into v_fill.unit_price, v_fill.trading_day, v_fill.recorded_at
-  from risk_private.instruments as i
-  cross join risk_private.scopes as s
-  left join risk_private.fx_rates as f on f.currency = i.currency
-  where i.instrument_id = execution.instrument_id and s.scope_id = execution.account_id;
-  v_fill.executed_at := coalesce(execution.executed_at, v_fill.recorded_at);
-  insert into risk_private.fills (
-    account_id, exec_id, client_order_id, instrument_id, signed_quantity, price, fee, unit_price,
-    kind, flag, trading_day,
-    executed_at, recorded_at)
-  values (
-    v_fill.account_id, v_fill.exec_id, v_fill.client_order_id, v_fill.instrument_id,
-    v_fill.signed_quantity, v_fill.price,
-    v_fill.fee, v_fill.unit_price, v_fill.kind, v_fill.flag, v_fill.trading_day, v_fill.executed_at,
-    v_fill.recorded_at);
-  return v_fill;
-end
-$$;
-comment on function risk_private.book(risk_private.fills) is
-  'Stores an execution, valued in base currency.';
-
--- Average cost: what enlarges a position moves its average price, what reduces it realizes profit
--- or loss.
-create function risk_private.cost(fill risk_private.fills) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  update risk_private.positions as p set
-    average_price = case
-      when p.quantity = 0 then 0
-      when b.q = 0 or b.q * p.quantity < 0 then fill.price
-      when b.q * fill.signed_quantity > 0
-        then (p.average_price * abs(b.q) + fill.price * abs(fill.signed_quantity)) / abs(p.quantity)
-      else p.average_price
-    end,
-    realized_pnl_today = p.realized_pnl_today + coalesce(f.rate, 1) * (case
-      when b.q * fill.signed_quantity < 0
-        then (fill.price - p.average_price) * pg_catalog.sign(b.q) * i.multiplier
-          * case when abs(fill.signed_quantity) < abs(b.q) then abs(fill.signed_quantity)
-            else abs(b.q) end
-      else 0
-    end - fill.fee)
-  from risk_private.instruments as i
-  left join risk_private.fx_rates as f on f.currency = i.currency
-  cross join lateral (
-    select h.quantity - fill.signed_quantity as q
-    from risk_private.positions as h
-    where h.account_id = fill.account_id and h.instrument_id = fill.instrument_id
-  ) as b
-  where p.account_id = fill.account_id and p.instrument_id = fill.instrument_id
-    and i.instrument_id = p.instrument_id;
-end
-$$;
-comment on function risk_private.cost(risk_private.fills) is
-  'Moves the average price and realized P&L of a position that has just taken a fill. Fees count '
-  'against the P&L.';
 
 create function risk_private.successor(o risk_private.orders) returns risk_private.orders
 language plpgsql stable
@@ -5483,7 +7951,7 @@ comment on function risk_private.successor(risk_private.orders) is
   'The order that a fill under this id belongs to: the live half of a pending replace, the end of '
   'a chain of confirmed ones.';
 
--- Lock order: the account, then its chain's counters ascending (within settle).
+-- Lock order: the account; its chain's counters ascending (within settle); their equities.
 create function risk_private.record_fill(
   account text, client_order_id text, exec_id text, quantity numeric, price numeric, symbol text,
   fee numeric,
@@ -5504,6 +7972,7 @@ declare
   v_before risk_private.working_legs[];
   v_ids text[];
   v_fill risk_private.fills;
+  v_money risk_private.money;
 begin
   perform risk_private.begin_change();
   perform risk_private.validate_execution(exec_id, quantity, price, fee, executed_at);
@@ -5541,7 +8010,9 @@ begin
     when quantity > (select w.open_quantity from pg_catalog.unnest(v_before) as w
       where w.leg = v_leg) then 'over_fill'
   end;
+  v_fill.booked_on := v_order.client_order_id;
   v_fill := risk_private.book(v_fill);
+  v_money := risk_private.account_for(v_fill);
   update risk_private.orders as o set filled[v_leg] = o.filled[v_leg] + record_fill.quantity
   where o.account_id = v_leaf.scope_id and (
     o.client_order_id = v_order.client_order_id
@@ -5549,7 +8020,8 @@ begin
   perform risk_private.note_fills(v_leaf.scope_id, v_ids, v_fill.recorded_at);
   perform risk_private.settle(v_leaf.scope_id, v_before,
     risk_private.reserved(v_leaf.scope_id, v_ids), array[v_fill]);
-  perform risk_private.cost(v_fill);
+  perform risk_private.follow_fill(v_leaf.scope_id, v_fill.instrument_id, v_fill.signed_quantity,
+    v_money);
   if v_fill.flag is not null then
     perform risk_private.alert(v_fill.flag, pg_catalog.jsonb_build_object(
       'account', account, 'client_order_id', client_order_id, 'exec_id', exec_id, 'quantity',
@@ -5608,7 +8080,7 @@ comment on procedure risk.record_fill(text, text, text, numeric, numeric, text, 
   'exec_id. An over-fill, a fill of a closed or of a rejected order is booked in full, flagged in '
   'detail and alerted. Errors: RK400, RK404 unknown order, RK409 same exec_id with other content.';
 
--- Lock order: the account, then its chain's counters ascending (within settle).
+-- Lock order: the account; its chain's counters ascending (within settle); their equities.
 create function risk_private.record_trade(
   account text, symbol text, side text, quantity numeric, price numeric, exec_id text, kind text,
   fee numeric,
@@ -5624,6 +8096,7 @@ as $$
 declare
   v_leaf risk_private.scopes := risk_private.scope(account);
   v_fill risk_private.fills;
+  v_money risk_private.money;
 begin
   perform risk_private.begin_change();
   perform risk_private.validate_execution(exec_id, quantity, price, fee, executed_at);
@@ -5655,8 +8128,10 @@ begin
     return;
   end if;
   v_fill := risk_private.book(v_fill);
+  v_money := risk_private.account_for(v_fill);
   perform risk_private.settle(v_leaf.scope_id, '{}', '{}', array[v_fill]);
-  perform risk_private.cost(v_fill);
+  perform risk_private.follow_fill(v_leaf.scope_id, v_fill.instrument_id, v_fill.signed_quantity,
+    v_money);
   if v_fill.flag is not null then
     perform risk_private.alert(v_fill.flag, pg_catalog.jsonb_build_object(
       'account', account, 'symbol', symbol, 'exec_id', exec_id, 'side', side, 'quantity',
@@ -5690,7 +8165,7 @@ comment on procedure risk.record_trade(
   'exec_id with other content.';
 
 -- 51_lifecycle.sql
--- What else happens to an order: sent, acknowledged, released; and the roll of the trading day.
+-- What else happens to an order: sent, acknowledged, released.
 
 -- Lock order: the account.
 create function risk_private.ack_order(account text, client_order_id text, broker_order_id text)
@@ -5849,6 +8324,7 @@ declare
   v_leaf risk_private.scopes := risk_private.scope(account);
   v_order risk_private.orders;
   v_is_halted boolean;
+  v_reason text;
 begin
   perform risk_private.begin_change();
   perform risk_private.lock_account(v_leaf.scope_id);
@@ -5856,16 +8332,19 @@ begin
   if v_order.state <> 'ACCEPTED' then
     return;
   end if;
-  select pg_catalog.bool_or(t.state = 'HALTED') into v_is_halted
+  select pg_catalog.bool_or(t.state = 'HALTED'), case
+    when pg_catalog.bool_or(t.state = 'HALTED' and t.breaker_id = 0) then 'TRADING_HALTED'
+    when pg_catalog.bool_or(t.breaker_id <> 0) then 'CIRCUIT_BREAKER_TRIPPED'
+    else 'REDUCE_ONLY' end
+  into v_is_halted, v_reason
   from risk_private.trading_states as t
   where t.scope_id = any (v_leaf.chain) and t.state <> 'ACTIVE'
     and (t.underlying_id = 0 or t.underlying_id in (
     select i.underlying_id from risk_private.instruments as i
       where i.instrument_id = any (v_order.instrument_ids)));
-  if v_is_halted then
-    perform risk_private.close_order(v_order, 'CANCELLED', 'TRADING_HALTED');
-  elsif not v_is_halted and not risk_private.is_reducing_order(v_order) then
-    perform risk_private.close_order(v_order, 'CANCELLED', 'REDUCE_ONLY');
+  if v_is_halted is not null and (
+    v_is_halted or not risk_private.is_reducing_order(v_order)) then
+    perform risk_private.close_order(v_order, 'CANCELLED', v_reason);
   else
     update risk_private.orders as o set state = 'SENT', sent_at = risk_private.clock()
     where o.account_id = v_order.account_id and o.client_order_id = v_order.client_order_id;
@@ -5911,11 +8390,573 @@ begin
 end
 $$;
 comment on procedure risk.dispatch_order(text, text, text, text) is
-  'The last look just before sending: marks an accepted order SENT, or, where a halt or '
-  'REDUCE_ONLY forbids it by now, releases it and answers REJECTED with the reason. After a crash, '
-  'orders still ACCEPTED were not sent; SENT ones may have been. Errors: RK404.';
+  'The last look just before sending: marks an accepted order SENT, or, where a halt, REDUCE_ONLY '
+  'or a circuit breaker forbids it by now, releases it and answers REJECTED with the reason. After '
+  'a crash, orders still ACCEPTED were not sent; SENT ones may have been. Errors: RK404.';
 
--- Lock order: the account, then its chain's counters ascending (within close_order and move).
+-- 52_cash.sql
+-- Cash and equity. Cash is kept per currency at the rate that it is carried at; equities sum it with
+-- the carried value of positions, for the account and every scope above.
+
+create function risk_private.base_currency() returns text
+language sql immutable
+return 'USD';
+comment on function risk_private.base_currency() is
+  'The currency of every sum over instruments; its rate is 1.';
+
+-- The caller holds the account.
+create function risk_private.move_cash(account_id integer, currency text, amount numeric,
+  cost numeric)
+returns risk_private.money
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rate numeric;
+  v_unknown integer := 0;
+begin
+  update risk_private.cash_balances as b set
+    amount = b.amount + move_cash.amount, cost = b.cost + move_cash.cost
+  where b.account_id = move_cash.account_id and b.currency = move_cash.currency
+  returning b.rate into v_rate;
+  if not found then
+    insert into risk_private.cash_balances as b (account_id, currency, amount, cost, rate)
+    values (
+      move_cash.account_id, move_cash.currency, move_cash.amount, move_cash.cost,
+      (select f.rate from risk_private.fx_rates as f where f.currency = move_cash.currency))
+    returning b.rate into v_rate;
+    v_unknown := (v_rate is null)::integer;
+  end if;
+  v_rate := coalesce(v_rate, 0);
+  return row(amount * v_rate, amount * v_rate, (amount + cost) * v_rate, 0, 0, 0, 0,
+    v_unknown)::risk_private.money;
+end
+$$;
+comment on function risk_private.move_cash(integer, text, numeric, numeric) is
+  'Adds to the cash of an account, and to the cost of its positions, in one currency. Returns what '
+  'that adds to equities.';
+
+create function risk_private.cash_rate(account_id integer, currency text) returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return coalesce(
+    (select b.rate from risk_private.cash_balances as b
+     where b.account_id = cash_rate.account_id and b.currency = cash_rate.currency),
+    (select f.rate from risk_private.fx_rates as f where f.currency = cash_rate.currency), 0);
+end
+$$;
+comment on function risk_private.cash_rate(integer, text) is
+  'Base currency per unit at which an account''s cash in a currency is carried; 0: unknown.';
+
+-- Lock order: the caller holds the account; then the counters of its chain, ascending.
+create function risk_private.lock_chain(account_id integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from risk_private.counters as c
+  where c.counter_id = any (array(
+    select risk_private.counter_id(k.scope_id)
+    from risk_private.scopes as s cross join unnest(s.chain) as k (scope_id)
+    where s.scope_id = lock_chain.account_id))
+  order by c.counter_id
+  for no key update;
+end
+$$;
+comment on function risk_private.lock_chain(integer) is
+  'Locks an account and all scopes above it, for what moves their equities and no counter.';
+
+create function risk_private.rebased_peak(peak numeric, equity numeric, flows numeric)
+returns numeric
+language sql immutable
+return case
+  when flows = 0 then peak
+  when equity > 0 and equity + flows > 0
+    then pg_catalog.round(peak * (equity + flows) / equity, 12)
+  else peak + flows
+end;
+comment on function risk_private.rebased_peak(numeric, numeric, numeric) is
+  'The peak after a flow: (peak - equity) / peak stays what it was. From an equity of 0 or less, or '
+  'to one, that cannot be, and the peak moves by the flow.';
+
+-- Lock order: the caller holds the counters of the chain; then its equities, ascending.
+create function risk_private.move_equities(account_id integer, m risk_private.money) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+  update risk_private.equities as e set
+    known_equity = e.known_equity + m.equity,
+    unknown = e.unknown + m.unknown,
+    cash = e.cash + m.cash,
+    book = e.book + m.book,
+    flows = e.flows + m.flows,
+    realized = e.realized + m.realized,
+    fees = e.fees + m.fees,
+    income = e.income + m.income,
+    currency_pnl = e.currency_pnl + m.book - (m.realized - m.fees + m.income + m.flows),
+    peak = greatest(
+      risk_private.rebased_peak(e.peak, e.known_equity, m.flows), e.known_equity + m.equity),
+    as_of = risk_private.clock()
+  where e.scope_id = any (
+    (select s.chain from risk_private.scopes as s where s.scope_id = move_equities.account_id)
+      ::integer[]);
+end
+$$;
+comment on function risk_private.move_equities(integer, risk_private.money) is
+  'Adds to the equities of an account and of every scope above it, and samples their peaks.';
+
+create function risk_private.is_flow(reason text) returns boolean
+language sql immutable
+return reason in ('deposit', 'withdrawal', 'transfer');
+comment on function risk_private.is_flow(text) is
+  'Whether cash of that reason is brought in or taken out; all else is profit or loss.';
+
+create function risk_private.validate_posting(amount numeric, reason text, currency text,
+  reference text) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not (risk_private.is_amount(abs(amount)) and amount <> 0) then
+    perform risk_private.fail('RK400',
+      'amount must be a finite number other than 0, within 1e15, with at most 12 decimals',
+      'argument: amount, value: ' || coalesce(pg_catalog."left"(amount::text, 40), 'NULL'));
+  end if;
+  if not risk_private.is_code(reason) then
+    perform risk_private.fail('RK400', 'reason must be 1 to 64 printable characters',
+      'argument: reason',
+      'deposit, withdrawal and transfer are flows; all else (dividend, interest, fee) is P&L.');
+  end if;
+  if reason = 'deposit' and amount < 0 or reason = 'withdrawal' and amount > 0 then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('a %s of %s: what leaves the account is below 0', reason, amount),
+      'argument: amount');
+  end if;
+  if reference is not null and not risk_private.is_code(reference) then
+    perform risk_private.fail('RK400', 'reference must be 1 to 64 printable characters',
+      'argument: reference');
+  end if;
+  if not exists (select from risk_private.fx_rates as f where f.currency = validate_posting.currency)
+  then
+    perform risk_private.fail('RK404', pg_catalog.format('no rate for currency %L', currency),
+      'argument: currency', 'Set one with risk.set_fx.');
+  end if;
+end
+$$;
+comment on function risk_private.validate_posting(numeric, text, text, text) is
+  'Raises RK400 or RK404 for cash that cannot be posted.';
+
+create function risk_private.is_posted(posting risk_private.cash_postings) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_known risk_private.cash_postings;
+begin
+  select p.* into v_known from risk_private.cash_postings as p
+  where p.account_id = posting.account_id and p.reference = posting.reference;
+  if v_known.posting_id is null then
+    return false;
+  end if;
+  if row(v_known.currency, v_known.amount, v_known.reason)
+    is distinct from row(posting.currency, posting.amount, posting.reason) then
+    perform risk_private.fail('RK409',
+      pg_catalog.format('reference %L was posted with other content', posting.reference),
+      'argument: reference');
+  end if;
+  return true;
+end
+$$;
+comment on function risk_private.is_posted(risk_private.cash_postings) is
+  'Whether this very posting was made already; RK409 where its reference stands for another.';
+
+-- Lock order: the account; the counters of its chain ascending; their equities ascending.
+create function risk_private.post_cash(account text, amount numeric, reason text, currency text,
+  reference text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_leaf risk_private.scopes := risk_private.scope(account);
+  v_posting risk_private.cash_postings;
+  v_money risk_private.money;
+  v_value numeric;
+begin
+  perform risk_private.begin_change();
+  v_posting.account_id := v_leaf.scope_id;
+  v_posting.currency := coalesce(currency, risk_private.base_currency());
+  v_posting.amount := amount;
+  v_posting.reason := pg_catalog.lower(reason);
+  v_posting.reference := reference;
+  perform risk_private.validate_posting(amount, v_posting.reason, v_posting.currency, reference);
+  perform risk_private.lock_chain(v_leaf.scope_id);
+  if not (select s.is_leaf from risk_private.scopes as s where s.scope_id = v_leaf.scope_id) then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('%L has scopes below it: cash belongs to those', account),
+      'argument: account');
+  end if;
+  if risk_private.is_posted(v_posting) then
+    return;
+  end if;
+  v_money := risk_private.move_cash(v_leaf.scope_id, v_posting.currency, amount, 0);
+  v_value := v_money.cash;
+  v_money.flows := case when risk_private.is_flow(v_posting.reason) then v_value else 0 end;
+  v_money.income := v_value - v_money.flows;
+  perform risk_private.move_equities(v_leaf.scope_id, v_money);
+  insert into risk_private.cash_postings (
+    account_id, currency, amount, reason, reference, rate, trading_day, posted_at)
+  select v_leaf.scope_id, v_posting.currency, amount, v_posting.reason, post_cash.reference,
+    risk_private.cash_rate(v_leaf.scope_id, v_posting.currency), s.trading_day,
+    risk_private.clock()
+  from risk_private.scopes as s where s.scope_id = v_leaf.scope_id;
+end
+$$;
+comment on function risk_private.post_cash(text, numeric, text, text, text) is
+  'What risk.post_cash does.';
+
+create procedure risk.post_cash(account text, amount numeric, reason text,
+  currency text default null, reference text default null)
+language plpgsql
+as $$
+begin
+  perform risk_private.post_cash(account, amount, reason, currency, reference);
+  commit;
+  perform risk_private.flush();
+  commit;
+end
+$$;
+comment on procedure risk.post_cash(text, numeric, text, text, text) is
+  'Adds cash to an account, below 0 takes it out; currency by default the base currency. reason '
+  'deposit, withdrawal or transfer is a flow: no profit, and the drawdown in percent stays as it '
+  'is. Any other (dividend, interest, fee) is profit or loss. With a reference it is posted once, '
+  'however often it is called. Errors: RK400, RK404 unknown account or currency without rate, RK409 '
+  'same reference with other content.';
+
+-- The caller holds the counters of the chain.
+create function risk_private.begin_as_leaf(scope_id integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_unstarted integer;
+begin
+  select (s.trading_day is null)::integer into v_unstarted
+  from risk_private.scopes as s where s.scope_id = begin_as_leaf.scope_id;
+  insert into risk_private.equities (scope_id, as_of)
+  values (begin_as_leaf.scope_id, risk_private.clock());
+  perform risk_private.move_start(scope_id, 0, v_unstarted);
+end
+$$;
+comment on function risk_private.begin_as_leaf(integer) is
+  'Gives a new scope its equity of 0: known, and its start too once a trading day is open.';
+
+-- The caller holds the counters of the chain.
+create function risk_private.end_as_leaf(leaf risk_private.scopes) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.move_start(e.scope_id, -e.known_start, -e.unstarted)
+  from risk_private.equities as e where e.scope_id = leaf.scope_id;
+end
+$$;
+comment on function risk_private.end_as_leaf(risk_private.scopes) is
+  'Takes away the start of day of an account that becomes a parent: from now on it is the sum of '
+  'what is below.';
+
+create function risk_private.move_start(account_id integer, known_start numeric, unstarted integer)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.equities as e set
+    known_start = e.known_start + move_start.known_start,
+    unstarted = e.unstarted + move_start.unstarted
+  from risk_private.scopes as s
+  where s.scope_id = move_start.account_id and e.scope_id = any (s.chain);
+end
+$$;
+comment on function risk_private.move_start(integer, numeric, integer) is
+  'Adds to the start of day of an account and every scope above it. The caller holds the counters of '
+  'the chain.';
+
+-- 53_pnl.sql
+-- Profit and loss at average cost: what enlarges a position adds to its cost, what reduces it takes
+-- a proportionate part of the cost out and realizes the rest. Cost and realized profit are kept in
+-- the currency of the instrument, and what rounding does to one it undoes in the other, so cash and
+-- P&L agree to the last digit.
+
+create function risk_private.is_in_kind(kind text) returns boolean
+language sql immutable
+return kind in ('opening', 'transfer');
+comment on function risk_private.is_in_kind(text) is
+  'Whether a trade of that kind moves no cash: the position itself is brought in or taken out, at '
+  'the price given, which is a flow.';
+
+create function risk_private.average_cost(
+  quantity numeric, cost numeric, traded numeric, unit_amount numeric,
+  out new_cost numeric, out realized numeric, out closed numeric)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_removed numeric;
+begin
+  closed := case when quantity * traded < 0 then least(abs(quantity), abs(traded)) else 0 end;
+  v_removed := case
+    when closed = abs(quantity) then cost
+    else pg_catalog.round(cost * closed / abs(quantity), 12) end;
+  realized := closed * unit_amount * pg_catalog.sign(quantity) - v_removed;
+  new_cost := cost - v_removed
+    + (traded + closed * pg_catalog.sign(quantity)) * unit_amount;
+end
+$$;
+comment on function risk_private.average_cost(numeric, numeric, numeric, numeric) is
+  'Cost of a position after a trade of that signed quantity, the profit that it realizes, and how '
+  'much it closes. A '
+  'trade through zero closes at the average cost and opens the rest at its own price.';
+
+create function risk_private.average_price(cost numeric, quantity numeric, multiplier numeric)
+returns numeric
+language sql immutable
+return case
+  when quantity = 0 then 0
+  else pg_catalog.trim_scale(pg_catalog.round(cost / (quantity * multiplier), 12))
+end;
+comment on function risk_private.average_price(numeric, numeric, numeric) is
+  'Average cost per unit, as prices are quoted.';
+
+-- The caller holds the account.
+create function risk_private.book(execution risk_private.fills) returns risk_private.fills
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_fill risk_private.fills := execution;
+begin
+  select abs(execution.price) * i.multiplier * coalesce(f.rate, 1),
+    i.multiplier, execution.price * i.multiplier,
+    risk_private.cash_rate(execution.account_id, i.currency),
+    s.trading_day, risk_private.clock(), c.realized, c.closed
+  into v_fill.unit_price, v_fill.multiplier, v_fill.unit_amount, v_fill.rate,
+    v_fill.trading_day, v_fill.recorded_at, v_fill.realized, v_fill.closed
+  from risk_private.instruments as i
+  cross join risk_private.scopes as s
+  left join risk_private.fx_rates as f on f.currency = i.currency
+  left join risk_private.positions as p
+    on p.account_id = execution.account_id and p.instrument_id = execution.instrument_id
+  cross join lateral risk_private.average_cost(coalesce(p.quantity, 0), coalesce(p.cost, 0),
+    execution.signed_quantity, execution.price * i.multiplier) as c
+  where i.instrument_id = execution.instrument_id and s.scope_id = execution.account_id;
+  v_fill.executed_at := coalesce(execution.executed_at, v_fill.recorded_at);
+  insert into risk_private.fills (
+    account_id, exec_id, client_order_id, instrument_id, signed_quantity, price, fee, unit_price,
+    kind, flag, trading_day, executed_at, recorded_at, booked_on, multiplier, rate,
+    realized, closed)
+  values (
+    v_fill.account_id, v_fill.exec_id, v_fill.client_order_id, v_fill.instrument_id,
+    v_fill.signed_quantity, v_fill.price, v_fill.fee, v_fill.unit_price, v_fill.kind, v_fill.flag,
+    v_fill.trading_day, v_fill.executed_at, v_fill.recorded_at, v_fill.booked_on,
+    v_fill.multiplier, v_fill.rate, v_fill.realized, v_fill.closed);
+  perform risk_private.event('fill', '{}', false);
+  return v_fill;
+end
+$$;
+comment on function risk_private.book(risk_private.fills) is
+  'Stores an execution, valued in base currency, with the profit that it realizes.';
+
+-- The caller holds the account.
+create function risk_private.change_cost(
+  account_id integer, instrument_id integer, quantity numeric, cost numeric, realized numeric,
+  fees numeric)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.positions as p (
+    account_id, instrument_id, underlying_id, cost, average_price, realized_pnl_today, fees_today)
+  select change_cost.account_id, i.instrument_id, i.underlying_id, change_cost.cost,
+    risk_private.average_price(change_cost.cost, change_cost.quantity, i.multiplier),
+    change_cost.realized - change_cost.fees, change_cost.fees
+  from risk_private.instruments as i where i.instrument_id = change_cost.instrument_id
+  on conflict on constraint positions_pkey do update set
+    cost = excluded.cost, average_price = excluded.average_price,
+    realized_pnl_today = p.realized_pnl_today + excluded.realized_pnl_today,
+    fees_today = p.fees_today + excluded.fees_today;
+end
+$$;
+comment on function risk_private.change_cost(integer, integer, numeric, numeric, numeric,
+  numeric) is
+  'Sets the cost of a position that has, or is about to have, that quantity, and adds to what it '
+  'realized today, in base currency.';
+
+create function risk_private.account_for(fill risk_private.fills) returns risk_private.money
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_quantity numeric;
+  v_cost numeric;
+  v_new_cost numeric;
+  v_amount numeric := fill.signed_quantity * fill.unit_amount;
+  v_in_kind boolean := risk_private.is_in_kind(fill.kind);
+  v_money risk_private.money;
+begin
+  select p.quantity, p.cost into v_quantity, v_cost from risk_private.positions as p
+  where p.account_id = fill.account_id and p.instrument_id = fill.instrument_id;
+  v_quantity := coalesce(v_quantity, 0);
+  v_cost := coalesce(v_cost, 0);
+  select c.new_cost into v_new_cost
+  from risk_private.average_cost(v_quantity, v_cost, fill.signed_quantity, fill.unit_amount) as c;
+  v_money := risk_private.move_cash(
+    fill.account_id,
+    (select i.currency from risk_private.instruments as i
+     where i.instrument_id = fill.instrument_id),
+    case when v_in_kind then 0 else -v_amount end - fill.fee, v_new_cost - v_cost);
+  v_money.realized := fill.realized * fill.rate;
+  v_money.fees := fill.fee * fill.rate;
+  v_money.flows := case when v_in_kind then v_amount * fill.rate else 0 end;
+  perform risk_private.change_cost(fill.account_id, fill.instrument_id,
+    v_quantity + fill.signed_quantity, v_new_cost, v_money.realized, v_money.fees);
+  return v_money;
+end
+$$;
+comment on function risk_private.account_for(risk_private.fills) is
+  'Moves the cash and cost of an account by a fill that is booked and not yet settled. Returns what '
+  'equities must follow, but for the value of the position.';
+
+-- Lock order: the caller holds the counters of the chain; then its equities, ascending.
+create function risk_private.follow_fill(
+  account_id integer, instrument_id integer, traded numeric, m risk_private.money)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_money risk_private.money := m;
+begin
+  v_money.equity := m.equity + traded * (
+    select p.unit_value from risk_private.positions as p
+    where p.account_id = follow_fill.account_id and p.instrument_id = follow_fill.instrument_id);
+  perform risk_private.move_equities(account_id, v_money);
+end
+$$;
+comment on function risk_private.follow_fill(integer, integer, numeric, risk_private.money) is
+  'Moves equities by what account_for said and by the carried value of what was traded.';
+
+-- Lock order: the caller holds the counters of the chain; then its equities, ascending.
+create function risk_private.follow_marks(account_id integer, change numeric) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.move_equities(
+    account_id, row(change, 0, 0, 0, 0, 0, 0, 0)::risk_private.money);
+end
+$$;
+comment on function risk_private.follow_marks(integer, numeric) is
+  'Moves equities by what a revaluation changed the value of positions.';
+
+-- 54_trading_day.sql
+-- The roll of the trading day, account by account.
+
+-- The caller holds the counters of the chain.
+create function risk_private.close_day(account_id integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.closed_days as d (
+    scope_id, day, start_equity, equity, flows, realized, fees, income, currency_pnl, unrealized,
+    start_unrealized, peak, executions, traded_notional, closed_at)
+  select k.scope_id, s.trading_day, e.start_equity, e.equity, e.flows, e.realized, e.fees,
+    e.income, e.currency_pnl, e.known_equity - e.book, e.start_unrealized, p.peak, t.executions,
+    t.traded_notional, risk_private.clock()
+  from risk_private.scopes as s
+  join risk_private.equities as e on e.scope_id = s.scope_id
+  cross join unnest(s.chain) as k (scope_id)
+  join risk_private.equities as p on p.scope_id = k.scope_id
+  cross join (
+    select count(*) as executions,
+      coalesce(sum(abs(f.signed_quantity) * f.unit_price), 0) as traded_notional
+    from risk_private.fills as f
+    join risk_private.scopes as a on a.scope_id = f.account_id and a.trading_day = f.trading_day
+    where f.account_id = close_day.account_id and f.signed_quantity <> 0 and f.adjustment_id is null
+  ) as t
+  where s.scope_id = close_day.account_id and s.trading_day is not null
+  on conflict on constraint closed_days_pkey do update set
+    start_equity = d.start_equity + excluded.start_equity, equity = d.equity + excluded.equity,
+    flows = d.flows + excluded.flows, realized = d.realized + excluded.realized,
+    fees = d.fees + excluded.fees, income = d.income + excluded.income,
+    currency_pnl = d.currency_pnl + excluded.currency_pnl,
+    unrealized = d.unrealized + excluded.unrealized,
+    start_unrealized = d.start_unrealized + excluded.start_unrealized, peak = excluded.peak,
+    executions = d.executions + excluded.executions,
+    traded_notional = d.traded_notional + excluded.traded_notional,
+    closed_at = excluded.closed_at;
+end
+$$;
+comment on function risk_private.close_day(integer) is
+  'Keeps what the day that ends made of an account, and adds it to every scope above.';
+
+-- The caller holds the counters of the chain.
+create function risk_private.begin_day(account_id integer, day date) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_old risk_private.equities;
+  v_start numeric;
+begin
+  select e.* into v_old from risk_private.equities as e where e.scope_id = begin_day.account_id;
+  v_start := coalesce(
+    (select q.equity from risk_private.start_equities as q
+     where q.account_id = begin_day.account_id and q.day = begin_day.day), v_old.equity);
+  update risk_private.equities as e set
+    known_start = e.known_start - v_old.known_start + coalesce(v_start, 0),
+    unstarted = e.unstarted - v_old.unstarted + (v_start is null)::integer,
+    start_unrealized = e.start_unrealized - v_old.start_unrealized
+      + v_old.known_equity - v_old.book,
+    flows = e.flows - v_old.flows, realized = e.realized - v_old.realized,
+    fees = e.fees - v_old.fees, income = e.income - v_old.income,
+    currency_pnl = e.currency_pnl - v_old.currency_pnl, as_of = risk_private.clock()
+  from risk_private.scopes as s
+  where s.scope_id = begin_day.account_id and e.scope_id = any (s.chain);
+  update risk_private.positions as p set realized_pnl_today = 0, fees_today = 0
+  where p.account_id = begin_day.account_id
+    and (p.realized_pnl_today <> 0 or p.fees_today <> 0);
+  update risk_private.scopes as s set trading_day = day where s.scope_id = begin_day.account_id;
+end
+$$;
+comment on function risk_private.begin_day(integer, date) is
+  'Starts the P&L of an account again, from the equity that open_day was told, else its own at this '
+  'moment. Scopes above are the sums.';
+
+-- Lock order: the account; the counters of its chain, ascending; their equities.
+create function risk_private.correct_start(account_id integer, day date) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.lock_chain(account_id);
+  perform risk_private.move_start(e.scope_id, q.equity - e.known_start, -e.unstarted)
+  from risk_private.equities as e
+  join risk_private.start_equities as q on q.account_id = e.scope_id and q.day = correct_start.day
+  where e.scope_id = correct_start.account_id and e.start_equity is distinct from q.equity;
+end
+$$;
+comment on function risk_private.correct_start(integer, date) is
+  'Puts the start of a day that is open already to what open_day was told.';
+
+-- Lock order: the account; its chain's counters ascending (within close_order and move); their
+-- equities.
 create function risk_private.roll_account(account_id integer, day date) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -5934,6 +8975,7 @@ begin
   if exists (
     select from risk_private.scopes as s
     where s.scope_id = roll_account.account_id and s.trading_day >= day) then
+    perform risk_private.correct_start(account_id, day);
     return;
   end if;
   for v_order in
@@ -5954,9 +8996,9 @@ begin
   if pg_catalog.cardinality(v_movements) > 0 then
     perform risk_private.move(v_movements, false);
   end if;
-  update risk_private.positions as p set realized_pnl_today = 0
-  where p.account_id = roll_account.account_id and p.realized_pnl_today <> 0;
-  update risk_private.scopes as s set trading_day = day where s.scope_id = roll_account.account_id;
+  perform risk_private.lock_chain(account_id);
+  perform risk_private.close_day(account_id);
+  perform risk_private.begin_day(account_id, day);
 end
 $$;
 comment on function risk_private.roll_account(integer, date) is
@@ -5969,22 +9011,34 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_today date;
+  v_opened_at timestamptz;
 begin
   if day is null or day in ('infinity', '-infinity') then
     perform risk_private.fail('RK400', 'day must be a date', 'argument: day');
   end if;
-  select c.trading_date into v_today from risk_private.trading_calendar as c for update;
+  select c.trading_date, c.opened_at into v_today, v_opened_at
+  from risk_private.trading_calendar as c for update;
   if day < v_today then
     perform risk_private.fail('RK400',
       pg_catalog.format('the trading date is %s already: it moves forward only', v_today),
       'argument: day');
   end if;
+  if day > v_today then
+    perform risk_private.record_closes(v_today, v_opened_at);
+    perform risk_private.keep_indicators(v_today);
+  end if;
   perform risk_private.set_start_equities(day, equities);
   update risk_private.trading_calendar as c set
-    trading_date = day, opened_at = risk_private.clock(), opened_by = session_user;
+    trading_date = day, opened_by = session_user,
+    opened_at = case when day = v_today then v_opened_at else risk_private.clock() end;
   return array(
     select s.scope_id from risk_private.scopes as s
-    where s.is_leaf and s.trading_day is distinct from day order by s.scope_id);
+    left join risk_private.equities as e on e.scope_id = s.scope_id
+    left join risk_private.start_equities as q
+      on q.account_id = s.scope_id and q.day = set_trading_date.day
+    where s.is_leaf and (s.trading_day is distinct from set_trading_date.day
+      or q.equity <> e.start_equity or (q.equity is not null and e.start_equity is null))
+    order by s.scope_id);
 end
 $$;
 comment on function risk_private.set_trading_date(date, jsonb) is
@@ -5994,6 +9048,8 @@ create function risk_private.set_start_equities(day date, equities jsonb) return
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_parent text;
 begin
   if equities is null then
     return;
@@ -6004,7 +9060,13 @@ begin
     perform risk_private.fail('RK400', 'equities must be a JSON object of account to amount',
       'argument: equities');
   end if;
-  perform risk_private.scope(k) from pg_catalog.jsonb_object_keys(equities) as k;
+  select k into v_parent from pg_catalog.jsonb_object_keys(equities) as k
+  where not (risk_private.scope(k)).is_leaf limit 1;
+  if v_parent is not null then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('%L has scopes below it: its equity is the sum of theirs', v_parent),
+      'argument: equities');
+  end if;
   insert into risk_private.start_equities as q (account_id, day, equity)
   select s.scope_id, set_start_equities.day, e.value::numeric
   from pg_catalog.jsonb_each_text(equities) as e
@@ -6026,14 +9088,581 @@ begin
     perform risk_private.roll_account(v_account_id, day);
   end loop;
   commit;
+  call risk_private.follow();
   perform risk_private.flush();
   commit;
 end
 $$;
 comment on procedure risk.open_day(date, jsonb) is
   'Rolls the trading day, forward only: day orders expire, traded notional and today''s P&L start '
-  'again, account by account. equities: start-of-day equity per account, {"A1": "250000"}. '
-  'Repeating a day resumes a roll that was interrupted. Errors: RK400, RK404 unknown account.';
+  'again, account by account; the marks of underlyings are kept as closes of the day that ends. '
+  'equities: start-of-day equity per account, {"A1": "250000"}; where '
+  'none is given, the engine''s own at this moment. Daily losses count from it, so cash must have '
+  'been posted before. Repeating a day resumes a roll that was interrupted, and corrects the '
+  'equities. Errors: RK400, RK404 unknown account.';
+
+-- 55_rates.sql
+-- Exchange rates, and what moves with them: cash, and the values at which positions are carried.
+
+create function risk_private.set_fx(currency text, rate numeric, as_of timestamptz)
+returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_moved boolean;
+begin
+  perform risk_private.begin_change();
+  if (currency ~ '^[A-Z]{3}$') is not true then
+    perform risk_private.fail('RK400', 'currency must be three capital letters',
+      'argument: currency, value: ' || coalesce(pg_catalog."left"(currency, 40), 'NULL'));
+  end if;
+  if currency = risk_private.base_currency() then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('%s is the base currency: its rate is 1', currency), 'argument: currency');
+  end if;
+  if not (risk_private.is_amount(rate) and rate > 0) then
+    perform risk_private.fail('RK400',
+      'rate must be a finite number above 0, at most 1e15, with at most 12 decimals',
+      'argument: rate, value: ' || coalesce(pg_catalog."left"(rate::text, 40), 'NULL'));
+  end if;
+  if as_of in ('infinity', '-infinity') then
+    perform risk_private.fail('RK400', 'as_of must be a moment', 'argument: as_of');
+  end if;
+  insert into risk_private.fx_rates as f (currency, rate, as_of)
+  values (set_fx.currency, set_fx.rate, coalesce(set_fx.as_of, risk_private.clock()))
+  on conflict on constraint fx_rates_pkey do update set rate = excluded.rate, as_of = excluded.as_of
+    where f.as_of <= excluded.as_of;
+  v_moved := found;
+  if v_moved then
+    perform risk_private.note_moved(array(
+      select i.instrument_id from risk_private.instruments as i
+      where i.currency = set_fx.currency));
+  end if;
+  return v_moved;
+end
+$$;
+comment on function risk_private.set_fx(text, numeric, timestamptz) is
+  'Stores a rate; false where the stored one is newer.';
+
+create function risk_private.instruments_in(currency text) returns integer[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select i.instrument_id from risk_private.instruments as i
+    where i.currency = instruments_in.currency
+      and exists (
+        select from risk_private.positions as p where p.instrument_id = i.instrument_id));
+end
+$$;
+comment on function risk_private.instruments_in(text) is
+  'The instruments of a currency that somebody has traded.';
+
+-- A fill in flight may have read the rate before this one without being visible yet: whoever holds
+-- an account's lock at this moment is waited for by recarry(). Skipping locked rows, it waits for
+-- nobody itself; its caller commits at once.
+create function risk_private.accounts_in(currency text) returns integer[]
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_idle integer[];
+begin
+  perform risk_private.begin_change();
+  v_idle := array(
+    select c.scope_id
+    from risk_private.scopes as s
+    join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
+    where s.is_leaf
+    order by c.counter_id
+    for no key update of c skip locked);
+  return array(
+    select p.account_id from risk_private.positions as p
+    where p.instrument_id = any (risk_private.instruments_in(currency))
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+    union
+    select s.scope_id from risk_private.scopes as s
+    where s.is_leaf and s.scope_id <> all (v_idle)
+    union
+    select b.account_id from risk_private.cash_balances as b where b.currency = accounts_in.currency
+    order by 1);
+end
+$$;
+comment on function risk_private.accounts_in(text) is
+  'Accounts that carry cash or positions of a currency, or may come to.';
+
+-- Lock order: the account; the counters of its chain, ascending; their equities.
+create function risk_private.recarry(account_id integer, currency text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_cash risk_private.cash_balances;
+  v_rate numeric;
+  v_money risk_private.money;
+begin
+  perform risk_private.begin_change();
+  perform risk_private.lock_account(account_id);
+  select b.* into v_cash from risk_private.cash_balances as b
+  where b.account_id = recarry.account_id and b.currency = recarry.currency;
+  select f.rate into v_rate from risk_private.fx_rates as f where f.currency = recarry.currency;
+  if v_cash.account_id is not null and v_rate is distinct from v_cash.rate then
+    update risk_private.cash_balances as b set
+      rate = v_rate,
+      made_known = case when b.rate is null then (b.amount + b.cost) * v_rate else b.made_known end,
+      made_known_on = case when b.rate is null then s.trading_day else b.made_known_on end
+    from risk_private.scopes as s
+    where b.account_id = recarry.account_id and b.currency = recarry.currency
+      and s.scope_id = b.account_id;
+    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
+    v_rate := v_rate - coalesce(v_cash.rate, 0);
+    v_money.equity := v_money.equity * v_rate;
+    v_money.cash := v_money.cash * v_rate;
+    v_money.book := v_money.book * v_rate;
+    if v_cash.rate is null then
+      v_money.flows := v_money.book;
+      v_money.unknown := -1;
+    end if;
+    perform risk_private.lock_chain(account_id);
+    perform risk_private.move_equities(account_id, v_money);
+  end if;
+  perform risk_private.revalue(account_id, risk_private.instruments_in(currency));
+  perform risk_private.renew_obligations(recarry.account_id, array(
+    select distinct p.underlying_id
+    from risk_private.positions as p
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    where p.account_id = recarry.account_id and i.currency = recarry.currency
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)));
+end
+$$;
+comment on function risk_private.recarry(integer, text) is
+  'Carries an account''s cash and positions of a currency at its present rate. What a rate makes of '
+  'cash and cost is currency P&L; the first rate of all makes no profit, it only makes known.';
+
+create procedure risk.set_fx(currency text, rate numeric, as_of timestamptz default null)
+language plpgsql
+as $$
+declare
+  v_account_ids integer[];
+  v_account_id integer;
+begin
+  if risk_private.set_fx(currency, rate, as_of) then
+    commit;
+    v_account_ids := risk_private.accounts_in(currency);
+    commit;
+    foreach v_account_id in array v_account_ids loop
+      perform risk_private.recarry(v_account_id, currency);
+      commit;
+    end loop;
+    call risk_private.follow();
+  end if;
+  commit;
+end
+$$;
+comment on procedure risk.set_fx(text, numeric, timestamptz) is
+  'Sets the rate of a currency, in base currency (USD) per unit, as of a moment (default now), then '
+  'carries all cash and positions of that currency at it, account by account. A rate older than the '
+  'stored one is passed over. Without a rate, or with one older than max_mark_age, only reducing '
+  'orders pass in that currency. Errors: RK400, also for the base currency, whose rate is 1.';
+
+-- 56_corrections.sql
+-- Busts and corrections: an execution that was wrong is taken back or put right, and what it led to
+-- is reckoned anew from the executions that remain, in the order in which they were booked.
+
+create type risk_private.replayed as (
+  exec_id text,
+  signed_quantity numeric,
+  realized numeric,
+  quantity numeric,
+  cost numeric
+);
+comment on type risk_private.replayed is
+  'An execution as it should stand, and the position after it.';
+
+create function risk_private.split_quantity(quantity numeric, split_to numeric, split_from numeric,
+  lot numeric)
+returns numeric
+language sql immutable
+return pg_catalog.trunc(quantity * split_to / (split_from * lot)) * lot;
+comment on function risk_private.split_quantity(numeric, numeric, numeric, numeric) is
+  'A position after a split; what is less than a lot is paid in cash by the broker.';
+
+create function risk_private.replay(account_id integer, instrument_id integer)
+returns setof risk_private.replayed
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_fill record;
+  v_row risk_private.replayed;
+begin
+  v_row.quantity := 0;
+  v_row.cost := 0;
+  for v_fill in
+    select f.exec_id, f.signed_quantity, f.unit_amount, a.adjustment_id, a.split_to, a.split_from,
+      i.lot
+    from risk_private.fills as f
+    join risk_private.instruments as i on i.instrument_id = f.instrument_id
+    left join risk_private.adjustments as a on a.adjustment_id = f.adjustment_id
+    where f.account_id = replay.account_id and f.instrument_id = replay.instrument_id
+    order by f.booking
+  loop
+    v_row.exec_id := v_fill.exec_id;
+    if v_fill.adjustment_id is null then
+      v_row.signed_quantity := v_fill.signed_quantity;
+      select c.new_cost, c.realized into v_row.cost, v_row.realized
+      from risk_private.average_cost(v_row.quantity, v_row.cost, v_fill.signed_quantity,
+        v_fill.unit_amount) as c;
+    else
+      v_row.signed_quantity := risk_private.split_quantity(v_row.quantity, v_fill.split_to,
+        v_fill.split_from, v_fill.lot) - v_row.quantity;
+      v_row.realized := case
+        when v_row.quantity + v_row.signed_quantity = 0 then -v_row.cost else 0 end;
+      v_row.cost := v_row.cost + v_row.realized;
+    end if;
+    v_row.quantity := v_row.quantity + v_row.signed_quantity;
+    return next v_row;
+  end loop;
+end
+$$;
+comment on function risk_private.replay(integer, integer) is
+  'The executions of an account in an instrument, with the cost and profit at average cost that '
+  'follow from them. After a split the cost stays, and the quantity is what the split makes of it.';
+
+create function risk_private.heirs(account_id integer, client_order_id text) returns text[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    with recursive chain as (
+      select o.account_id, o.client_order_id, o.replaced_by from risk_private.orders as o
+      where o.account_id = heirs.account_id and o.client_order_id = heirs.client_order_id
+      union all
+      select o.account_id, o.client_order_id, o.replaced_by from chain as c
+      join risk_private.orders as o
+        on o.account_id = c.account_id and o.client_order_id = c.replaced_by
+    )
+    select pg_catalog.array_agg(c.client_order_id) from chain as c);
+end
+$$;
+comment on function risk_private.heirs(integer, text) is
+  'An order and all that have replaced it or may yet: what it had filled counts in each.';
+
+-- The caller holds the account.
+create function risk_private.refill_orders(fill risk_private.fills, client_order_ids text[],
+  added numeric)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_leg integer := (
+    select pg_catalog.array_position(o.instrument_ids, fill.instrument_id)
+    from risk_private.orders as o
+    where o.account_id = fill.account_id and o.client_order_id = fill.booked_on);
+begin
+  update risk_private.orders as o set filled[v_leg] = o.filled[v_leg] + added
+  where o.account_id = fill.account_id and o.client_order_id = any (client_order_ids);
+  update risk_private.orders as o set
+    state = case
+      when o.closed_at is not null and d.is_done then 'FILLED'
+      when o.closed_at is not null then 'CANCELLED'
+      when o.acknowledged_at is not null then 'ACKNOWLEDGED'
+      when o.sent_at is not null then 'SENT'
+      else 'ACCEPTED'
+    end,
+    close_reason = case
+      when o.closed_at is not null and not d.is_done then 'fill_corrected' end
+  from (
+    select q.client_order_id,
+      pg_catalog.bool_and(l.filled >= q.quantity * abs(l.ratio)) as is_done
+    from risk_private.orders as q
+    cross join lateral unnest(q.ratios, q.filled) as l (ratio, filled)
+    where q.account_id = fill.account_id and q.client_order_id = any (client_order_ids)
+    group by q.client_order_id
+    having pg_catalog.bool_and(l.filled = 0) or bool_or(q.closed_at is not null)
+  ) as d
+  where o.account_id = fill.account_id and o.client_order_id = d.client_order_id
+    and (o.state in ('FILLED', 'PARTIALLY_FILLED') or o.close_reason = 'fill_corrected');
+  perform risk_private.note_fills(fill.account_id, client_order_ids, risk_private.clock());
+end
+$$;
+comment on function risk_private.refill_orders(risk_private.fills, text[], numeric) is
+  'Adds to what an execution filled of its order, and of its heirs. A live order has '
+  'so much more or less to fill. One that had been filled stays closed: exchanges do not put '
+  'orders back into the book.';
+
+-- The caller holds the account, and has changed the execution.
+create function risk_private.reprice(
+  fill risk_private.fills, out today numeric, out late numeric, out quantity numeric,
+  out cost numeric)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_day date := (select s.trading_day from risk_private.scopes as s
+    where s.scope_id = fill.account_id);
+  v_row risk_private.replayed;
+  v_old risk_private.fills;
+begin
+  today := 0;
+  late := 0;
+  for v_row in
+    select r.* from risk_private.replay(fill.account_id, fill.instrument_id) as r
+  loop
+    select f.* into v_old from risk_private.fills as f
+    where f.account_id = fill.account_id and f.exec_id = v_row.exec_id;
+    if v_row.realized <> v_old.realized or v_row.signed_quantity <> v_old.signed_quantity then
+      update risk_private.fills as f set
+        realized = v_row.realized, signed_quantity = v_row.signed_quantity
+      where f.account_id = fill.account_id and f.exec_id = v_row.exec_id;
+      if v_old.trading_day is not distinct from v_day then
+        today := today + (v_row.realized - v_old.realized) * v_old.rate;
+      else
+        late := late + (v_row.realized - v_old.realized) * v_old.rate;
+      end if;
+    end if;
+    quantity := v_row.quantity;
+    cost := v_row.cost;
+  end loop;
+end
+$$;
+comment on function risk_private.reprice(risk_private.fills) is
+  'Reckons all executions of an account in an instrument anew. Returns the position and its cost, '
+  'and by what the profit of today and that of earlier days changed, in base currency.';
+
+-- The caller holds the account; then its chain's counters ascending (within settle); their equities.
+create function risk_private.replace_fill(old risk_private.fills, new risk_private.fills,
+  reason text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_day date := (select s.trading_day from risk_private.scopes as s
+    where s.scope_id = old.account_id);
+  v_is_late boolean := old.trading_day is distinct from v_day;
+  v_position risk_private.positions;
+  v_result record;
+  v_ids text[] := '{}';
+  v_before risk_private.working_legs[] := '{}';
+  v_money risk_private.money;
+  v_amount numeric := new.signed_quantity * new.unit_amount - old.signed_quantity * old.unit_amount;
+  v_fees numeric := (new.fee - old.fee) * old.rate;
+  v_flows numeric := case when risk_private.is_in_kind(old.kind) then v_amount * old.rate else 0 end;
+  v_split numeric;
+begin
+  select p.* into v_position from risk_private.positions as p
+  where p.account_id = old.account_id and p.instrument_id = old.instrument_id;
+  update risk_private.fills as f set
+    signed_quantity = new.signed_quantity, price = new.price, fee = new.fee,
+    unit_price = case when v_is_late then old.unit_price else new.unit_price end,
+    status = new.status
+  where f.account_id = old.account_id and f.exec_id = old.exec_id;
+  select r.* into v_result from risk_private.reprice(new) as r;
+  if old.booked_on is not null then
+    v_ids := risk_private.heirs(old.account_id, old.booked_on);
+    v_before := risk_private.reserved(old.account_id, v_ids);
+    perform risk_private.refill_orders(old, v_ids, abs(new.signed_quantity) - abs(old.signed_quantity));
+  end if;
+  v_money := risk_private.move_cash(
+    old.account_id,
+    (select i.currency from risk_private.instruments as i
+     where i.instrument_id = old.instrument_id),
+    case when risk_private.is_in_kind(old.kind) then 0 else -v_amount end - (new.fee - old.fee),
+    v_result.cost - v_position.cost);
+  v_money.realized := v_result.today + v_result.late;
+  v_money.fees := v_fees;
+  v_money.flows := v_flows;
+  perform risk_private.change_cost(old.account_id, old.instrument_id, v_result.quantity,
+    v_result.cost, v_money.realized, v_fees);
+  v_split := v_result.quantity - v_position.quantity - new.signed_quantity + old.signed_quantity;
+  perform risk_private.settle(
+    old.account_id, v_before, risk_private.reserved(old.account_id, v_ids),
+    risk_private.amends(old, new, v_split, v_is_late));
+  perform risk_private.follow_fill(
+    old.account_id, old.instrument_id, v_result.quantity - v_position.quantity, v_money);
+  insert into risk_private.fill_corrections (
+    account_id, exec_id, kind, old_quantity, old_price, old_fee, new_quantity, new_price,
+    late_realized, late_fees, late_flows, reason, trading_day, corrected_at)
+  values (
+    old.account_id, old.exec_id, case new.status when 'BUSTED' then 'bust' else 'correction' end,
+    old.signed_quantity, old.price, old.fee, new.signed_quantity, new.price, v_result.late,
+    case when v_is_late then v_fees else 0 end, case when v_is_late then v_flows else 0 end,
+    replace_fill.reason, v_day, risk_private.clock());
+end
+$$;
+comment on function risk_private.replace_fill(risk_private.fills, risk_private.fills, text) is
+  'Puts an execution in place of another of the same id: order, position, counters, cash, cost, '
+  'profit and equity follow. What it changes of earlier days counts to today.';
+
+create function risk_private.amends(
+  old risk_private.fills, new risk_private.fills, split numeric, is_late boolean)
+returns risk_private.fills[]
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_back risk_private.fills := old;
+  v_forth risk_private.fills := new;
+  v_split risk_private.fills := new;
+begin
+  v_back.signed_quantity := -old.signed_quantity;
+  v_back.unit_price := case when is_late then 0 else -old.unit_price end;
+  v_forth.unit_price := case when is_late then 0 else new.unit_price end;
+  v_split.signed_quantity := split;
+  v_split.unit_price := case when split = 0 then old.unit_price else 0 end;
+  return array[v_back, v_forth, v_split];
+end
+$$;
+comment on function risk_private.amends(
+  risk_private.fills, risk_private.fills, numeric, boolean) is
+  'What to settle where one execution takes the place of another: the old one back, the new one, '
+  'and what later splits made of the difference. Only one of today counts in traded notional.';
+
+-- 57_busts.sql
+-- What brokers take back or put right.
+
+create function risk_private.fill_to_amend(account_id integer, exec_id text)
+returns risk_private.fills
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_fill risk_private.fills;
+begin
+  select f.* into v_fill from risk_private.fills as f
+  where f.account_id = fill_to_amend.account_id and f.exec_id = fill_to_amend.exec_id;
+  if v_fill.exec_id is null then
+    perform risk_private.fail('RK404', pg_catalog.format('unknown execution %L', exec_id),
+      'argument: exec_id');
+  end if;
+  if v_fill.adjustment_id is not null then
+    perform risk_private.fail('RK409',
+      pg_catalog.format('%L is the adjustment of a split, no execution', exec_id),
+      'argument: exec_id', 'Undo it with risk.adjust_instrument.');
+  end if;
+  return v_fill;
+end
+$$;
+comment on function risk_private.fill_to_amend(integer, text) is
+  'The execution of that id. Errors: RK404, RK409 no execution.';
+
+create function risk_private.alert_amended(account text, fill risk_private.fills, reason text)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.alert(
+    case fill.status when 'BUSTED' then 'fill_busted' else 'fill_corrected' end,
+    pg_catalog.jsonb_build_object(
+      'account', account, 'exec_id', fill.exec_id, 'client_order_id', fill.client_order_id,
+      'quantity', abs(fill.signed_quantity)::text, 'price', fill.price::text, 'reason', reason,
+      'severity', 'warning'));
+end
+$$;
+comment on function risk_private.alert_amended(text, risk_private.fills, text) is
+  'Tells agents and the gateway that an execution is not what it was.';
+
+-- Lock order: the account; its chain's counters ascending; their equities.
+create function risk_private.bust_fill(account text, exec_id text, reason text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_leaf risk_private.scopes := risk_private.scope(account);
+  v_old risk_private.fills;
+  v_new risk_private.fills;
+begin
+  perform risk_private.begin_change();
+  perform risk_private.require_reason(reason);
+  perform risk_private.lock_account(v_leaf.scope_id);
+  v_old := risk_private.fill_to_amend(v_leaf.scope_id, exec_id);
+  if v_old.status = 'BUSTED' then
+    return;
+  end if;
+  v_new := v_old;
+  v_new.signed_quantity := 0;
+  v_new.fee := 0;
+  v_new.status := 'BUSTED';
+  perform risk_private.replace_fill(v_old, v_new, reason);
+  perform risk_private.alert_amended(account, v_new, reason);
+end
+$$;
+comment on function risk_private.bust_fill(text, text, text) is 'What risk.bust_fill does.';
+
+create procedure risk.bust_fill(account text, exec_id text, reason text)
+language plpgsql
+as $$
+begin
+  perform risk_private.bust_fill(account, exec_id, reason);
+  commit;
+  perform risk_private.flush();
+  commit;
+end
+$$;
+comment on procedure risk.bust_fill(text, text, text) is
+  'The broker has cancelled an execution: position, cash, fee, average cost, profit, counters and '
+  'the filled quantity of its order are put as if it had never been; what it had led to is reckoned '
+  'anew. A live order has the quantity to fill again; one that it had filled stays closed, '
+  'CANCELLED. It stays in risk.fills with quantity 0; risk.fill_corrections keeps what it was. '
+  'Alerted; repeating it changes nothing. Errors: RK400, RK404, RK409 no execution.';
+
+-- Lock order: the account; its chain's counters ascending; their equities.
+create function risk_private.correct_fill(
+  account text, exec_id text, quantity numeric, price numeric, reason text)
+returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_leaf risk_private.scopes := risk_private.scope(account);
+  v_old risk_private.fills;
+  v_new risk_private.fills;
+begin
+  perform risk_private.begin_change();
+  perform risk_private.validate_execution(exec_id, quantity, price, 0, null);
+  perform risk_private.require_reason(reason);
+  perform risk_private.lock_account(v_leaf.scope_id);
+  v_old := risk_private.fill_to_amend(v_leaf.scope_id, exec_id);
+  if v_old.status = 'BUSTED' then
+    perform risk_private.fail('RK409', pg_catalog.format('execution %L was busted', exec_id),
+      'argument: exec_id', 'Book what replaces it under an id of its own.');
+  end if;
+  v_new := v_old;
+  v_new.signed_quantity := pg_catalog.sign(v_old.signed_quantity) * quantity;
+  v_new.price := price;
+  v_new.unit_amount := price * v_old.multiplier;
+  v_new.unit_price := abs(v_new.unit_amount) * case when v_old.rate = 0 then 1 else v_old.rate end;
+  v_new.status := 'CORRECTED';
+  if v_new.signed_quantity = v_old.signed_quantity and v_new.price = v_old.price then
+    return;
+  end if;
+  perform risk_private.replace_fill(v_old, v_new, reason);
+  perform risk_private.alert_amended(account, v_new, reason);
+end
+$$;
+comment on function risk_private.correct_fill(text, text, numeric, numeric, text) is
+  'What risk.correct_fill does.';
+
+create procedure risk.correct_fill(account text, exec_id text, quantity numeric, price numeric,
+  reason text)
+language plpgsql
+as $$
+begin
+  perform risk_private.correct_fill(account, exec_id, quantity, price, reason);
+  commit;
+  perform risk_private.flush();
+  commit;
+end
+$$;
+comment on procedure risk.correct_fill(text, text, numeric, numeric, text) is
+  'The broker has corrected an execution to another quantity or price; its fee stays. Everything '
+  'follows as in risk.bust_fill, and what it was is kept in risk.fill_corrections. Alerted; '
+  'repeating it changes nothing. Errors: RK400, RK404, RK409 busted, or no execution.';
 
 -- 60_states.sql
 -- Stopping: trading states, instrument statuses and cancel requests. A halt is in force when its
@@ -6099,13 +9728,15 @@ begin
   end if;
   perform risk_private.require_reason(reason);
   insert into risk_private.trading_states as t (
-    scope_id, underlying_id, state, reason, changed_by, since)
+    scope_id, underlying_id, state, cancels, reason, changed_by, since)
   values (
     (risk_private.scope(set_trading_state.scope)).scope_id, risk_private.underlying_id(underlying),
-    set_trading_state.state, set_trading_state.reason, session_user, risk_private.clock())
-  on conflict (scope_id, underlying_id) do update set
-    state = excluded.state, reason = excluded.reason, changed_by = excluded.changed_by,
-    since = excluded.since;
+    set_trading_state.state, state = 'HALTED' and cancel_open, set_trading_state.reason,
+    session_user, risk_private.clock())
+  on conflict on constraint trading_states_pkey do update set
+    state = excluded.state, cancels = excluded.cancels, reason = excluded.reason,
+    changed_by = excluded.changed_by, since = excluded.since;
+  perform risk_private.event('state', pg_catalog.jsonb_build_object('scope', scope));
   return state = 'HALTED' and cancel_open;
 end
 $$;
@@ -6135,7 +9766,8 @@ comment on procedure risk.set_trading_state(text, text, text, text, boolean) is
   'passes). In force for every decision that begins after its first commit, whoever holds which '
   'lock. HALTED also requests the cancel of every open order there that has not been asked for '
   'yet, unless cancel_open is false; orders that were being accepted while the halt came into '
-  'force are among them. ACTIVE clears what was set on this scope, not what is set above it. '
+  'force are among them. ACTIVE clears what was set on this scope, not what is set above it, and '
+  'never a circuit breaker. '
   'After an error or time-out call it again. Errors: RK400, RK404.';
 
 create function risk_private.may_cancel(chain integer[]) returns boolean
@@ -6198,6 +9830,45 @@ $$;
 comment on function risk_private.lock_account_within(integer, text) is
   'Takes an account''s lock; false where somebody else keeps it for longer than that.';
 
+-- The caller holds the account's lock.
+create function risk_private.ask_cancels(
+  account_id integer, reason text, underlying_id integer, agent text, again boolean)
+returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_account text := (
+    select s.code from risk_private.scopes as s where s.scope_id = ask_cancels.account_id);
+  v_at timestamptz := risk_private.clock();
+  v_payloads jsonb[];
+begin
+  with asked as (
+    update risk_private.orders as o set cancel_requested_at = coalesce(o.cancel_requested_at, v_at)
+    where o.account_id = ask_cancels.account_id and o.closed_at is null
+      and (ask_cancels.again or o.cancel_requested_at is null)
+      and (ask_cancels.agent is null or o.agent = ask_cancels.agent)
+      and (ask_cancels.underlying_id = 0 or exists (
+        select from risk_private.instruments as i
+        where i.instrument_id = any (o.instrument_ids)
+          and i.underlying_id = ask_cancels.underlying_id))
+    returning o.client_order_id, o.decided_at
+  )
+  select pg_catalog.array_agg(
+    pg_catalog.jsonb_build_object(
+      'account', v_account, 'client_order_id', a.client_order_id,
+      'order_id', risk_private.order_id(v_account, a.client_order_id),
+      'reason', ask_cancels.reason)
+    order by a.decided_at, a.client_order_id) into v_payloads
+  from asked as a;
+  perform risk_private.alerts('cancel_request', v_payloads);
+  return coalesce(pg_catalog.cardinality(v_payloads), 0);
+end
+$$;
+comment on function risk_private.ask_cancels(integer, text, integer, text, boolean) is
+  'Requests the cancel of an account''s open orders, of one underlying or (0) all, of one agent or '
+  'all: those not asked for yet or, again, all. Returns how many.';
+
 -- Lock order: the account, then its orders.
 create function risk_private.request_cancels(
   account_id integer, reason text, underlying text, agent text, again boolean, patiently boolean)
@@ -6206,16 +9877,13 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_account risk_private.scopes;
   v_underlying_id integer := risk_private.underlying_id(underlying);
-  v_at timestamptz;
-  v_payloads jsonb[];
 begin
   perform risk_private.begin_change();
   perform risk_private.require_reason(reason);
-  select s.* into v_account from risk_private.scopes as s
-  where s.scope_id = request_cancels.account_id;
-  if risk_private.may_cancel(v_account.chain) is not true then
+  if risk_private.may_cancel((
+    select s.chain from risk_private.scopes as s
+    where s.scope_id = request_cancels.account_id)) is not true then
     perform risk_private.fail('RK403',
       pg_catalog.format('%s may not cancel orders here', risk_private.caller()),
       'argument: account_id');
@@ -6225,25 +9893,7 @@ begin
   elsif not risk_private.lock_account_within(account_id, '100ms') then
     return false;
   end if;
-  v_at := risk_private.clock();
-  with asked as (
-    update risk_private.orders as o set cancel_requested_at = coalesce(o.cancel_requested_at, v_at)
-    where o.account_id = request_cancels.account_id and o.closed_at is null
-      and (request_cancels.again or o.cancel_requested_at is null)
-      and (request_cancels.agent is null or o.agent = request_cancels.agent)
-      and (v_underlying_id = 0 or exists (
-        select from risk_private.instruments as i
-        where i.instrument_id = any (o.instrument_ids) and i.underlying_id = v_underlying_id))
-    returning o.client_order_id, o.decided_at
-  )
-  select pg_catalog.array_agg(
-    pg_catalog.jsonb_build_object(
-      'account', v_account.code, 'client_order_id', a.client_order_id,
-      'order_id', risk_private.order_id(v_account.code, a.client_order_id),
-      'reason', request_cancels.reason)
-    order by a.decided_at, a.client_order_id) into v_payloads
-  from asked as a;
-  perform risk_private.alerts('cancel_request', v_payloads);
+  perform risk_private.ask_cancels(account_id, reason, v_underlying_id, agent, again);
   return true;
 end
 $$;
@@ -6387,6 +10037,2683 @@ $$;
 comment on function risk_private.present_trading_date() is
   'risk_private.trading_date() for readers of views.';
 
+-- 62_breaker_conditions.sql
+-- What a circuit breaker may watch, with parameters, defaults and source; and what of it a
+-- definition may say.
+
+insert into risk_private.breaker_conditions (
+  condition, position, function_name, unit, parameters, default_threshold, description, source)
+values
+  ('volatility_level', 1, 'observe_volatility_level', 'points',
+   '{"indicator": {"type": "indicator", "default": "VIX", "meaning": "which volatility index"}}',
+   null, 'The value of the indicator.',
+   'desk practice: VIX at 30, 40, 50'),
+  ('volatility_spike', 2, 'observe_volatility_spike', '%',
+   '{"indicator": {"type": "indicator", "default": "VIX", "meaning": "which volatility index"},
+     "window": {"type": "seconds", "default": 86400, "meaning": "how far to look back"}}',
+   null,
+   '(v - lowest) / lowest x 100 over the window, in which the value that stood when it began, such '
+   'as the prior close, counts.',
+   'desk practice: 30 % within a day'),
+  ('daily_loss', 3, 'observe_daily_loss', '% or money',
+   '{"unit": {"type": "choice", "choices": ["pct", "amount"], "default": "pct",
+              "meaning": "of the start equity, or in base currency"}}',
+   null,
+   'Start equity + flows since - equity; as a percentage of the start equity, which trips when it '
+   'is 0 or less.',
+   'desk practice: 2-3 % a day; LEAN, freqtrade'),
+  ('drawdown', 4, 'observe_drawdown', '% or money',
+   '{"unit": {"type": "choice", "choices": ["pct", "amount"], "default": "pct",
+              "meaning": "of the peak, or in base currency"}}',
+   null,
+   'Peak equity - equity; as a percentage of the peak, 100 where peak or equity is 0 or less. A '
+   'reset by a person rebases the peak.',
+   'LEAN 5 %, freqtrade 20 %'),
+  ('correlation', 5, 'observe_correlation', '-1 to 1',
+   '{"days": {"type": "days", "default": 60, "meaning": "daily returns to look back on"}}',
+   null,
+   'Mean Pearson correlation of the daily log returns of all pairs of underlyings held, neither '
+   'weighted by size nor signed by side. A pair counts from 20 common days on, with variance.',
+   'desk practice: 0.3 and up over 60 days'),
+  ('price_move', 6, 'observe_price_move', '%',
+   '{"symbol": {"type": "symbol", "default": null,
+                "meaning": "whose mark; by default the breaker''s underlying"},
+     "indicator": {"type": "indicator", "default": null, "meaning": "instead of a symbol"},
+     "reference": {"type": "choice", "choices": ["mean_5m", "prior_close"], "default": "mean_5m",
+                   "meaning": "mean of the marks of the 5 minutes before, or the last close"},
+     "direction": {"type": "choice", "choices": ["both", "up", "down"], "default": "both",
+                   "meaning": "which moves count"}}',
+   null, 'Distance of a mark from its reference, in percent of the reference.',
+   'LULD 5/10/20 % of the 5-minute mean; market-wide 7/13/20 % down from the prior close'),
+  ('limit_breach', 7, 'observe_limit_breach', 'limits', '{}', 1,
+   'Number of limits of the scope and below whose filled use exceeds the limit.',
+   'MiFID II RTS 6 art. 17: post-trade controls'),
+  ('stale_data', 8, 'observe_stale_data', 'seconds', '{}', null,
+   'Age of the oldest mark of what is held or in open orders below the scope, of the underlyings '
+   'of that, and of the indicators that its breakers watch.',
+   'RTS 7 art. 12: 5 seconds'),
+  ('reject_rate', 9, 'observe_reject_rate', '%',
+   '{"window": {"type": "seconds", "default": 60, "meaning": "how far to look back"}}',
+   null,
+   'Rejected / (accepted + rejected) x 100 in the window, from 20 orders on, without refusals by '
+   'a halt, a breaker, REDUCE_ONLY or stale data.',
+   'RTS 6 art. 15, exchanges'' reject counters'),
+  ('order_rate', 10, 'observe_order_rate', 'orders',
+   '{"window": {"type": "seconds", "default": 1, "meaning": "how far to look back"}}',
+   null, 'Orders and replaces decided in the window, accepted or rejected.',
+   'RTS 6 art. 15(1)(d); Nautilus 100 a second'),
+  ('repeated_fills', 11, 'observe_repeated_fills', 'fills',
+   '{"window": {"type": "seconds", "default": 60, "meaning": "how far to look back"}}',
+   null,
+   'Most fills of one account, agent, symbol and side in the window, since it was last armed or '
+   'tripped.',
+   'RTS 6 art. 15(3): until designated staff re-enable'),
+  ('consecutive_losses', 12, 'observe_consecutive_losses', 'orders', '{}', null,
+   'Closing orders in a row whose realized P&L net of fees is below 0, since it was last armed or '
+   'tripped.',
+   'freqtrade StoplossGuard'),
+  ('queue_backlog', 13, 'observe_queue_backlog', 'seconds',
+   '{"queue": {"type": "choice", "choices": ["risk_events", "risk_alerts"],
+               "default": "risk_events", "meaning": "which queue"}}',
+   null, 'Age of the oldest message in the queue.',
+   'RTS 7 art. 12: 5 seconds'),
+  ('escalation', 14, 'observe_escalation', 'breakers',
+   '{"window": {"type": "seconds", "default": 300, "meaning": "how far to look back"}}',
+   null,
+   'Circuit breakers of the scopes below that tripped in the window, other than those that only '
+   'notify.',
+   'NYSE Arca trigger counter; ISE market-wide risk protection');
+
+update risk_private.breaker_conditions as c set reset_policies = array['manual']
+where c.condition = 'repeated_fills';
+update risk_private.breaker_conditions as c set may_be_empty = true
+where c.condition in ('correlation', 'price_move');
+
+create function risk_private.breaker_condition(condition text)
+returns risk_private.breaker_conditions
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_condition risk_private.breaker_conditions;
+begin
+  select c.* into v_condition from risk_private.breaker_conditions as c
+  where c.condition = breaker_condition.condition;
+  if v_condition.condition is null then
+    perform risk_private.fail('RK400', pg_catalog.format('unknown condition %L', condition),
+      'argument: condition', 'One of ' || (
+        select pg_catalog.string_agg(c.condition, ', ' order by c.position)
+        from risk_private.breaker_conditions as c) || '.');
+  end if;
+  return v_condition;
+end
+$$;
+comment on function risk_private.breaker_condition(text) is
+  'The condition of that name; RK400 where there is none.';
+
+create function risk_private.parameter_seconds(value jsonb) returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_catalog.jsonb_typeof(value) = 'number' then
+    return value::numeric;
+  end if;
+  return extract(epoch from (value #>> '{}')::interval);
+exception when data_exception then
+  return null;
+end
+$$;
+comment on function risk_private.parameter_seconds(jsonb) is
+  'A number of seconds, or an interval such as "5 minutes", in seconds; NULL for neither.';
+
+create function risk_private.breaker_parameter(name text, spec jsonb, value jsonb) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_text text := value #>> '{}';
+  v_problem text;
+begin
+  if spec ->> 'type' = 'seconds' then
+    value := pg_catalog.to_jsonb(risk_private.parameter_seconds(value));
+    v_problem := case when (value::numeric > 0 and value::numeric <= 2678400) is not true
+      then 'a number of seconds or an interval above 0, at most 31 days' end;
+  elsif spec ->> 'type' = 'days' then
+    v_problem := case when (pg_catalog.jsonb_typeof(value) = 'number'
+      and v_text ~ '^[0-9]{1,3}$' and v_text::integer between 20 and 250) is not true
+      then 'a whole number from 20 to 250' end;
+  elsif spec ->> 'type' = 'choice' then
+    v_problem := case when (spec -> 'choices' ? v_text) is not true
+      then 'one of ' || (spec ->> 'choices') end;
+  elsif spec ->> 'type' = 'symbol' then
+    perform risk_private.instrument_id(v_text);
+  elsif not risk_private.is_code(v_text) or pg_catalog.jsonb_typeof(value) <> 'string' then
+    v_problem := 'a name of 1 to 64 printable characters';
+  end if;
+  if v_problem is not null then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('parameter %s must be %s', name, v_problem),
+      pg_catalog.format('argument: parameters, value: %s', coalesce(v_text, 'null')));
+  end if;
+  return value;
+end
+$$;
+comment on function risk_private.breaker_parameter(text, jsonb, jsonb) is
+  'A parameter in the form in which it is kept. Errors: RK400, RK404 unknown symbol.';
+
+create function risk_private.breaker_parameters(
+  condition risk_private.breaker_conditions, given jsonb, underlying text) returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_unknown text;
+  v_parameters jsonb;
+begin
+  if pg_catalog.jsonb_typeof(given) is distinct from 'object' then
+    perform risk_private.fail('RK400', 'parameters must be a JSON object', 'argument: parameters');
+  end if;
+  select k into v_unknown from pg_catalog.jsonb_object_keys(given) as k
+  where not condition.parameters ? k limit 1;
+  if v_unknown is not null then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('%s has no parameter %L', condition.condition, v_unknown),
+      'argument: parameters', coalesce('Known: ' || (
+        select pg_catalog.string_agg(k, ', ' order by k)
+        from pg_catalog.jsonb_object_keys(condition.parameters) as k) || '.', 'It has none.'));
+  end if;
+  select coalesce(pg_catalog.jsonb_object_agg(p.key, case
+    when given ? p.key then risk_private.breaker_parameter(p.key, p.value, given -> p.key)
+    else p.value -> 'default' end), '{}') into v_parameters
+  from pg_catalog.jsonb_each(condition.parameters) as p;
+  if condition.condition <> 'price_move' then
+    return v_parameters;
+  end if;
+  if given ?& array['symbol', 'indicator'] then
+    perform risk_private.fail('RK400', 'price_move watches a symbol or an indicator, not both',
+      'argument: parameters');
+  elsif not given ?| array['symbol', 'indicator'] then
+    if underlying is null then
+      perform risk_private.fail('RK400', 'price_move needs a symbol or an indicator to watch',
+        'argument: parameters', 'Such as {"symbol": "AAPL"}, or give the breaker an underlying.');
+    end if;
+    v_parameters := v_parameters || pg_catalog.jsonb_build_object('symbol', underlying);
+  end if;
+  return v_parameters;
+end
+$$;
+comment on function risk_private.breaker_parameters(
+  risk_private.breaker_conditions, jsonb, text) is
+  'The parameters of a definition with defaults filled in. Errors: RK400 unknown or malformed, '
+  'RK404 unknown symbol.';
+
+-- 62_breaker_definitions.sql
+-- Defining circuit breakers.
+
+create function risk_private.validate_breaker(
+  condition risk_private.breaker_conditions, name text, threshold numeric, action text,
+  cooldown interval, reset_policy text, reason text)
+returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_policies text := pg_catalog.array_to_string(condition.reset_policies, ', ');
+  v_problem text[] := case
+    when not risk_private.is_code(name)
+      then array['name', 'name must be 1 to 64 printable characters']
+    when not risk_private.is_amount(threshold)
+      then array['threshold', 'threshold must be a finite number from 0 to 1e15']
+    when (action in ('NOTIFY', 'REDUCE_ONLY', 'HALT', 'HALT_AND_CANCEL')) is not true
+      then array['action', pg_catalog.format(
+        'unknown action %L: one of NOTIFY, REDUCE_ONLY, HALT, HALT_AND_CANCEL', action)]
+    when (reset_policy in ('manual', 'timer', 'session')) is not true
+      then array['reset_policy', pg_catalog.format(
+        'unknown reset policy %L: one of manual, timer, session', reset_policy)]
+    when reset_policy <> all (condition.reset_policies)
+      then array['reset_policy', pg_catalog.format(
+        'the reset policy of %s must be %s', condition.condition, v_policies)]
+    when reset_policy = 'timer' and cooldown is null
+      then array['cooldown', 'the reset policy timer needs a cooldown']
+    when cooldown is not null
+      and (cooldown > interval '0' and cooldown <= interval '366 days') is not true
+      then array['cooldown', 'cooldown must be above 0 and at most 366 days']
+    when reason is not null and (reason ~ '\S' and pg_catalog.length(reason) <= 1000) is not true
+      then array['reason', 'a reason has 1 to 1000 characters']
+  end;
+begin
+  if v_problem is not null then
+    perform risk_private.fail('RK400', v_problem[2], 'argument: ' || v_problem[1]);
+  end if;
+end
+$$;
+comment on function risk_private.validate_breaker(
+  risk_private.breaker_conditions, text, numeric, text, interval, text, text) is
+  'Raises RK400 for a definition that makes no sense.';
+
+create function risk_private.look_back(condition text, parameters jsonb) returns interval
+language sql immutable
+return case
+  when condition = 'volatility_spike'
+    then pg_catalog.make_interval(secs => (parameters ->> 'window')::double precision)
+  when condition = 'price_move' and parameters ->> 'reference' = 'mean_5m' then interval '5 minutes'
+  else interval '0' end;
+comment on function risk_private.look_back(text, jsonb) is
+  'How much history of its indicator or instrument a condition needs.';
+
+create function risk_private.note_breaker(
+  b risk_private.breakers, event text, value numeric, data_at timestamptz, reason text,
+  error text, at timestamptz)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.breaker_events (
+    name, scope_id, event, state, condition, value, threshold, data_at, action, reason, error, at)
+  values (
+    b.name, b.scope_id, note_breaker.event, b.state, b.condition, note_breaker.value, b.threshold,
+    note_breaker.data_at, b.action, note_breaker.reason, note_breaker.error, note_breaker.at);
+  if event in ('DEFINED', 'REDEFINED', 'REMOVED') then
+    return;
+  end if;
+  perform risk_private.alert('breaker_' || pg_catalog.lower(event),
+    pg_catalog.jsonb_build_object(
+      'breaker', b.name,
+      'scope', (select s.code from risk_private.scopes as s where s.scope_id = b.scope_id),
+      'underlying', (select i.symbol from risk_private.instruments as i
+        where i.instrument_id = b.underlying_id),
+      'condition', b.condition, 'threshold', b.threshold::text, 'value', value::text,
+      'data_at', data_at, 'action', b.action, 'reason', reason, 'error', error, 'at', at,
+      'severity', case when event <> 'TRIPPED' then 'info'
+        when b.action in ('HALT', 'HALT_AND_CANCEL') then 'critical' else 'warning' end));
+end
+$$;
+comment on function risk_private.note_breaker(
+  risk_private.breakers, text, numeric, timestamptz, text, text, timestamptz) is
+  'Records what happened to a breaker, and alerts what is no change of its definition.';
+
+create function risk_private.redefine_breaker(old risk_private.breakers, new risk_private.breakers)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_measures_alike boolean :=
+    row(old.scope_id, old.underlying_id, old.condition, old.parameters)
+    = row(new.scope_id, new.underlying_id, new.condition, new.parameters);
+begin
+  if v_measures_alike
+    and row(old.threshold, old.action, old.cooldown, old.reset_policy)
+      is not distinct from row(new.threshold, new.action, new.cooldown, new.reset_policy) then
+    return;
+  end if;
+  if old.state <> 'ARMED'
+    and row(old.scope_id, old.underlying_id, old.condition, old.action)
+      <> row(new.scope_id, new.underlying_id, new.condition, new.action) then
+    perform risk_private.fail('RK409', pg_catalog.format('breaker %L is %s', old.name, old.state),
+      'argument: name', 'Until it is reset, its scope, underlying, condition and action stay.');
+  end if;
+  update risk_private.breakers as b set
+    scope_id = new.scope_id, underlying_id = new.underlying_id, condition = new.condition,
+    parameters = new.parameters, indicator_id = new.indicator_id,
+    instrument_id = new.instrument_id, look_back = new.look_back, threshold = new.threshold,
+    action = new.action, cooldown = new.cooldown, reset_policy = new.reset_policy,
+    reason = new.reason, defined_by = session_user, defined_at = new.defined_at,
+    armed_at = case when v_measures_alike or old.state <> 'ARMED' then b.armed_at
+      else new.defined_at end
+  where b.breaker_id = old.breaker_id
+  returning b.* into old;
+  if not v_measures_alike then
+    update risk_private.breaker_readings as r set value = null
+    where r.breaker_id = old.breaker_id;
+  end if;
+  perform risk_private.note_breaker(
+    old, 'REDEFINED', null, null, new.reason, null, new.defined_at);
+end
+$$;
+comment on function risk_private.redefine_breaker(risk_private.breakers, risk_private.breakers) is
+  'Gives a breaker another definition. What it has tripped for stays until it is reset. Errors: '
+  'RK409.';
+
+create function risk_private.define_breaker(
+  name text, scope text, condition text, threshold numeric, action text, parameters jsonb,
+  underlying text, cooldown interval, reset_policy text, reason text)
+returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_condition risk_private.breaker_conditions := risk_private.breaker_condition(condition);
+  v_now timestamptz := risk_private.clock();
+  v_old risk_private.breakers;
+  b risk_private.breakers;
+begin
+  b.name := name;
+  b.threshold := coalesce(threshold, v_condition.default_threshold);
+  perform risk_private.validate_breaker(
+    v_condition, name, b.threshold, action, cooldown, reset_policy, reason);
+  b.scope_id := (risk_private.scope(scope)).scope_id;
+  b.underlying_id := risk_private.underlying_id(underlying);
+  b.condition := condition;
+  b.parameters := risk_private.breaker_parameters(v_condition, parameters, underlying);
+  b.indicator_id := case when b.parameters ->> 'indicator' is not null
+    then risk_private.indicator_id(b.parameters ->> 'indicator') end;
+  b.instrument_id := case when b.parameters ->> 'symbol' is not null
+    then risk_private.instrument_id(b.parameters ->> 'symbol') end;
+  b.look_back := risk_private.look_back(condition, b.parameters);
+  b.action := action;
+  b.cooldown := cooldown;
+  b.reset_policy := reset_policy;
+  b.reason := reason;
+  b.defined_at := v_now;
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.breakers'));
+  select k.* into v_old from risk_private.breakers as k
+  where k.name = define_breaker.name for no key update;
+  if found then
+    perform risk_private.redefine_breaker(v_old, b);
+  else
+    insert into risk_private.breakers (
+      name, scope_id, underlying_id, condition, parameters, indicator_id, instrument_id, look_back,
+      threshold, action, cooldown, reset_policy, reason, defined_at, armed_at)
+    values (
+      b.name, b.scope_id, b.underlying_id, b.condition, b.parameters, b.indicator_id,
+      b.instrument_id, b.look_back, b.threshold, b.action, b.cooldown, b.reset_policy, b.reason,
+      v_now, v_now)
+    returning breakers.* into b;
+    insert into risk_private.breaker_readings (breaker_id) values (b.breaker_id);
+    perform risk_private.note_breaker(b, 'DEFINED', null, null, reason, null, v_now);
+  end if;
+  perform risk_private.keep_ticks(array[b.instrument_id])
+  where b.instrument_id is not null and not exists (
+    select from risk_private.price_ticks as t where t.instrument_id = b.instrument_id);
+  perform risk_private.event('breaker', pg_catalog.jsonb_build_object('scope', scope));
+end
+$$;
+comment on function risk_private.define_breaker(
+  text, text, text, numeric, text, jsonb, text, interval, text, text) is
+  'What risk.define_breaker does.';
+
+create procedure risk.define_breaker(
+  name text, scope text, condition text, threshold numeric, action text,
+  parameters jsonb default '{}', underlying text default null, cooldown interval default null,
+  reset_policy text default 'manual', reason text default null)
+language plpgsql
+as $$
+begin
+  perform risk_private.define_breaker(name, scope, condition, threshold, action, parameters,
+    underlying, cooldown, reset_policy, reason);
+  commit;
+end
+$$;
+comment on procedure risk.define_breaker(
+  text, text, text, numeric, text, jsonb, text, interval, text, text) is
+  'Defines a circuit breaker, or gives the one of that name another definition: once the condition '
+  '(risk.breaker_conditions) is measured at or above the threshold for data from now on, it trips, '
+  'and its action holds for the scope and all below, for one underlying or (NULL) all: NOTIFY, '
+  'REDUCE_ONLY, HALT, or HALT_AND_CANCEL, which also requests the cancel of every open order. '
+  'reset_policy manual: a person resets it; timer: once the value has been below 0.9 x threshold '
+  'for all of the cooldown; session: once the next day is opened and the value is below the '
+  'threshold. With manual and session a cooldown, if given, follows the reset. A tripped breaker '
+  'may get another threshold, parameters, cooldown or reset policy; it stays tripped. Errors: '
+  'RK400, RK404 unknown scope, underlying or symbol, RK409 tripped.';
+
+create function risk_private.breaker(name text) returns risk_private.breakers
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_breaker risk_private.breakers;
+begin
+  select b.* into v_breaker from risk_private.breakers as b
+  where b.name = breaker.name for no key update;
+  if v_breaker.breaker_id is null then
+    perform risk_private.fail('RK404', pg_catalog.format('unknown breaker %L', name),
+      'argument: name', 'risk.breakers lists them.');
+  end if;
+  return v_breaker;
+end
+$$;
+comment on function risk_private.breaker(text) is
+  'The breaker of that name, locked; RK404 where there is none.';
+
+create function risk_private.remove_breaker(name text, reason text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  b risk_private.breakers;
+begin
+  perform risk_private.require_reason(reason);
+  b := risk_private.breaker(name);
+  if b.state <> 'ARMED' then
+    perform risk_private.fail('RK409', pg_catalog.format('breaker %L is %s', name, b.state),
+      'argument: name', 'Reset it first.');
+  end if;
+  delete from risk_private.breakers as k where k.breaker_id = b.breaker_id;
+  perform risk_private.note_breaker(b, 'REMOVED', null, null, reason, null, risk_private.clock());
+end
+$$;
+comment on function risk_private.remove_breaker(text, text) is 'What risk.remove_breaker does.';
+
+create procedure risk.remove_breaker(name text, reason text)
+language plpgsql
+as $$
+begin
+  perform risk_private.remove_breaker(name, reason);
+  commit;
+end
+$$;
+comment on procedure risk.remove_breaker(text, text) is
+  'Removes a circuit breaker that is armed; what happened to it stays in risk.breaker_events. '
+  'Errors: RK400, RK404, RK409 tripped or cooling down.';
+
+-- 62_indicators.sql
+-- Market indicators, and the history that circuit breakers look back on.
+
+create function risk_private.indicator_id(name text) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id integer;
+begin
+  if not risk_private.is_code(name) then
+    perform risk_private.fail('RK400', 'the name of an indicator must be 1 to 64 printable '
+      'characters', 'argument: name', 'Such as VIX or SPX.');
+  end if;
+  select i.indicator_id into v_id from risk_private.indicators as i
+  where i.name = indicator_id.name;
+  if v_id is null then
+    insert into risk_private.indicators (name) values (indicator_id.name)
+    on conflict on constraint indicators_name_key do nothing;
+    select i.indicator_id into v_id from risk_private.indicators as i
+    where i.name = indicator_id.name;
+  end if;
+  return v_id;
+end
+$$;
+comment on function risk_private.indicator_id(text) is
+  'The number of an indicator, known from now on. RK400 for a name that is none.';
+
+create function risk_private.set_indicator(name text, value double precision, as_of timestamptz)
+returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+  v_at timestamptz := coalesce(as_of, v_now);
+  v_id integer;
+  v_value numeric;
+begin
+  if (value > '-Infinity' and value < 'Infinity') is not true then
+    perform risk_private.fail('RK400', 'value must be a finite number',
+      'argument: value, value: ' || coalesce(value::text, 'NULL'));
+  end if;
+  if v_at = '-infinity' or v_at > v_now + interval '1 second' then
+    perform risk_private.fail('RK400', 'as_of must be a moment that has come',
+      pg_catalog.format('argument: as_of %s, the clock: %s', v_at, v_now),
+      'Send the time of the data; leave it out for now.');
+  end if;
+  v_id := risk_private.indicator_id(name);
+  -- By way of its text: a cast to numeric keeps 15 digits, and a value just below a threshold
+  -- would be rounded up to it.
+  v_value := value::text::numeric;
+  update risk_private.indicators as i set
+    value = v_value, as_of = v_at, set_by = session_user, received_at = v_now
+  where i.indicator_id = v_id and (i.as_of <= v_at or i.as_of is null);
+  insert into risk_private.indicator_ticks (indicator_id, as_of, value)
+  values (v_id, v_at, v_value);
+  perform risk_private.event('indicator', pg_catalog.jsonb_build_object('name', name));
+end
+$$;
+comment on function risk_private.set_indicator(text, double precision, timestamptz) is
+  'What risk.set_indicator does.';
+
+create procedure risk.set_indicator(
+  name text, value double precision, as_of timestamptz default null)
+language plpgsql
+as $$
+begin
+  perform risk_private.set_indicator(name, value, as_of);
+  commit;
+end
+$$;
+comment on procedure risk.set_indicator(text, double precision, timestamptz) is
+  'Tells the value of a market indicator such as VIX or SPX as of a moment (default now). Circuit '
+  'breakers judge every value, one that comes late too; risk.indicators shows the latest by data '
+  'time. Errors: RK400 for what is no finite number, or from the future.';
+
+create function risk_private.keep_ticks(instrument_ids integer[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.price_ticks (instrument_id, as_of, price)
+  select m.instrument_id, m.as_of, m.price
+  from risk_private.marks as m
+  where m.instrument_id = any (instrument_ids) and exists (
+    select from risk_private.breakers as b where b.instrument_id = m.instrument_id);
+  if instrument_ids <> '{}' then
+    perform risk_private.event('marks', '{}', false);
+  end if;
+end
+$$;
+comment on function risk_private.keep_ticks(integer[]) is
+  'Keeps the present marks of those instruments that a circuit breaker watches, and tells that '
+  'marks have moved.';
+
+create function risk_private.keep_indicators(day date) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.indicator_closes (indicator_id, day, close)
+  select i.indicator_id, keep_indicators.day, i.value
+  from risk_private.indicators as i
+  where i.value is not null;
+end
+$$;
+comment on function risk_private.keep_indicators(date) is
+  'Keeps the values of indicators as the closes of a day that ends.';
+
+-- By data time, for the clock of a replay is not ours. The last value before what must be kept
+-- stays: it is the one that stood then.
+create function risk_private.forget_ticks() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from risk_private.indicator_ticks as t
+  using (
+    select i.indicator_id, i.as_of - interval '7 days' - coalesce(max(b.look_back), '0') as since
+    from risk_private.indicators as i
+    left join risk_private.breakers as b on b.indicator_id = i.indicator_id
+    group by i.indicator_id
+  ) as k
+  where t.indicator_id = k.indicator_id and t.as_of < (
+    select max(n.as_of) from risk_private.indicator_ticks as n
+    where n.indicator_id = k.indicator_id and n.as_of <= k.since);
+  delete from risk_private.price_ticks as t
+  using (
+    select m.instrument_id, m.as_of - interval '10 minutes' - coalesce(max(b.look_back), '0')
+      as since
+    from risk_private.marks as m
+    left join risk_private.breakers as b on b.instrument_id = m.instrument_id
+    where m.instrument_id in (select p.instrument_id from risk_private.price_ticks as p)
+    group by m.instrument_id
+  ) as k
+  where t.instrument_id = k.instrument_id and t.as_of < (
+    select max(n.as_of) from risk_private.price_ticks as n
+    where n.instrument_id = k.instrument_id and n.as_of <= k.since);
+end
+$$;
+comment on function risk_private.forget_ticks() is
+  'Deletes values that no circuit breaker looks back on: of an indicator what is more than 7 days '
+  'older than its latest, of a watched price 10 minutes, and what a window needs besides.';
+
+-- 63_breaker_correlation.sql
+-- How the underlyings that a scope holds move together.
+
+create index closes_recorded_idx on risk_private.closes (recorded_at);
+
+create function risk_private.mean_correlation(instrument_ids integer[], days integer)
+returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    with recent as (
+      select distinct c.day from risk_private.closes as c order by c.day desc limit days + 1
+    ), returns as materialized (
+      select r.instrument_id, r.day, r.previous_day, r.log_return
+      from risk_private.daily_returns as r
+      where r.previous_day >= (select min(t.day) from recent as t)
+        and r.instrument_id = any (instrument_ids)
+    ), pairs as (
+      select corr(a.log_return, b.log_return) as rho
+      from returns as a
+      join returns as b
+        on b.day = a.day and b.previous_day = a.previous_day and b.instrument_id > a.instrument_id
+      group by a.instrument_id, b.instrument_id
+      having count(*) >= 20 and var_pop(a.log_return) > 1e-18 and var_pop(b.log_return) > 1e-18
+    )
+    select round(avg(p.rho)::numeric, 12) from pairs as p);
+end
+$$;
+comment on function risk_private.mean_correlation(integer[], integer) is
+  'Mean Pearson correlation of the daily log returns of all pairs of these underlyings over the '
+  'last days that were closed. A pair needs 20 common days and variance; NULL where none has.';
+
+create function risk_private.holdings(watches risk_private.watch[])
+returns table (breaker_id integer, instrument_ids integer[], days integer, inputs uuid)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with held as materialized (
+    select distinct s.chain, i.underlying_id
+    from risk_private.positions as p
+    join risk_private.scopes as s on s.scope_id = p.account_id
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    where p.quantity <> 0
+  ), listed as (
+    select w.breaker_id, (w.parameters ->> 'days')::integer as days, array(
+      select distinct h.underlying_id from held as h where w.scope_id = any (h.chain) order by 1)
+      as instrument_ids
+    from unnest(watches) as w
+  ), closed as (
+    select max(c.recorded_at)::text as closes from risk_private.closes as c
+  )
+  select l.breaker_id, l.instrument_ids, l.days,
+    md5(concat_ws('|', l.days, c.closes, l.instrument_ids::text))::uuid
+  from listed as l cross join closed as c;
+end
+$$;
+comment on function risk_private.holdings(risk_private.watch[]) is
+  'What each breaker''s scope holds, by underlying, and a fingerprint of all that its correlation '
+  'depends on.';
+
+create function risk_private.observe_correlation(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.correlation_readings as r (breaker_id, inputs, value)
+  select h.breaker_id, h.inputs, risk_private.mean_correlation(h.instrument_ids, h.days)
+  from risk_private.holdings(watches) as h
+  where not exists (
+    select from risk_private.correlation_readings as k
+    where k.breaker_id = h.breaker_id and k.inputs = h.inputs)
+  on conflict on constraint correlation_readings_pkey do update set
+    inputs = excluded.inputs, value = excluded.value;
+  return query
+  select r.breaker_id, r.value, at, r.value, at, null::text
+  from unnest(watches) as w
+  join risk_private.correlation_readings as r on r.breaker_id = w.breaker_id;
+end
+$$;
+comment on function risk_private.observe_correlation(risk_private.watch[], timestamptz) is
+  'Mean correlation of what the scope holds, reckoned again when holdings or closes have changed.';
+
+-- 63_breaker_fills.sql
+-- Conditions on what was executed and what became of it.
+
+create function risk_private.repeated_since(w risk_private.watch) returns timestamptz
+language sql immutable
+return greatest(w.since, w.tripped_at);
+comment on function risk_private.repeated_since(risk_private.watch) is
+  'From when on repetitions count: a trip uses up what led to it, so that a person can reset it.';
+
+create function risk_private.fill_flow(watches risk_private.watch[], at timestamptz)
+returns table (breaker_id integer, fills bigint, most_fills bigint)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with filled as materialized (
+    select s.chain, f.account_id, o.agent, f.instrument_id, sign(f.signed_quantity) as sign,
+      f.recorded_at
+    from risk_private.fills as f
+    join risk_private.scopes as s on s.scope_id = f.account_id
+    join risk_private.orders as o
+      on o.account_id = f.account_id and o.client_order_id = f.client_order_id
+    where f.signed_quantity <> 0 and f.recorded_at > (
+      select min(least(at, risk_private.judged_from(w)) - risk_private.window_of(w))
+      from unnest(watches) as w)
+  ), runs as (
+    select w.breaker_id,
+      count(*) filter (where f.recorded_at > at - risk_private.window_of(w)) as now,
+      count(*) as most
+    from unnest(watches) as w
+    join filled as f
+      on w.scope_id = any (f.chain) and f.recorded_at > risk_private.repeated_since(w)
+      and risk_private.is_about(w, array[f.instrument_id])
+    group by w.breaker_id, f.account_id, f.agent, f.instrument_id, f.sign
+  )
+  select w.breaker_id, coalesce(max(r.now), 0), coalesce(max(r.most), 0)
+  from unnest(watches) as w
+  left join runs as r on r.breaker_id = w.breaker_id
+  group by w.breaker_id;
+end
+$$;
+comment on function risk_private.fill_flow(risk_private.watch[], timestamptz) is
+  'Most fills of one account, agent, symbol and side in each breaker''s window as it is now; and '
+  'as many as there can have been in any window that is still to be judged.';
+
+create function risk_private.worst_fill_flow(
+  w risk_private.watch, out value bigint, out as_of timestamptz)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute pg_catalog.format($query$
+    with filled as (
+      select f.recorded_at, f.recorded_xid, count(*) over (
+        partition by f.account_id, o.agent, f.instrument_id, sign(f.signed_quantity)
+        order by f.recorded_at
+        range between (%1$L::interval - interval '1 microsecond') preceding and current row)
+        as fills
+      from risk_private.scopes as s
+      join risk_private.fills as f on f.account_id = s.scope_id
+      join risk_private.orders as o
+        on o.account_id = f.account_id and o.client_order_id = f.client_order_id
+      where s.is_leaf and $1.scope_id = any (s.chain) and f.signed_quantity <> 0
+        and f.recorded_at > greatest(
+          risk_private.repeated_since($1), risk_private.judged_from($1) - %1$L::interval)
+        and risk_private.is_about($1, array[f.instrument_id])
+    )
+    select f.fills, f.recorded_at from filled as f
+    where f.recorded_at > risk_private.judged_from($1) and f.recorded_xid >= $1.seen_xid
+    order by f.fills desc, f.recorded_at
+    limit 1$query$, risk_private.window_of(w))
+  into value, as_of using w;
+end
+$$;
+comment on function risk_private.worst_fill_flow(risk_private.watch) is
+  'Most fills of one account, agent, symbol and side in a window that ends with one still to be '
+  'judged.';
+
+create function risk_private.observe_repeated_fills(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, f.fills::numeric, at, greatest(f.fills, k.value)::numeric,
+    case when k.value > f.fills then k.as_of else at end, null::text
+  from unnest(watches) as w
+  join risk_private.fill_flow(watches, at) as f on f.breaker_id = w.breaker_id
+  left join lateral risk_private.worst_fill_flow(w) as k on f.most_fills >= w.threshold;
+end
+$$;
+comment on function risk_private.observe_repeated_fills(risk_private.watch[], timestamptz) is
+  'Most fills of one account, agent, symbol and side within the window.';
+
+create function risk_private.observe_limit_breach(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with breached as materialized (
+    select s.chain, coalesce(u.underlying_id, k.underlying_id) as underlying_id
+    from risk.limit_utilization as l
+    join risk_private.scopes as s on s.code = l.scope
+    left join risk_private.instruments as u on u.symbol = l.underlying
+    left join risk_private.instruments as k on k.symbol = l.instrument
+    where l.used > l.limit_value
+  ), counted as (
+    select w.breaker_id, count(b.chain)::numeric as value
+    from unnest(watches) as w
+    left join breached as b
+      on w.scope_id = any (b.chain) and w.underlying_id in (0, b.underlying_id)
+    group by w.breaker_id
+  )
+  select c.breaker_id, c.value, at, c.value, at, null::text from counted as c;
+end
+$$;
+comment on function risk_private.observe_limit_breach(risk_private.watch[], timestamptz) is
+  'How many limits of the scope and below are exceeded by what is filled.';
+
+create function risk_private.observe_escalation(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with tripped as (
+    select w.breaker_id, count(distinct e.name)::numeric as value
+    from unnest(watches) as w
+    left join (
+      risk_private.breaker_events as e join risk_private.scopes as s on s.scope_id = e.scope_id
+    ) on e.event = 'TRIPPED' and e.action <> 'NOTIFY' and w.scope_id = any (s.chain)
+      and e.scope_id <> w.scope_id
+      and e.at > greatest(w.since, observe_escalation.at - risk_private.window_of(w))
+    group by w.breaker_id
+  )
+  select t.breaker_id, t.value, observe_escalation.at, t.value, observe_escalation.at, null::text
+  from tripped as t;
+end
+$$;
+comment on function risk_private.observe_escalation(risk_private.watch[], timestamptz) is
+  'How many breakers of the scopes below tripped within the window.';
+
+-- 63_breaker_market.sql
+-- Conditions on market data: indicators, prices, how old they are, how they move together. Each
+-- measures many breakers at once. What was not visible to the last evaluation is judged value by
+-- value, so that nothing is missed between two of them.
+
+create function risk_private.observe_volatility_level(
+  watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, i.value, i.as_of, t.value, t.as_of, null::text
+  from unnest(watches) as w
+  left join risk_private.indicators as i on i.indicator_id = w.indicator_id
+  left join lateral (
+    select k.value, k.as_of from risk_private.indicator_ticks as k
+    where k.indicator_id = w.indicator_id and k.recorded_xid >= w.seen_xid and k.as_of > w.since
+    order by k.value desc, k.as_of
+    limit 1
+  ) as t on true;
+end
+$$;
+comment on function risk_private.observe_volatility_level(
+  risk_private.watch[], timestamptz) is 'The value of the indicator.';
+
+create function risk_private.spike(
+  indicator_id integer, value numeric, as_of timestamptz, look_back interval) returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_lowest numeric;
+begin
+  select min(k.value) into v_lowest
+  from (
+    select t.value from risk_private.indicator_ticks as t
+    where t.indicator_id = spike.indicator_id and t.as_of > spike.as_of - look_back
+      and t.as_of <= spike.as_of
+    union all
+    (select t.value from risk_private.indicator_ticks as t
+     where t.indicator_id = spike.indicator_id and t.as_of <= spike.as_of - look_back
+     order by t.as_of desc
+     limit 1)
+  ) as k;
+  return case
+    when v_lowest > 0 then trim_scale(round((value - v_lowest) / v_lowest * 100, 12))
+    when value > v_lowest then 'Infinity'
+    else 0 end;
+end
+$$;
+comment on function risk_private.spike(integer, numeric, timestamptz, interval) is
+  'How far a value lies above the lowest of the window that ends with it, in percent; the value '
+  'that stood when the window began counts.';
+
+create function risk_private.observe_volatility_spike(
+  watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, risk_private.spike(i.indicator_id, i.value, i.as_of, n.look_back), i.as_of,
+    t.value, t.as_of, null::text
+  from unnest(watches) as w
+  cross join lateral (
+    select make_interval(secs => (w.parameters ->> 'window')::double precision) as look_back
+  ) as n
+  left join risk_private.indicators as i
+    on i.indicator_id = w.indicator_id and i.value is not null
+  left join lateral (
+    select s.value, k.as_of
+    from risk_private.indicator_ticks as k
+    cross join lateral risk_private.spike(k.indicator_id, k.value, k.as_of, n.look_back)
+      as s (value)
+    where k.indicator_id = w.indicator_id and k.recorded_xid >= w.seen_xid and k.as_of > w.since
+    order by s.value desc, k.as_of
+    limit 1
+  ) as t on true;
+end
+$$;
+comment on function risk_private.observe_volatility_spike(
+  risk_private.watch[], timestamptz) is 'How far the indicator rose within the window, in percent.';
+
+create view risk_private.ticks as
+select t.instrument_id, null::integer as indicator_id, t.as_of, t.price, t.recorded_xid
+from risk_private.price_ticks as t
+union all
+select null, t.indicator_id, t.as_of, t.value, t.recorded_xid
+from risk_private.indicator_ticks as t;
+comment on view risk_private.ticks is 'Values of watched instruments and of indicators.';
+
+create function risk_private.reference_price(
+  instrument_id integer, indicator_id integer, as_of timestamptz, reference text)
+returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if reference = 'prior_close' then
+    return (
+      select c.close
+      from (
+        select d.close, d.day from risk_private.closes as d
+        where d.instrument_id = reference_price.instrument_id
+        union all
+        select d.close, d.day from risk_private.indicator_closes as d
+        where d.indicator_id = reference_price.indicator_id
+      ) as c
+      where c.day < risk_private.trading_date()
+      order by c.day desc
+      limit 1);
+  end if;
+  return coalesce(
+    (select avg(t.price) from risk_private.ticks as t
+     where (t.instrument_id = reference_price.instrument_id
+         or t.indicator_id = reference_price.indicator_id)
+       and t.as_of >= reference_price.as_of - interval '5 minutes'
+       and t.as_of < reference_price.as_of),
+    (select t.price from risk_private.ticks as t
+     where (t.instrument_id = reference_price.instrument_id
+         or t.indicator_id = reference_price.indicator_id)
+       and t.as_of < reference_price.as_of
+     order by t.as_of desc
+     limit 1));
+end
+$$;
+comment on function risk_private.reference_price(integer, integer, timestamptz, text) is
+  'What a price of that moment is compared with: prior_close, the last before today; mean_5m, the mean of '
+  'the 5 minutes before, or where nothing came in them the last price. NULL: none.';
+
+create function risk_private.moved(
+  w risk_private.watch, price numeric, as_of timestamptz) returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_reference numeric := risk_private.reference_price(
+    w.instrument_id, w.indicator_id, as_of, w.parameters ->> 'reference');
+  v_move numeric := trim_scale(
+    round((price - v_reference) / nullif(abs(v_reference), 0) * 100, 12));
+begin
+  return case w.parameters ->> 'direction'
+    when 'up' then v_move when 'down' then -v_move else abs(v_move) end;
+end
+$$;
+comment on function risk_private.moved(risk_private.watch, numeric, timestamptz) is
+  'How far a price lies from its reference in the direction that counts, in percent.';
+
+create function risk_private.observe_price_move(
+  watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, risk_private.moved(w, p.price, p.as_of), p.as_of, t.value, t.as_of,
+    null::text
+  from unnest(watches) as w
+  left join lateral (
+    select m.price, m.as_of from risk_private.marks as m where m.instrument_id = w.instrument_id
+    union all
+    select i.value, i.as_of from risk_private.indicators as i
+    where i.indicator_id = w.indicator_id and i.value is not null
+  ) as p on true
+  left join lateral (
+    select s.value, k.as_of
+    from (
+      select q.price, q.as_of from risk_private.price_ticks as q
+      where q.instrument_id = w.instrument_id and q.recorded_xid >= w.seen_xid
+        and q.as_of > w.since
+      union all
+      select q.value, q.as_of from risk_private.indicator_ticks as q
+      where q.indicator_id = w.indicator_id and q.recorded_xid >= w.seen_xid and q.as_of > w.since
+    ) as k
+    cross join lateral risk_private.moved(w, k.price, k.as_of) as s (value)
+    where s.value is not null
+    order by s.value desc, k.as_of
+    limit 1
+  ) as t on true;
+end
+$$;
+comment on function risk_private.observe_price_move(risk_private.watch[], timestamptz) is
+  'How far the price lies from its reference, in percent.';
+
+create function risk_private.age(as_of timestamptz, at timestamptz) returns numeric
+language sql stable
+return case when as_of is null or as_of = '-infinity' then 'Infinity'
+  else greatest(0, extract(epoch from at - as_of)) end;
+comment on function risk_private.age(timestamptz, timestamptz) is
+  'How old data are, in seconds; what is missing is infinitely old.';
+
+create function risk_private.observe_stale_data(
+  watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with marked as (
+    select s.chain, i.underlying_id, min(coalesce(m.as_of, '-infinity')) as as_of
+    from risk_private.positions as p
+    join risk_private.scopes as s on s.scope_id = p.account_id
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    cross join lateral (values (i.instrument_id), (i.underlying_id)) as n (needed_id)
+    left join risk_private.marks as m on m.instrument_id = n.needed_id
+    where p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0
+    group by s.chain, i.underlying_id
+  ), needed as (
+    select w.breaker_id, m.as_of
+    from unnest(watches) as w
+    join marked as m
+      on w.scope_id = any (m.chain) and w.underlying_id in (0, m.underlying_id)
+    union all
+    select w.breaker_id, coalesce(i.as_of, '-infinity')
+    from unnest(watches) as w
+    join risk_private.breakers as b on b.scope_id = w.scope_id
+    join risk_private.indicators as i on i.indicator_id = b.indicator_id
+  )
+  select w.breaker_id, o.value, at, o.value, at, null::text
+  from unnest(watches) as w
+  left join (
+    select n.breaker_id, min(n.as_of) as as_of from needed as n group by n.breaker_id
+  ) as k on k.breaker_id = w.breaker_id
+  cross join lateral (
+    select case when k.breaker_id is null then 0 else risk_private.age(k.as_of, at) end
+      as value
+  ) as o;
+end
+$$;
+comment on function risk_private.observe_stale_data(risk_private.watch[], timestamptz) is
+  'Age in seconds of the oldest mark or indicator that the scope needs; 0 where it needs none.';
+
+create function risk_private.observe_queue_backlog(
+  watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, o.value, at, o.value, at, null::text
+  from unnest(watches) as w
+  left join (
+    select 'risk_events' as queue, min(m.enqueued_at) as oldest from pgmq.q_risk_events as m
+    union all
+    select 'risk_alerts', min(m.enqueued_at) from pgmq.q_risk_alerts as m
+  ) as q on q.queue = w.parameters ->> 'queue'
+  cross join lateral (
+    select case when q.oldest is null then 0 else risk_private.age(q.oldest, at) end as value
+  ) as o;
+end
+$$;
+comment on function risk_private.observe_queue_backlog(risk_private.watch[], timestamptz) is
+  'Age of the oldest message in seconds; 0 for an empty queue.';
+
+-- 63_breaker_money.sql
+-- Conditions on money: what a scope has lost, and what its closing orders made.
+
+create function risk_private.loss(amount numeric, base numeric, unit text) returns numeric
+language sql immutable
+return case
+  when unit = 'amount' then amount
+  when base <= 0 then 'Infinity'
+  else pg_catalog.trim_scale(pg_catalog.round(amount / base * 100, 12)) end;
+comment on function risk_private.loss(numeric, numeric, text) is
+  'A loss in money or in percent of what there was; infinite where that was nothing.';
+
+create function risk_private.observe_daily_loss(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, o.value, e.as_of, o.value, e.as_of, null::text
+  from unnest(watches) as w
+  left join risk_private.equities as e on e.scope_id = w.scope_id
+  cross join lateral (
+    select case when e.start_equity <= 0 then 'Infinity' else risk_private.loss(
+      e.start_equity + e.flows - e.equity, e.start_equity, w.parameters ->> 'unit') end as value
+  ) as o;
+end
+$$;
+comment on function risk_private.observe_daily_loss(risk_private.watch[], timestamptz) is
+  'Loss since the trading day was opened, as equities stand; NULL while they are not known.';
+
+create function risk_private.observe_drawdown(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, o.value, e.as_of, o.value, e.as_of, null::text
+  from unnest(watches) as w
+  left join risk_private.equities as e on e.scope_id = w.scope_id
+  cross join lateral (
+    select case
+      when w.parameters ->> 'unit' = 'pct' and (e.peak <= 0 or e.equity <= 0) then 100
+      else risk_private.loss(e.peak - e.equity, e.peak, w.parameters ->> 'unit') end as value
+  ) as o;
+end
+$$;
+comment on function risk_private.observe_drawdown(risk_private.watch[], timestamptz) is
+  'Loss since the peak, as equities stand; NULL while they are not known.';
+
+-- The caller holds the counters of the chain.
+create function risk_private.rebase_peak(scope_id integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.equities as e set peak = e.known_equity
+  where e.scope_id = rebase_peak.scope_id;
+end
+$$;
+comment on function risk_private.rebase_peak(integer) is
+  'Makes the present equity of a scope its peak.';
+
+create function risk_private.loss_runs(w risk_private.watch)
+returns table (recorded_at timestamptz, is_new boolean, losses bigint, is_last boolean)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with closing as (
+    select max(f.recorded_at) as closed_at, max(f.booking) as booking,
+      bool_or(f.recorded_xid >= w.seen_xid) as is_new,
+      sum((f.realized - f.fee) * f.rate) < 0 as is_loss
+    from risk_private.scopes as s
+    join risk_private.fills as f on f.account_id = s.scope_id
+    where s.is_leaf and w.scope_id = any (s.chain) and f.booked_on is not null
+      and f.recorded_at > risk_private.repeated_since(w)
+      and f.signed_quantity <> 0 and risk_private.is_about(w, array[f.instrument_id])
+    group by f.account_id, f.booked_on
+    having bool_or(f.closed > 0)
+  ), runs as (
+    select c.*, count(*) filter (where not c.is_loss) over (order by c.booking) as run
+    from closing as c
+  )
+  select r.closed_at, r.is_new,
+    count(*) filter (where r.is_loss) over (partition by r.run order by r.booking),
+    r.booking = max(r.booking) over ()
+  from runs as r;
+end
+$$;
+comment on function risk_private.loss_runs(risk_private.watch) is
+  'For each closing order since the breaker was last armed or tripped: how many in a row up to it '
+  'lost money, net of fees.';
+
+-- Nothing is counted anew where no fill can have come since the last evaluation.
+create function risk_private.observe_consecutive_losses(
+  watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_quiet boolean := not exists (
+    select from risk_private.fills as f
+    where f.recorded_at > (select min(risk_private.judged_from(w)) from unnest(watches) as w));
+begin
+  return query
+  select w.breaker_id, o.value, at, greatest(o.value, o.worst),
+    case when o.worst > o.value then o.worst_at else at end, null::text
+  from unnest(watches) as w
+  join risk_private.breaker_readings as r on r.breaker_id = w.breaker_id
+  cross join lateral (
+    select v_is_quiet and r.value is not null
+      and risk_private.repeated_since(w) < w.seen_at as is_known
+  ) as q
+  left join lateral (
+    select coalesce(max(n.losses) filter (where n.is_last), 0)::numeric as value,
+      max(n.losses) filter (where n.is_new)::numeric as worst,
+      max(n.recorded_at) filter (where n.is_new) as worst_at
+    from risk_private.loss_runs(w) as n
+  ) as n on q.is_known is not true
+  cross join lateral (
+    select coalesce(n.value, r.value) as value, n.worst, n.worst_at
+  ) as o;
+end
+$$;
+comment on function risk_private.observe_consecutive_losses(
+  risk_private.watch[], timestamptz) is 'Closing orders in a row that lost money.';
+
+-- 63_breaker_orders.sql
+-- Conditions on what is ordered. A rate is judged at every order that the last evaluation could not
+-- see, and now; the exact sliding count is made only where it could come near the threshold.
+
+create function risk_private.is_counted(reason text) returns boolean
+language sql immutable
+return reason not in (
+  'TRADING_HALTED', 'CIRCUIT_BREAKER_TRIPPED', 'REDUCE_ONLY', 'STALE_DATA');
+comment on function risk_private.is_counted(text) is
+  'Whether a refusal counts as a reject: not one that a halt, a breaker or stale data explains.';
+
+create function risk_private.judged_from(w risk_private.watch) returns timestamptz
+language sql immutable
+return greatest(w.since, w.seen_at - interval '10 seconds');
+comment on function risk_private.judged_from(risk_private.watch) is
+  'From when on there may be orders or fills that the last evaluation could not see: those that '
+  'were under way then.';
+
+create function risk_private.window_of(w risk_private.watch) returns interval
+language sql immutable
+return pg_catalog.make_interval(secs => (w.parameters ->> 'window')::double precision);
+comment on function risk_private.window_of(risk_private.watch) is 'The breaker''s window.';
+
+create function risk_private.is_about(w risk_private.watch, instrument_ids integer[])
+returns boolean
+language sql stable
+return w.underlying_id = 0 or exists (
+  select from risk_private.instruments as i
+  where i.instrument_id = any (instrument_ids) and i.underlying_id = w.underlying_id);
+comment on function risk_private.is_about(risk_private.watch, integer[]) is
+  'Whether one of the instruments is of the breaker''s underlying, if it has one.';
+
+create function risk_private.order_flow(watches risk_private.watch[], at timestamptz)
+returns table (breaker_id integer, orders bigint, accepted bigint, rejects bigint,
+  most_orders bigint, most_accepted bigint, most_rejects bigint)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_window interval;
+begin
+  for v_window in
+    select distinct risk_private.window_of(w) from unnest(watches) as w
+  loop
+    return query
+    with decided as materialized (
+      select o.account_id, o.instrument_ids, o.decided_at > at - v_window as is_now,
+        count(*) as orders, count(*) filter (where o.decision = 'ACCEPTED') as accepted,
+        count(*) filter (where o.decision = 'REJECTED' and risk_private.is_counted(o.reason))
+          as rejects
+      from risk_private.orders as o
+      where o.decided_at > least(at, (
+        select min(risk_private.judged_from(w)) from unnest(watches) as w
+        where risk_private.window_of(w) = v_window)) - v_window
+      group by 1, 2, 3
+    )
+    select w.breaker_id,
+      coalesce(sum(d.orders) filter (where d.is_now), 0)::bigint,
+      coalesce(sum(d.accepted) filter (where d.is_now), 0)::bigint,
+      coalesce(sum(d.rejects) filter (where d.is_now), 0)::bigint,
+      coalesce(sum(d.orders), 0)::bigint, coalesce(sum(d.accepted), 0)::bigint,
+      coalesce(sum(d.rejects), 0)::bigint
+    from unnest(watches) as w
+    left join (
+      decided as d join risk_private.scopes as s on s.scope_id = d.account_id
+    ) on w.scope_id = any (s.chain) and risk_private.is_about(w, d.instrument_ids)
+    where risk_private.window_of(w) = v_window
+    group by w.breaker_id;
+  end loop;
+end
+$$;
+comment on function risk_private.order_flow(risk_private.watch[], timestamptz) is
+  'Orders decided, accepted and counted as rejects in each breaker''s window as it is now; and as '
+  'many as there can have been in any window that is still to be judged.';
+
+create function risk_private.worst_flow(
+  w risk_private.watch, is_ratio boolean, out value numeric, out as_of timestamptz)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_window interval := risk_private.window_of(w);
+  v_from timestamptz := risk_private.judged_from(w);
+begin
+  execute pg_catalog.format($query$
+    with decided as (
+      select o.decided_at, o.decided_xid,
+        count(*) over past as orders,
+        count(*) filter (where o.decision = 'ACCEPTED') over past as accepted,
+        count(*) filter (where o.decision = 'REJECTED' and risk_private.is_counted(o.reason))
+          over past as rejects
+      from risk_private.scopes as s
+      join risk_private.orders as o on o.account_id = s.scope_id
+      where s.is_leaf and $1.scope_id = any (s.chain) and o.decided_at > $2 - %1$L::interval
+        and risk_private.is_about($1, o.instrument_ids)
+      window past as (order by o.decided_at
+        range between (%1$L::interval - interval '1 microsecond') preceding and current row)
+    )
+    select m.value, d.decided_at
+    from decided as d
+    cross join lateral (
+      select case when not $3 then d.orders::numeric
+        when d.accepted + d.rejects < 20 then 0
+        else trim_scale(round(d.rejects * 100::numeric / (d.accepted + d.rejects), 12)) end as value
+    ) as m
+    where d.decided_at > $2 and d.decided_xid >= $1.seen_xid
+    order by m.value desc, d.decided_at
+    limit 1$query$, v_window)
+  into value, as_of using w, v_from, is_ratio;
+end
+$$;
+comment on function risk_private.worst_flow(risk_private.watch, boolean) is
+  'The highest rate in a window that ends with an order still to be judged: orders, or rejects '
+  'in percent.';
+
+create function risk_private.observe_order_rate(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, f.orders::numeric, at,
+    greatest(f.orders, k.value), case when k.value > f.orders then k.as_of else at end, null::text
+  from unnest(watches) as w
+  join risk_private.order_flow(watches, at) as f on f.breaker_id = w.breaker_id
+  left join lateral risk_private.worst_flow(w, false) as k
+    on f.most_orders >= 0.9 * w.threshold;
+end
+$$;
+comment on function risk_private.observe_order_rate(risk_private.watch[], timestamptz) is
+  'Orders and replaces decided within the window.';
+
+create function risk_private.observe_reject_rate(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, n.value, at,
+    greatest(n.value, k.value), case when k.value > n.value then k.as_of else at end, null::text
+  from unnest(watches) as w
+  join risk_private.order_flow(watches, at) as f on f.breaker_id = w.breaker_id
+  cross join lateral (
+    select case when f.accepted + f.rejects < 20 then 0
+      else trim_scale(round(f.rejects * 100::numeric / (f.accepted + f.rejects), 12)) end as value
+  ) as n
+  left join lateral risk_private.worst_flow(w, true) as k
+    on f.most_accepted + f.most_rejects >= 20 and f.most_rejects * 5 >= 0.9 * w.threshold;
+end
+$$;
+comment on function risk_private.observe_reject_rate(risk_private.watch[], timestamptz) is
+  'Rejects in percent of the orders within the window.';
+
+-- 63_breaker_states.sql
+-- The life of a circuit breaker: ARMED, TRIPPED, COOLDOWN, ARMED. Its effect is a row among the
+-- trading states, written in the same transaction; it waits for no lock that a trader holds.
+
+create function risk_private.hold(b risk_private.breakers, at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.trading_states (
+    scope_id, underlying_id, breaker_id, state, cancels, reason, changed_by, since)
+  select b.scope_id, b.underlying_id, b.breaker_id,
+    case b.action when 'REDUCE_ONLY' then 'REDUCE_ONLY' else 'HALTED' end,
+    b.action = 'HALT_AND_CANCEL', pg_catalog.format('breaker %s: %s', b.name, b.trip_reason),
+    b.tripped_by, at
+  where b.action <> 'NOTIFY'
+  on conflict on constraint trading_states_pkey do update set
+    reason = excluded.reason, changed_by = excluded.changed_by;
+end
+$$;
+comment on function risk_private.hold(risk_private.breakers, timestamptz) is
+  'Puts a breaker''s action into force.';
+
+create function risk_private.trip(
+  b risk_private.breakers, value numeric, data_at timestamptz, reason text, error text,
+  is_manual boolean, at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.breakers as k set
+    state = 'TRIPPED', tripped_at = at, tripped_by = session_user, is_manual = trip.is_manual,
+    tripped_value = trip.value, tripped_data_at = trip.data_at, trip_reason = trip.reason,
+    cooling_since = null,
+    tripped_day = (select c.trading_date from risk_private.trading_calendar as c)
+  where k.breaker_id = b.breaker_id and (k.state <> 'TRIPPED' or trip.is_manual)
+  returning k.* into b;
+  if not found then
+    return false;
+  end if;
+  -- A trip is durable once its transaction has committed, however the session goes about others.
+  if pg_catalog.current_setting('synchronous_commit') <> 'remote_apply' then
+    perform pg_catalog.set_config('synchronous_commit', 'on', true);
+  end if;
+  perform risk_private.hold(b, at);
+  perform risk_private.note_breaker(b, 'TRIPPED', value, data_at, reason, error, at);
+  perform risk_private.event('breaker', pg_catalog.jsonb_build_object('scope', s.code))
+  from risk_private.scopes as s where s.scope_id = b.scope_id;
+  return true;
+end
+$$;
+comment on function risk_private.trip(
+  risk_private.breakers, numeric, timestamptz, text, text, boolean, timestamptz) is
+  'Trips a breaker unless it is tripped; a person''s trip takes over that of a condition. Returns '
+  'whether it did.';
+
+create function risk_private.arm(
+  b risk_private.breakers, value numeric, reason text, at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.breakers as k set
+    state = 'ARMED', armed_at = at, is_manual = false, cooling_since = null
+  where k.breaker_id = b.breaker_id and k.tripped_at = b.tripped_at
+  returning k.* into b;
+  if not found then
+    return;
+  end if;
+  delete from risk_private.trading_states as t
+  where t.scope_id = b.scope_id and t.underlying_id = b.underlying_id
+    and t.breaker_id = b.breaker_id;
+  perform risk_private.note_breaker(b, 'RESET', value, null, reason, null, at);
+  perform risk_private.event('breaker', pg_catalog.jsonb_build_object('scope', s.code))
+  from risk_private.scopes as s where s.scope_id = b.scope_id;
+end
+$$;
+comment on function risk_private.arm(risk_private.breakers, numeric, text, timestamptz) is
+  'Arms a breaker again, unless somebody has tripped it meanwhile: its action ends, and what it '
+  'judges from now on is newer data.';
+
+create function risk_private.cool(
+  b risk_private.breakers, value numeric, reason text, at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if b.cooldown is null then
+    perform risk_private.arm(b, value, reason, at);
+    return;
+  end if;
+  update risk_private.breakers as k set
+    state = 'COOLDOWN', cooling_since = at, is_manual = false
+  where k.breaker_id = b.breaker_id and k.tripped_at = b.tripped_at
+  returning k.* into b;
+  if not found then
+    return;
+  end if;
+  perform risk_private.note_breaker(b, 'COOLDOWN', value, null, reason, null, at);
+end
+$$;
+comment on function risk_private.cool(risk_private.breakers, numeric, text, timestamptz) is
+  'Begins the cool-down of a breaker, through which its action holds; without one, arms it.';
+
+-- What the value must stay below while a breaker cools down.
+create function risk_private.clear_level(b risk_private.breakers) returns numeric
+language sql immutable
+return case b.reset_policy when 'timer' then 0.9 * b.threshold else b.threshold end;
+comment on function risk_private.clear_level(risk_private.breakers) is
+  '0.9 x threshold for those that reset by the timer, so that a value which hovers at the '
+  'threshold does not switch trading on and off; else the threshold.';
+
+create function risk_private.describe_trip(
+  b risk_private.breakers, o risk_private.observation) returns text
+language sql immutable
+return case
+  when o.error is not null then pg_catalog."left"('the condition failed: ' || o.error, 1000)
+  else pg_catalog.format('%s %s >= %s', b.condition,
+    pg_catalog.trim_scale(pg_catalog.round(o.worst, 6)), pg_catalog.trim_scale(b.threshold)) end;
+comment on function risk_private.describe_trip(
+  risk_private.breakers, risk_private.observation) is 'Why a breaker tripped, in words.';
+
+create function risk_private.follow_breaker(
+  b risk_private.breakers, o risk_private.observation, day date, may_be_empty boolean,
+  at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_level numeric := risk_private.clear_level(b);
+  v_is_clear boolean := o.error is null and coalesce(o.value < v_level, may_be_empty)
+    and coalesce(o.worst < v_level, true);
+begin
+  if b.state = 'ARMED' then
+    return (o.error is not null or o.worst >= b.threshold) and risk_private.trip(
+      b, o.worst, o.worst_at, risk_private.describe_trip(b, o), o.error, false, at);
+  elsif b.state = 'COOLDOWN' then
+    if not v_is_clear then
+      return risk_private.trip(b, coalesce(o.worst, o.value), coalesce(o.worst_at, o.as_of),
+        'not clear through the cool-down', o.error, false, at);
+    elsif at >= b.cooling_since + b.cooldown then
+      perform risk_private.arm(b, o.value, 'the cool-down is over', at);
+    end if;
+  elsif not b.is_manual and v_is_clear then
+    if b.reset_policy = 'timer' then
+      perform risk_private.cool(b, o.value, 'the value is clear', at);
+    elsif b.reset_policy = 'session' and day is distinct from b.tripped_day then
+      perform risk_private.cool(b, o.value, 'a new day is open and the value is clear', at);
+    end if;
+  end if;
+  return false;
+end
+$$;
+comment on function risk_private.follow_breaker(
+  risk_private.breakers, risk_private.observation, date, boolean, timestamptz) is
+  'Lets a breaker follow what was measured. Returns whether it tripped.';
+
+create function risk_private.trip_breaker(name text, reason text) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  b risk_private.breakers;
+begin
+  perform risk_private.require_reason(reason);
+  b := risk_private.breaker(name);
+  if not b.is_manual then
+    perform risk_private.trip(b, null, null, reason, null, true, risk_private.clock());
+  end if;
+  return b.action = 'HALT_AND_CANCEL';
+end
+$$;
+comment on function risk_private.trip_breaker(text, text) is
+  'Trips a breaker on behalf of a person. Returns whether open orders are to be cancelled.';
+
+create function risk_private.breaker_place(name text, out scope text, out underlying text)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select s.code, i.symbol into scope, underlying
+  from risk_private.breakers as b
+  join risk_private.scopes as s on s.scope_id = b.scope_id
+  left join risk_private.instruments as i on i.instrument_id = b.underlying_id
+  where b.name = breaker_place.name;
+end
+$$;
+comment on function risk_private.breaker_place(text) is
+  'The scope and the underlying (NULL: all) that a breaker is about.';
+
+create procedure risk.trip_breaker(name text, reason text)
+language plpgsql
+as $$
+declare
+  v_cancels boolean;
+  v_place record;
+begin
+  v_cancels := risk_private.trip_breaker(name, reason);
+  commit;
+  if v_cancels then
+    v_place := risk_private.breaker_place(name);
+    call risk_private.cancel_orders(v_place.scope, reason, v_place.underlying, null, false);
+  end if;
+  perform risk_private.flush();
+  commit;
+end
+$$;
+comment on procedure risk.trip_breaker(text, text) is
+  'Trips a circuit breaker by hand: its action is in force for every decision that begins after '
+  'the first commit, and only a person resets it. HALT_AND_CANCEL also requests the cancel of '
+  'every open order. Repeating it changes nothing. Errors: RK400, RK404.';
+
+-- Lock order: for a drawdown the counters of the chain, as for everything that moves equities; then
+-- breakers. So whoever evaluates never waits behind a trader.
+create function risk_private.reset_breaker(name text, reason text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+  b risk_private.breakers;
+  o risk_private.observation;
+begin
+  perform risk_private.require_reason(reason);
+  perform risk_private.lock_chain(k.scope_id) from risk_private.breakers as k
+  where k.name = reset_breaker.name and k.condition = 'drawdown';
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.breakers'));
+  b := risk_private.breaker(name);
+  if b.state = 'ARMED' then
+    perform risk_private.fail('RK409', pg_catalog.format('breaker %L is armed', name),
+      'argument: name', 'There is nothing to reset.');
+  end if;
+  if b.condition = 'drawdown' then
+    perform risk_private.rebase_peak(b.scope_id);
+  else
+    o := risk_private.measure(b, v_now);
+    if o.error is not null or o.value >= b.threshold then
+      perform risk_private.fail('RK409',
+        pg_catalog.format('breaker %L cannot be reset: %s', name, coalesce(
+          'its condition fails: ' || o.error, pg_catalog.format('%s is %s, the threshold %s',
+            b.condition, pg_catalog.trim_scale(o.value), pg_catalog.trim_scale(b.threshold)))),
+        'argument: name', 'Wait for a lower value, or give the breaker another threshold first.');
+    end if;
+  end if;
+  perform risk_private.cool(b, o.value, reason, v_now);
+end
+$$;
+comment on function risk_private.reset_breaker(text, text) is 'What risk.reset_breaker does.';
+
+create procedure risk.reset_breaker(name text, reason text)
+language plpgsql
+as $$
+begin
+  perform risk_private.reset_breaker(name, reason);
+  commit;
+end
+$$;
+comment on procedure risk.reset_breaker(text, text) is
+  'Resets a tripped circuit breaker: it is armed at once or, where it has a cooldown, after that; '
+  'its action holds until then. Refused while the value still is at or above the threshold, but '
+  'for a drawdown, whose peak becomes the present equity. Errors: RK400, RK404, RK409.';
+
+-- 63_breaker_sweep.sql
+-- Evaluating all circuit breakers: what the worker does every 250 ms and after each event. One call
+-- measures all breakers of a condition; what fails is taken apart until only its own breaker trips.
+
+create function risk_private.observe(
+  function_name text, watches risk_private.watch[], at timestamptz)
+returns risk_private.observation[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_seen risk_private.observation[];
+  v_half integer := pg_catalog.cardinality(watches) / 2;
+begin
+  begin
+    execute pg_catalog.format('select array(select o from risk_private.%I($1, $2) as o)',
+      function_name) into v_seen using watches, at;
+    if pg_catalog.cardinality(v_seen) <> pg_catalog.cardinality(watches) then
+      perform risk_private.fail('RK500', 'a condition must measure each of its breakers once',
+        'function: ' || function_name);
+    end if;
+    return v_seen;
+  exception when others then
+    if v_half = 0 then
+      return array[row((watches[1]).breaker_id, null, null, null, null,
+        sqlerrm)::risk_private.observation];
+    end if;
+  end;
+  return risk_private.observe(function_name, watches[1:v_half], at)
+    || risk_private.observe(function_name, watches[v_half + 1:], at);
+end
+$$;
+comment on function risk_private.observe(text, risk_private.watch[], timestamptz) is
+  'What a condition measures for each breaker; an error only for those that it fails for.';
+
+create function risk_private.watch(
+  b risk_private.breakers, seen_xid xid8, seen_at timestamptz)
+returns risk_private.watch
+language sql immutable
+return row(b.breaker_id, b.scope_id, b.underlying_id, b.threshold, b.parameters, b.indicator_id,
+  b.instrument_id,
+  case when b.state = 'COOLDOWN' then b.cooling_since else b.armed_at end, b.tripped_at,
+  seen_xid, seen_at)::risk_private.watch;
+comment on function risk_private.watch(risk_private.breakers, xid8, timestamptz) is
+  'A breaker as its condition sees it.';
+
+create function risk_private.measure(b risk_private.breakers, at timestamptz)
+returns risk_private.observation
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (risk_private.observe(
+    (risk_private.breaker_condition(b.condition)).function_name,
+    array[risk_private.watch(
+      b, pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()), at)],
+    at))[1];
+end
+$$;
+comment on function risk_private.measure(risk_private.breakers, timestamptz) is
+  'What one breaker measures at this moment.';
+
+create function risk_private.evaluate_condition(
+  condition risk_private.breaker_conditions, at timestamptz) returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_xid xid8 := pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot());
+  v_last risk_private.breaker_sweeps;
+  v_day date := (select c.trading_date from risk_private.trading_calendar as c);
+  v_seen risk_private.observation[];
+  v_change record;
+  v_tripped integer := 0;
+begin
+  select w.* into v_last from risk_private.breaker_sweeps as w
+  where w.condition = evaluate_condition.condition.condition;
+  v_seen := risk_private.observe(condition.function_name, array(
+    select risk_private.watch(b, coalesce(v_last.seen_xid, '0'), v_last.swept_at)
+    from risk_private.breakers as b
+    where b.condition = evaluate_condition.condition.condition order by b.breaker_id), at);
+  update risk_private.breaker_readings as r set value = o.value
+  from pg_catalog.unnest(v_seen) as o
+  where r.breaker_id = o.breaker_id and r.value is distinct from o.value;
+  for v_change in
+    select b, o
+    from pg_catalog.unnest(v_seen) as o
+    join risk_private.breakers as b on b.breaker_id = o.breaker_id
+    where case b.state
+      when 'ARMED' then o.error is not null or o.worst >= b.threshold
+      when 'TRIPPED' then b.reset_policy <> 'manual' and not b.is_manual
+      else true end
+    order by b.breaker_id
+  loop
+    v_tripped := v_tripped + risk_private.follow_breaker(
+      v_change.b, v_change.o, v_day, condition.may_be_empty, at)::integer;
+  end loop;
+  insert into risk_private.breaker_sweeps as w (condition, swept_at, seen_xid)
+  values (condition.condition, at, v_xid)
+  on conflict on constraint breaker_sweeps_pkey do update set
+    swept_at = excluded.swept_at, seen_xid = excluded.seen_xid;
+  return v_tripped;
+end
+$$;
+comment on function risk_private.evaluate_condition(
+  risk_private.breaker_conditions, timestamptz) is
+  'Measures all breakers of a condition and lets them follow. Returns how many tripped.';
+
+-- Lock order: the breakers, their rows among the trading states. One evaluation at a time.
+create function risk_private.evaluate_breakers() returns integer
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz;
+  v_condition risk_private.breaker_conditions;
+  v_tripped integer := 0;
+begin
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.breakers'));
+  v_at := risk_private.clock();
+  for v_condition in
+    select c.* from risk_private.breaker_conditions as c
+    where exists (select from risk_private.breakers as b where b.condition = c.condition)
+    order by c.position
+  loop
+    v_tripped := v_tripped + risk_private.evaluate_condition(v_condition, v_at);
+  end loop;
+  return v_tripped;
+end
+$$;
+comment on function risk_private.evaluate_breakers() is
+  'Evaluates every circuit breaker. Returns how many tripped; what happened is in '
+  'breaker_events.';
+
+-- Lock order: the lease, then what evaluate_breakers() locks.
+create function risk_private.sweep(epoch bigint) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tripped integer;
+  v_now timestamptz;
+begin
+  perform risk_private.require_epoch(epoch);
+  v_tripped := risk_private.evaluate_breakers();
+  v_now := risk_private.clock();
+  if not exists (
+    select from risk_private.worker_progress as p
+    where p.job = 'forget_ticks' and p.done_until > v_now - interval '1 minute') then
+    perform risk_private.forget_ticks();
+    insert into risk_private.worker_progress as p (job, done_until)
+    values ('forget_ticks', v_now)
+    on conflict on constraint worker_progress_pkey do update set done_until = excluded.done_until;
+  end if;
+  return v_tripped;
+end
+$$;
+comment on function risk_private.sweep(bigint) is
+  'Evaluates every circuit breaker for the leading worker. Returns how many tripped. Raises RK409 '
+  'when the epoch is over.';
+
+create function risk_private.orders_to_cancel()
+returns table (account_id integer, underlying_id integer, reason text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select distinct on (o.account_id, t.underlying_id) o.account_id, t.underlying_id, t.reason
+  from risk_private.trading_states as t
+  join risk_private.scopes as s on s.is_leaf and s.chain @> array[t.scope_id]
+  join risk_private.orders as o on o.account_id = s.scope_id and o.closed_at is null
+    and o.cancel_requested_at is null
+  where t.cancels and (t.underlying_id = 0 or exists (
+    select from risk_private.instruments as i
+    where i.instrument_id = any (o.instrument_ids) and i.underlying_id = t.underlying_id))
+  order by o.account_id, t.underlying_id;
+end
+$$;
+comment on function risk_private.orders_to_cancel() is
+  'Accounts with open orders that a halt cancels and nobody has asked to cancel yet.';
+
+-- Lock order: the lease, then the account, then its orders.
+create function risk_private.cancel_halted_orders(epoch bigint, account_id integer) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_asked integer := 0;
+  v_place record;
+begin
+  perform risk_private.require_epoch(epoch);
+  perform from risk_private.counters as c
+  where c.counter_id = risk_private.counter_id(account_id) for no key update skip locked;
+  if not found then
+    return 0;
+  end if;
+  for v_place in
+    select c.* from risk_private.orders_to_cancel() as c
+    where c.account_id = cancel_halted_orders.account_id
+  loop
+    v_asked := v_asked + risk_private.ask_cancels(
+      account_id, v_place.reason, v_place.underlying_id, null, false);
+  end loop;
+  return v_asked;
+end
+$$;
+comment on function risk_private.cancel_halted_orders(bigint, integer) is
+  'Requests the cancel of an account''s open orders that a halt cancels and nobody has asked for; '
+  'returns how many, 0 while somebody else holds the account''s lock. Raises RK409 when the epoch '
+  'is over.';
+
+create function risk_private.accounts_halted(epoch bigint) returns integer[]
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.require_epoch(epoch);
+  return array(select distinct c.account_id from risk_private.orders_to_cancel() as c order by 1);
+end
+$$;
+comment on function risk_private.accounts_halted(bigint) is
+  'Accounts with open orders that a halt cancels and nobody has asked for yet. Raises RK409 when '
+  'the epoch is over.';
+
+create procedure risk_private.cancel_halted(epoch bigint)
+language plpgsql
+as $$
+declare
+  v_account_id integer;
+begin
+  foreach v_account_id in array risk_private.accounts_halted(epoch) loop
+    perform risk_private.cancel_halted_orders(epoch, v_account_id);
+    commit;
+  end loop;
+end
+$$;
+comment on procedure risk_private.cancel_halted(bigint) is
+  'What the leading worker calls after each sweep: requests the cancel of open orders in halted '
+  'scopes that have no request yet, account by account. Accounts that somebody has locked are '
+  'left to the next time. Raises RK409 when the epoch is over.';
+
+-- 64_worker_heartbeat.sql
+-- The heartbeat: proof that the circuit breakers were evaluated a moment ago, on inputs that were
+-- not too old. Without it decisions refuse whatever does not reduce.
+
+create function risk_private.max_indicator_age(chain integer[]) returns double precision
+language sql stable
+return coalesce((
+  select coalesce(min(nullif(s.value::double precision, 0)), 0)
+  from risk_private.settings as s
+  where s.name = 'max_indicator_age' and (s.scope_id is null or s.scope_id = any (chain))
+  having count(*) > 0), 60);
+comment on function risk_private.max_indicator_age(integer[]) is
+  'How many seconds an indicator may be old for the breakers of a chain''s first scope: the '
+  'strictest setting but 0; 0: any age.';
+
+create function risk_private.stale_watched(at timestamptz) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_strictest double precision := coalesce((
+    select min(s.value::double precision) from risk_private.settings as s
+    where s.name = 'max_indicator_age' and s.value::double precision > 0), 60);
+begin
+  return (
+    select min(coalesce(w.as_of, '-infinity'))
+    from (
+      select i.as_of
+      from risk_private.indicators as i
+      join risk_private.breakers as b on b.indicator_id = i.indicator_id
+      join risk_private.scopes as s on s.scope_id = b.scope_id
+      where b.action <> 'NOTIFY' and not risk_private.is_fresh(i.as_of, v_strictest, at)
+        and not risk_private.is_fresh(i.as_of, risk_private.max_indicator_age(s.chain), at)
+      union all
+      select m.as_of
+      from risk_private.breakers as b
+      join risk_private.scopes as s on s.scope_id = b.scope_id
+      left join risk_private.marks as m on m.instrument_id = b.instrument_id
+      where b.action <> 'NOTIFY' and b.instrument_id is not null
+        and not risk_private.is_fresh(m.as_of, s.max_mark_age, at)
+    ) as w);
+end
+$$;
+comment on function risk_private.stale_watched(timestamptz) is
+  'Data time of the oldest indicator or mark that a breaker watches and that is older than it may '
+  'be, -infinity for one that is missing; NULL where none is.';
+
+create function risk_private.stale_held(at timestamptz) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_strictest double precision := (
+    select min(nullif(s.max_mark_age, 0)) from risk_private.scopes as s where s.is_leaf);
+  v_suspects integer[];
+begin
+  if v_strictest is null or not exists (
+    select from risk_private.breakers as b
+    where b.condition in ('daily_loss', 'drawdown', 'limit_breach') and b.action <> 'NOTIFY') then
+    return null;
+  end if;
+  v_suspects := array(
+    select i.instrument_id
+    from risk_private.instruments as i
+    left join risk_private.marks as m on m.instrument_id = i.instrument_id
+    where not risk_private.is_fresh(m.as_of, v_strictest, at));
+  if v_suspects = '{}' then
+    return null;
+  end if;
+  return (
+    select min(coalesce(m.as_of, '-infinity'))
+    from risk_private.instruments as i
+    cross join lateral (values (i.instrument_id), (i.underlying_id)) as n (needed_id)
+    join risk_private.positions as p on p.instrument_id = i.instrument_id
+    join risk_private.scopes as s on s.scope_id = p.account_id
+    left join risk_private.marks as m on m.instrument_id = n.needed_id
+    where n.needed_id = any (v_suspects)
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+      and not risk_private.is_fresh(m.as_of, s.max_mark_age, at)
+      and exists (
+        select from risk_private.breakers as b
+        where b.scope_id = any (s.chain) and b.underlying_id in (0, i.underlying_id)
+          and b.condition in ('daily_loss', 'drawdown', 'limit_breach')
+          and b.action <> 'NOTIFY'));
+end
+$$;
+comment on function risk_private.stale_held(timestamptz) is
+  'Data time of the oldest mark that a breaker needs to value what is held or in open orders, and '
+  'that is older than the account''s max_mark_age, -infinity for one that is missing; NULL where '
+  'none is.';
+
+create function risk_private.stale_values(at timestamptz) returns timestamptz
+language sql stable
+return (
+  select min(m.noted_at) from risk_private.moved_marks as m
+  where m.settles_at is null and m.noted_at < at - interval '1 second');
+comment on function risk_private.stale_values(timestamptz) is
+  'When the oldest marks moved that positions should have followed, a second later; NULL where '
+  'they have.';
+
+create function risk_private.inputs_as_of(at timestamptz) returns timestamptz
+language sql stable
+return coalesce(least(
+  risk_private.stale_watched(at), risk_private.stale_held(at), risk_private.stale_values(at)), at);
+comment on function risk_private.inputs_as_of(timestamptz) is
+  'How old the data are that an evaluation at that moment goes by: that moment itself where every '
+  'input that a breaker with an action needs is as fresh as the settings demand and positions '
+  'have followed the marks, else the data time of the oldest.';
+
+-- Lock order: the lease, then the heartbeat.
+create function risk_private.beat(epoch bigint, evaluated_at timestamptz, inputs_as_of timestamptz)
+returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+begin
+  perform risk_private.require_epoch(epoch);
+  if (evaluated_at <= v_now) is not true then
+    perform risk_private.fail('RK400', 'a heartbeat must not be from the future',
+      pg_catalog.format('argument: evaluated_at %s, the clock: %s', evaluated_at, v_now));
+  end if;
+  update risk_private.heartbeat as h set
+    beat_at = evaluated_at, inputs_as_of = beat.inputs_as_of
+  where (h.beat_at > evaluated_at and h.beat_at <= v_now) is not true;
+  return found;
+end
+$$;
+comment on function risk_private.beat(bigint, timestamptz, timestamptz) is
+  'Notes when an evaluation began that is now complete, and how old its inputs were. Never goes '
+  'back, but for a beat that a clock running ahead left behind. Raises RK400 for one from the '
+  'future, RK409 when the epoch is over.';
+
+-- Lock order: the lease, then what the sweep locks, then the heartbeat.
+create function risk_private.evaluate(epoch bigint) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz := risk_private.clock();
+  v_tripped integer;
+begin
+  perform risk_private.require_epoch(epoch);
+  -- A trip waits for the disk: it turns this on again. A heartbeat need not.
+  perform pg_catalog.set_config('synchronous_commit', 'off', true);
+  v_tripped := risk_private.sweep(epoch);
+  perform risk_private.beat(epoch, v_at, risk_private.inputs_as_of(v_at));
+  return v_tripped;
+end
+$$;
+comment on function risk_private.evaluate(bigint) is
+  'Evaluates every circuit breaker and gives the heartbeat, in one transaction: no heartbeat '
+  'without an evaluation. Returns how many breakers tripped. Raises RK409 when the epoch is over.';
+
+-- 64_worker_jobs.sql
+-- What the worker does beside evaluating breakers: keeps its lease, rolls the day, tells of limits
+-- that lapse or come near, recounts, refreshes materialized views. Every change checks the epoch.
+
+create index limits_expiry_idx on risk_private.limits (valid_until) where valid_until < 'infinity';
+
+create table risk_private.worker_progress (
+  job text primary key,
+  done_until timestamptz not null
+);
+comment on table risk_private.worker_progress is
+  'Up to which moment a job of the worker has looked; kept from leader to leader.';
+
+create table risk_private.limit_warnings (
+  limit_key text primary key,
+  warned_at timestamptz not null
+);
+comment on table risk_private.limit_warnings is
+  'Limits whose warning was alerted and is not armed again yet.';
+
+-- Lock order: the lease.
+create function risk_private.worker_turn(
+  epoch bigint, backend_pids integer[], out has_events boolean, out has_moves boolean)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+  v_expires_at timestamptz;
+begin
+  select l.expires_at into v_expires_at
+  from risk_private.worker_lease as l where l.epoch = worker_turn.epoch;
+  if not found then
+    perform risk_private.require_epoch(epoch);
+  end if;
+  if (v_expires_at between v_now + interval '1 second' and v_now + risk_private.lease_time())
+    is not true then
+    perform pg_catalog.set_config('synchronous_commit', 'off', true);
+    update risk_private.worker_lease as l set
+      expires_at = v_now + risk_private.lease_time(), backend_pids = worker_turn.backend_pids
+    where l.epoch = worker_turn.epoch;
+  end if;
+  has_events := exists (select from pgmq.q_risk_events as q where q.vt <= v_now);
+  has_moves := exists (select from risk_private.moved_marks as m where m.settles_at is null);
+end
+$$;
+comment on function risk_private.worker_turn(bigint, integer[]) is
+  'What the leader asks some 40 times a second: renews the lease when less than a second of it is '
+  'left, and tells whether messages wait and whether marks have moved. Raises RK409 when the '
+  'epoch is over.';
+
+-- Lock order: the lease.
+create function risk_private.has_unfollowed(epoch bigint) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.require_epoch(epoch);
+  perform pg_catalog.set_config('synchronous_commit', 'off', true);
+  return exists (select from risk_private.moved_marks);
+end
+$$;
+comment on function risk_private.has_unfollowed(bigint) is
+  'Whether positions have yet to follow marks that moved: then the leader calls risk.revalue. '
+  'Raises RK409 when the epoch is over.';
+
+create function risk_private.due_day() returns date
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at text := coalesce(
+    (select s.value from risk_private.settings as s
+     where s.name = 'open_day_at' and s.scope_id is null), '00:00');
+  v_zone text := coalesce(
+    (select s.value from risk_private.settings as s
+     where s.name = 'exchange_time_zone' and s.scope_id is null), 'America/New_York');
+  v_day date;
+begin
+  if v_at = 'off' then
+    return null;
+  end if;
+  v_day := ((risk_private.clock() at time zone v_zone) - v_at::interval)::date;
+  return (
+    select v_day from risk_private.trading_calendar as c
+    where c.trading_date < v_day and pg_catalog.date_part('isodow', v_day) < 6
+      and c.opened_at < (v_day + v_at::time) at time zone v_zone);
+end
+$$;
+comment on function risk_private.due_day() is
+  'The day that is to be opened now: a weekday whose time open_day_at (of the exchange''s clock) '
+  'has come since the last open_day. NULL: none, or nobody has opened a first day.';
+
+-- Lock order: the lease, then the calendar.
+create function risk_private.begin_due_day(epoch bigint, out day date, out account_ids integer[])
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.require_epoch(epoch);
+  day := risk_private.due_day();
+  if day is not null then
+    account_ids := risk_private.set_trading_date(day, null);
+    return;
+  end if;
+  select c.trading_date into day from risk_private.trading_calendar as c;
+  account_ids := array(
+    select s.scope_id from risk_private.scopes as s
+    where s.is_leaf and s.trading_day < begin_due_day.day order by s.scope_id);
+end
+$$;
+comment on function risk_private.begin_due_day(bigint) is
+  'Moves the trading date when a day is due. Returns the day and the accounts that have yet to '
+  'follow, those of a roll that was interrupted too. Raises RK409 when the epoch is over.';
+
+-- Lock order: the lease, then the account, then its chain's counters ascending.
+create function risk_private.roll_account_at(epoch bigint, account_id integer, day date)
+returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.require_epoch(epoch);
+  perform risk_private.roll_account(account_id, day);
+end
+$$;
+comment on function risk_private.roll_account_at(bigint, integer, date) is
+  'Takes an account into a trading day. Raises RK409 when the epoch is over.';
+
+-- Lock order: the lease, then progress.
+create function risk_private.tell_lapsed_limits(epoch bigint) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_until timestamptz := risk_private.clock();
+  v_since timestamptz;
+  v_payloads jsonb[];
+begin
+  perform risk_private.require_epoch(epoch);
+  select p.done_until into v_since
+  from risk_private.worker_progress as p where p.job = 'tell_lapsed_limits' for update;
+  insert into risk_private.worker_progress as p (job, done_until)
+  values ('tell_lapsed_limits', v_until)
+  on conflict on constraint worker_progress_pkey do update set done_until = excluded.done_until;
+  v_payloads := array(
+    select pg_catalog.jsonb_build_object(
+      'scope', s.code, 'limit_type', l.limit_type,
+      'dimension', risk_private.dimension_name(l.dimension, l.key_id),
+      'limit_value', l.amount::text, 'version', l.version, 'valid_until', l.valid_until,
+      'limit_value_now', (
+        select f.amount::text from risk_private.limits_in_force as f
+        where f.scope_id = l.scope_id and f.limit_type = l.limit_type
+          and f.dimension = l.dimension and f.key_id = l.key_id))
+    from risk_private.limits as l
+    join risk_private.scopes as s on s.scope_id = l.scope_id
+    where l.valid_until > v_since and l.valid_until <= v_until and l.amount is not null
+      and not exists (
+        select from risk_private.limits as k
+        where k.scope_id = l.scope_id and k.limit_type = l.limit_type
+          and k.dimension = l.dimension and k.key_id = l.key_id and k.version > l.version
+          and k.valid_from < l.valid_until and k.valid_until >= l.valid_until)
+    order by l.valid_until, l.limit_id);
+  perform risk_private.alerts('limit_lapsed', v_payloads);
+  return pg_catalog.cardinality(v_payloads);
+end
+$$;
+comment on function risk_private.tell_lapsed_limits(bigint) is
+  'Alerts every temporary limit whose time ended since the last look while it was in force, with '
+  'the amount that holds now (null: none). Returns how many. Raises RK409 when the epoch is over.';
+
+-- Lock order: the lease, then warnings.
+create function risk_private.tell_warnings(epoch bigint) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_payloads jsonb[];
+begin
+  perform risk_private.require_epoch(epoch);
+  with used as materialized (
+    select u.*, l.warn_pct, pg_catalog.concat_ws(pg_catalog.chr(31), u.scope, u.limit_type,
+      's' || u.symbol, 'u' || u.underlying, 'k' || u.sector) as limit_key
+    from risk.limit_utilization as u
+    join risk.limits as l
+      on l.scope = u.scope and l.limit_type = u.limit_type and l.version = u.version
+        and l.symbol is not distinct from u.symbol
+        and l.underlying is not distinct from u.underlying
+        and l.sector is not distinct from u.sector
+  ), armed as (
+    delete from risk_private.limit_warnings as w
+    where not exists (
+      select from used as u
+      where u.limit_key = w.limit_key
+        and (u.utilization_pct < u.warn_pct - 5 and u.status = 'OK') is not true)
+  ), crossed as (
+    insert into risk_private.limit_warnings (limit_key, warned_at)
+    select u.limit_key, u.as_of from used as u where u.status in ('WARN', 'BREACH')
+    on conflict on constraint limit_warnings_pkey do nothing
+    returning limit_warnings.limit_key
+  )
+  select coalesce(pg_catalog.array_agg(pg_catalog.jsonb_build_object(
+    'scope', u.scope, 'limit_type', u.limit_type, 'symbol', u.symbol, 'underlying', u.underlying,
+    'sector', u.sector, 'limit_value', u.limit_value::text, 'worst_case', u.worst_case::text,
+    'utilization_pct', u.utilization_pct::text, 'warn_pct', u.warn_pct::text,
+    'status', u.status, 'as_of', u.as_of) order by u.limit_key), '{}') into v_payloads
+  from used as u join crossed as c on c.limit_key = u.limit_key;
+  perform risk_private.alerts('limit_warning', v_payloads);
+  return pg_catalog.cardinality(v_payloads);
+end
+$$;
+comment on function risk_private.tell_warnings(bigint) is
+  'Alerts every limit whose use has reached warn_pct, once; again only after the use has been '
+  'below warn_pct - 5. Returns how many. Raises RK409 when the epoch is over.';
+
+-- Lock order: the lease, then trading states. The count is one statement on one snapshot.
+create function risk_private.reconcile(epoch bigint) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_drift record;
+  v_count integer := 0;
+begin
+  for v_drift in
+    select s.scope_id, count(*)::integer as differences,
+      (pg_catalog.array_agg(pg_catalog.to_jsonb(d)))[1:20] as details,
+      pg_catalog.min(pg_catalog.format('%s of %s is %s, expected %s', d.measure, d.dimension,
+        d.stored, d.expected)) as example
+    from risk.verify_counters() as d
+    join risk_private.scopes as s on s.code = d.scope
+    group by s.scope_id
+    order by s.scope_id
+  loop
+    perform risk_private.require_epoch(epoch);
+    v_count := v_count + v_drift.differences;
+    if risk_private.trip_scope(v_drift.scope_id, 'HALTED',
+      'counters differ from orders and fills: ' || v_drift.example) then
+      perform risk_private.alerts('drift', v_drift.details);
+    end if;
+  end loop;
+  return v_count;
+end
+$$;
+comment on function risk_private.reconcile(bigint) is
+  'Recounts positions and counters from orders and fills. Halts each scope with a difference and '
+  'alerts up to 20 of its differences, when it was not halted already; repairs nothing. Returns '
+  'the number of differences. Raises RK409 when the epoch is over.';
+
+create function risk_private.views_to_refresh() returns text[]
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select array(
+    select c.relname::text from pg_class as c
+    where c.relnamespace = 'risk'::regnamespace and c.relkind = 'm' order by c.relname);
+end;
+comment on function risk_private.views_to_refresh() is 'The materialized views of risk.';
+
+-- Lock order: the lease, then the view.
+create function risk_private.refresh_view(epoch bigint, view_name text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.require_epoch(epoch);
+  perform risk_private.refresh_materialized(view_name);
+end
+$$;
+comment on function risk_private.refresh_view(bigint, text) is
+  'Refreshes a materialized view; readers go on meanwhile. Raises RK404 for another name, RK409 '
+  'when the epoch is over.';
+
+-- 64_worker_lease.sql
+-- Who leads among the workers: one row, taken over when it is not renewed in time. Its epoch is the
+-- fencing token: every effect of a worker locks the row at its own epoch and fails when that is over,
+-- so a worker that was stopped and goes on later can do nothing. An advisory lock would not do: a
+-- stopped leader keeps it.
+
+create table risk_private.worker_lease (
+  epoch bigint primary key,
+  holder text,
+  backend_pids integer[] not null default '{}',
+  expires_at timestamptz not null default '-infinity',
+  singleton boolean not null default true unique check (singleton)
+);
+insert into risk_private.worker_lease (epoch) values (0);
+comment on table risk_private.worker_lease is
+  'Which worker leads. The epoch is the key, so taking over waits for the effects that hold the row '
+  'for key share, and renewing does not.';
+comment on column risk_private.worker_lease.epoch is 'Counts the takeovers.';
+comment on column risk_private.worker_lease.holder is 'Who leads; NULL: nobody.';
+comment on column risk_private.worker_lease.backend_pids is
+  'Its connections, which whoever takes over terminates.';
+comment on column risk_private.worker_lease.expires_at is
+  'From then on another worker may take over.';
+
+create function risk_private.lease_time() returns interval
+language sql immutable
+return interval '1.5 seconds';
+comment on function risk_private.lease_time() is 'How long a lease holds when it is not renewed.';
+
+-- An expiry that no renewal could have set comes from a clock that jumped back since.
+create function risk_private.lease_is_over(expires_at timestamptz, at timestamptz)
+returns boolean
+language sql stable
+return expires_at <= at or expires_at > at + 2 * risk_private.lease_time();
+comment on function risk_private.lease_is_over(timestamptz, timestamptz) is
+  'Whether another worker may take the lease.';
+
+create function risk_private.lease(
+  out epoch bigint, out holder text, out backend_pids integer[], out is_over boolean)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select l.epoch, l.holder, l.backend_pids,
+    risk_private.lease_is_over(l.expires_at, risk_private.clock())
+  into lease.epoch, lease.holder, lease.backend_pids, lease.is_over
+  from risk_private.worker_lease as l;
+end
+$$;
+comment on function risk_private.lease() is 'Who leads now, and whether the lease is over.';
+
+-- Lock order: the lease. Effects of the old leader that are under way end first.
+create function risk_private.take_lease_at(old_epoch bigint, holder text, backend_pids integer[])
+returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_epoch bigint;
+begin
+  perform pg_catalog.set_config('lock_timeout', '1s', true);
+  update risk_private.worker_lease as l set
+    epoch = l.epoch + 1, holder = take_lease_at.holder, backend_pids = take_lease_at.backend_pids,
+    expires_at = risk_private.clock() + risk_private.lease_time()
+  where l.epoch = old_epoch
+    and risk_private.lease_is_over(l.expires_at, risk_private.clock())
+  returning l.epoch into v_epoch;
+  return v_epoch;
+end
+$$;
+comment on function risk_private.take_lease_at(bigint, text, integer[]) is
+  'Takes the lease if it is still over and nobody else took it: the new epoch, else NULL.';
+
+create function risk_private.terminate_worker(backend_pids integer[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pg_catalog.pg_terminate_backend(a.pid)
+  from pg_catalog.pg_stat_activity as a
+  where a.pid = any (backend_pids) and a.datname = pg_catalog.current_database()
+    and a.application_name = 'pgrisk-worker' and a.pid <> pg_catalog.pg_backend_pid();
+exception when insufficient_privilege then
+  raise warning 'the old leader''s connections are of another login and stay: they can do nothing '
+    'with its epoch, but what they have begun is waited for'
+    using hint = 'grant pg_signal_backend to the login of this worker.';
+end
+$$;
+comment on function risk_private.terminate_worker(integer[]) is
+  'Ends the connections of a worker, with the rights of the caller. A process number that another '
+  'program got since is left alone.';
+
+create function risk_private.take_lease(holder text, backend_pids integer[]) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_old record;
+begin
+  v_old := risk_private.lease();
+  if v_old.is_over is not true then
+    return null;
+  end if;
+  if v_old.holder is not null then
+    perform risk_private.terminate_worker(v_old.backend_pids);
+  end if;
+  return risk_private.take_lease_at(v_old.epoch, holder, backend_pids);
+end
+$$;
+comment on function risk_private.take_lease(text, integer[]) is
+  'Takes over a lease that is over, terminating the old leader''s connections: the epoch to work '
+  'with. NULL: another worker leads. Fails with 55P03 where one of those connections stays.';
+
+-- Lock order: the lease; held for key share to the end of the transaction.
+create function risk_private.require_epoch(epoch bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from risk_private.worker_lease as l where l.epoch = require_epoch.epoch for key share;
+  if not found then
+    perform risk_private.fail('RK409',
+      pg_catalog.format('epoch %s is over: another worker leads', coalesce(epoch::text, 'null')),
+      'argument: epoch', 'Take the lease again before doing anything.');
+  end if;
+end
+$$;
+comment on function risk_private.require_epoch(bigint) is
+  'Raises RK409 unless that epoch is the present one; nobody can take over before the '
+  'transaction ends.';
+
+create function risk_private.release_lease(epoch bigint) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.worker_lease as l set
+    holder = null, backend_pids = '{}', expires_at = '-infinity'
+  where l.epoch = release_lease.epoch;
+end
+$$;
+comment on function risk_private.release_lease(bigint) is
+  'Lets another worker lead at once; nothing where the epoch is over.';
+
+-- 64_worker_queues.sql
+-- What wakes the worker: the queue risk_events. A message says that something changed; what is
+-- judged is always read from the tables, so a message that is lost, doubled or late does no harm:
+-- the sweep looks at everything every 250 ms anyway. risk_dead keeps what nobody could handle.
+
+create function risk_private.event(kind text, payload jsonb default '{}', wakes boolean default true)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_message jsonb := pg_catalog.jsonb_build_object('kind', kind) || payload;
+  v_waiting integer;
+begin
+  if exists (
+    select from pgmq.q_risk_events as q where q.message = v_message and q.read_ct = 0) then
+    return;
+  end if;
+  select count(*) into v_waiting from (select from pgmq.q_risk_events limit 10000) as q;
+  if v_waiting >= 10000 then
+    return;
+  end if;
+  perform pgmq.send('risk_events', v_message);
+  if wakes then
+    perform pg_catalog.pg_notify('pgrisk_events', '');
+  end if;
+end
+$$;
+comment on function risk_private.event(text, jsonb, boolean) is
+  'Tells the worker that something changed, in the transaction that changes it: kind, and the keys '
+  'of the payload, such as scope. The same message is not sent again while it waits, and none '
+  'beyond 10,000. wakes: whether to notify, too, which costs a lock at commit: for rare events.';
+
+-- Lock order: the lease, then messages.
+create function risk_private.read_events(epoch bigint, quantity integer)
+returns table (msg_id bigint, read_count integer, message jsonb)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.require_epoch(epoch);
+  perform pg_catalog.set_config('synchronous_commit', 'off', true);
+  return query
+  select m.msg_id, m.read_ct::integer, m.message
+  from pgmq.read('risk_events', 1, quantity) as m
+  order by m.msg_id;
+end
+$$;
+comment on function risk_private.read_events(bigint, integer) is
+  'The next messages on risk_events, oldest first. They come again after a second unless they are '
+  'handled. Raises RK409 when the epoch is over.';
+
+create function risk_private.check_event(message jsonb) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_catalog.jsonb_typeof(message) is distinct from 'object'
+    or pg_catalog.jsonb_typeof(message -> 'kind') is distinct from 'string' then
+    perform risk_private.fail('RK400', 'an event must be a JSON object with a kind',
+      'message: ' || coalesce(message::text, 'null'));
+  end if;
+  if message ->> 'kind' not in ('breaker', 'fill', 'indicator', 'limit', 'marks', 'state') then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('unknown kind of event %L', message ->> 'kind'), 'message: ' || message::text,
+      'One of breaker, fill, indicator, limit, marks, state.');
+  end if;
+  if message ? 'scope' then
+    perform risk_private.scope(message ->> 'scope');
+  end if;
+end
+$$;
+comment on function risk_private.check_event(jsonb) is
+  'Raises RK400 for a malformed message or unknown kind, RK404 for an unknown scope.';
+
+-- Lock order: the lease, then what the evaluation locks, then messages.
+create function risk_private.handle_events(epoch bigint, msg_ids bigint[]) returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_tripped integer;
+begin
+  perform risk_private.require_epoch(epoch);
+  perform risk_private.check_event(q.message)
+  from pgmq.q_risk_events as q where q.msg_id = any (msg_ids);
+  v_tripped := risk_private.evaluate(epoch);
+  perform pgmq.delete('risk_events', msg_ids);
+  return v_tripped;
+end
+$$;
+comment on function risk_private.handle_events(bigint, bigint[]) is
+  'Evaluates the circuit breakers and takes those messages off risk_events, in one transaction. '
+  'Returns how many tripped. Raises RK400 or RK404 for a bad message, RK409 when the epoch is over.';
+
+create function risk_private.event_scopes(message jsonb) returns integer[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select s.scope_id from risk_private.scopes as s
+    where s.code = message ->> 'scope'
+      or s.parent_id is null and not exists (
+        select from risk_private.scopes as k where k.code = message ->> 'scope'));
+end
+$$;
+comment on function risk_private.event_scopes(jsonb) is
+  'The scope that a message names; every firm where it names none that exists.';
+
+-- Lock order: the lease, then trading states, then messages.
+create function risk_private.bury_event(epoch bigint, message_id bigint, error text, trips boolean)
+returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_message record;
+  v_scope_id integer;
+begin
+  perform risk_private.require_epoch(epoch);
+  select q.message, q.read_ct, q.enqueued_at into v_message
+  from pgmq.q_risk_events as q where q.msg_id = bury_event.message_id for update;
+  if not found then
+    return false;
+  end if;
+  perform pgmq.send('risk_dead', pg_catalog.jsonb_build_object(
+    'queue', 'risk_events', 'msg_id', message_id, 'message', v_message.message,
+    'error', pg_catalog."left"(error, 1000), 'reads', v_message.read_ct,
+    'enqueued_at', v_message.enqueued_at, 'buried_at', risk_private.clock()));
+  perform pgmq.delete('risk_events', message_id);
+  if trips then
+    foreach v_scope_id in array risk_private.event_scopes(v_message.message) loop
+      perform risk_private.trip_scope(v_scope_id, 'REDUCE_ONLY',
+        'an event could not be handled: ' || pg_catalog."left"(error, 500));
+    end loop;
+  end if;
+  perform risk_private.alert('dead_letter', pg_catalog.jsonb_build_object(
+    'msg_id', message_id, 'error', pg_catalog."left"(error, 1000), 'trips', trips));
+  return true;
+end
+$$;
+comment on function risk_private.bury_event(bigint, bigint, text, boolean) is
+  'Moves a message from risk_events to risk_dead with the error, and where trips lets only '
+  'reducing orders pass in its scope, or in every firm when it names none. False where the '
+  'message is gone. Raises RK409 when the epoch is over.';
+
+create function risk_private.trip_scope(scope_id integer, state text, reason text) returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_new boolean;
+begin
+  insert into risk_private.trading_states as t (
+    scope_id, underlying_id, state, reason, changed_by, since)
+  values (trip_scope.scope_id, 0, trip_scope.state, pg_catalog."left"(trip_scope.reason, 1000),
+    session_user, risk_private.clock())
+  on conflict on constraint trading_states_pkey do update set
+    state = excluded.state, reason = excluded.reason, changed_by = excluded.changed_by,
+    since = excluded.since
+    where t.state = 'ACTIVE' or t.state = 'REDUCE_ONLY' and excluded.state = 'HALTED';
+  v_is_new := found;
+  if v_is_new then
+    perform risk_private.alert('scope_tripped', (
+      select pg_catalog.jsonb_build_object('scope', s.code, 'state', trip_scope.state,
+        'reason', trip_scope.reason)
+      from risk_private.scopes as s where s.scope_id = trip_scope.scope_id));
+  end if;
+  return v_is_new;
+end
+$$;
+comment on function risk_private.trip_scope(integer, text, text) is
+  'Sets a scope to REDUCE_ONLY or HALTED because the engine cannot be sure of it, never to '
+  'something milder; a person sets it ACTIVE again. Returns whether that changed anything.';
+
+-- Lock order: the lease, then messages.
+create function risk_private.bound_queues(epoch bigint, most integer default 100000)
+returns integer
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_queue text;
+  v_excess bigint[];
+  v_archived integer := 0;
+begin
+  perform risk_private.require_epoch(epoch);
+  foreach v_queue in array array['risk_alerts', 'risk_dead'] loop
+    execute pg_catalog.format(
+      'select array(select q.msg_id from pgmq.%I as q order by q.msg_id desc offset $1)',
+      'q_' || v_queue) into v_excess using most;
+    perform pgmq.archive(v_queue, v_excess) where pg_catalog.cardinality(v_excess) > 0;
+    v_archived := v_archived + pg_catalog.cardinality(v_excess);
+  end loop;
+  return v_archived;
+end
+$$;
+comment on function risk_private.bound_queues(bigint, integer) is
+  'Archives the oldest messages of risk_alerts and risk_dead beyond so many, which nobody came '
+  'for; returns how many. Raises RK409 when the epoch is over.';
+
 -- 70_reference_views.sql
 -- Views of what is set up: scopes, instruments, marks, settings, grants and trading states. No view
 -- locks anything.
@@ -6427,7 +12754,8 @@ comment on column risk.scopes.created_at is 'When the scope was created.';
 create view risk.instruments as
 select
   i.symbol, i.kind, u.symbol as underlying, s.name as sector, i.expiry, i.strike, i.option_right,
-  i.multiplier, i.lot, i.tick, i.currency, i.allow_negative_price, i.status, i.status_reason
+  i.multiplier, i.lot, i.tick, i.currency, i.allow_negative_price, i.status, i.status_reason,
+  i.dividend_yield
 from risk_private.instruments as i
 join risk_private.instruments as u on u.instrument_id = i.underlying_id
 left join risk_private.sectors as s on s.sector_id = i.sector_id;
@@ -6449,11 +12777,13 @@ comment on column risk.instruments.status is
   'ACTIVE; RESTRICTED: reducing orders only; NO_NEW_SHORTS: no order that makes or enlarges a '
   'short; BLOCKED: no order.';
 comment on column risk.instruments.status_reason is 'Why the status was last set.';
+comment on column risk.instruments.dividend_yield is
+  'Of an underlying: the yield its options are valued with, 0.02 for 2 %; NULL: the setting''s.';
 
 create view risk.marks as
 select
   i.symbol, m.price, m.bid, m.ask, m.implied_volatility, m.delta, m.gamma, m.vega, m.theta, m.rho,
-  m.as_of
+  m.as_of, m.volatility_as_of
 from risk_private.marks as m
 join risk_private.instruments as i on i.instrument_id = m.instrument_id;
 comment on view risk.marks is 'The latest mark, quote and Greeks of each instrument, per unit.';
@@ -6461,13 +12791,16 @@ comment on column risk.marks.symbol is 'Symbol of the instrument.';
 comment on column risk.marks.price is 'Mark price.';
 comment on column risk.marks.bid is 'Best bid; NULL where the feed sent none.';
 comment on column risk.marks.ask is 'Best ask; NULL where the feed sent none.';
-comment on column risk.marks.implied_volatility is 'Annual implied volatility, 0.2 for 20 %.';
+comment on column risk.marks.implied_volatility is
+  'Annual implied volatility, 0.2 for 20 %: the feed''s, else the price''s.';
 comment on column risk.marks.delta is 'Price change per 1.00 of the underlying.';
 comment on column risk.marks.gamma is 'Change of delta per 1.00 of the underlying.';
 comment on column risk.marks.vega is 'Price change per volatility point (0.01).';
 comment on column risk.marks.theta is 'Price change per calendar day.';
 comment on column risk.marks.rho is 'Price change per 1 % of interest rate.';
 comment on column risk.marks.as_of is 'Data time of the mark.';
+comment on column risk.marks.volatility_as_of is
+  'Data time of the implied volatility: re-marking from a tick of the underlying keeps it.';
 
 create view risk.settings as
 select g.name, s.code as scope, g.value, g.set_by, g.set_at
@@ -6505,24 +12838,25 @@ cross join lateral (
 ) as k
 left join risk_private.instruments as u on u.instrument_id = k.underlying_id
 left join risk_private.trading_states as o on o.scope_id = s.scope_id
-  and o.underlying_id = k.underlying_id
+  and o.underlying_id = k.underlying_id and o.breaker_id = 0
 left join lateral (
   select t.* from risk_private.trading_states as t
   where t.scope_id = any (s.chain) and t.underlying_id in (0, k.underlying_id)
   order by pg_catalog.array_position(array['HALTED', 'REDUCE_ONLY', 'ACTIVE'], t.state),
-    pg_catalog.array_position(s.chain, t.scope_id), t.underlying_id desc
+    pg_catalog.array_position(s.chain, t.scope_id), t.underlying_id desc, t.breaker_id
   limit 1
 ) as e on true;
 comment on view risk.trading_states is
-  'Trading states: one row per scope, and one per scope and underlying where a state was set for '
-  'that underlying on the scope or above it.';
+  'Trading states: one row per scope, and one per scope and underlying where a state was set, or a '
+  'circuit breaker holds, for that underlying on the scope or above it.';
 comment on column risk.trading_states.scope is 'Code of the scope.';
 comment on column risk.trading_states.underlying is
   'The underlying it is about; NULL: all of them.';
 comment on column risk.trading_states.own_state is
-  'What was set on this very scope: ACTIVE, REDUCE_ONLY or HALTED.';
+  'What a person set on this very scope: ACTIVE, REDUCE_ONLY or HALTED.';
 comment on column risk.trading_states.effective_state is
-  'What decisions go by: the most severe on the scope and above it.';
+  'What decisions go by: the most severe of the states and the circuit breakers that hold, on the '
+  'scope and above it.';
 comment on column risk.trading_states.since is
   'When the effective state was set; NULL where none ever was. Likewise the next two.';
 comment on column risk.trading_states.changed_by is 'The login that set it.';
@@ -6722,15 +13056,23 @@ create view risk.fills with (security_barrier) as
 select
   a.code as account, f.exec_id, risk_private.order_id(a.code, f.client_order_id) as order_id,
   f.client_order_id, i.symbol,
-  case when f.signed_quantity > 0 then 'buy' else 'sell' end as side,
+  case when coalesce(nullif(f.signed_quantity, 0), c.old_quantity) > 0 then 'buy'
+    else 'sell' end as side,
   abs(f.signed_quantity) as quantity, f.price, f.fee,
-  f.kind, f.flag, f.trading_day, f.executed_at, f.recorded_at, f.recorded_by
+  f.kind, f.flag, f.trading_day, f.executed_at, f.recorded_at, f.recorded_by, f.status,
+  f.realized * f.rate as realized
 from risk_private.scopes as a
 join risk_private.fills as f on f.account_id = a.scope_id
 join risk_private.instruments as i on i.instrument_id = f.instrument_id
+left join lateral (
+  select x.old_quantity from risk_private.fill_corrections as x
+  where x.account_id = f.account_id and x.exec_id = f.exec_id and x.old_quantity <> 0
+  order by x.correction_id limit 1
+) as c on f.signed_quantity = 0
 where a.scope_id = any ((select risk_private.visible_accounts())::integer[])
   and f.recorded_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned();
-comment on view risk.fills is 'Executions: fills of orders, and trades that no order explains.';
+comment on view risk.fills is
+  'Executions as they stand: fills of orders, and trades that no order explains.';
 comment on column risk.fills.account is 'The account.';
 comment on column risk.fills.exec_id is
   'The broker''s id of the execution, unique within the account.';
@@ -6738,11 +13080,12 @@ comment on column risk.fills.order_id is 'Id of the order; NULL where no order e
 comment on column risk.fills.client_order_id is 'The order under which it was reported.';
 comment on column risk.fills.symbol is 'The instrument.';
 comment on column risk.fills.side is 'buy or sell.';
-comment on column risk.fills.quantity is 'Executed quantity.';
+comment on column risk.fills.quantity is 'Executed quantity; 0 once busted.';
 comment on column risk.fills.price is 'Price of the execution.';
 comment on column risk.fills.fee is 'Fee paid.';
 comment on column risk.fills.kind is
-  'fill; or, with no order: opening, assignment, exercise, expiry, transfer, unexplained.';
+  'fill; or, with no order: opening, assignment, exercise, expiry, transfer, unexplained; '
+  'adjustment: what a split added to the position.';
 comment on column risk.fills.flag is
   'What was wrong with it: over_fill, fill_on_closed_order, fill_on_rejected_order, '
   'unexplained_trade; NULL: nothing.';
@@ -6750,6 +13093,35 @@ comment on column risk.fills.trading_day is 'The trading day to whose traded not
 comment on column risk.fills.executed_at is 'When the broker executed it.';
 comment on column risk.fills.recorded_at is 'When it was booked.';
 comment on column risk.fills.recorded_by is 'The login that reported it.';
+comment on column risk.fills.status is
+  'BOOKED, BUSTED or CORRECTED; risk.fill_corrections tells what it was before.';
+comment on column risk.fills.realized is
+  'Profit that it realized at average cost, before its fee, in base currency.';
+
+create view risk.fill_corrections with (security_barrier) as
+select
+  a.code as account, c.exec_id, c.kind, abs(c.old_quantity) as old_quantity, c.old_price,
+  c.old_fee, abs(c.new_quantity) as new_quantity, c.new_price, c.reason, c.trading_day,
+  c.late_realized, c.corrected_at, c.corrected_by
+from risk_private.scopes as a
+join risk_private.fill_corrections as c on c.account_id = a.scope_id
+where a.scope_id = any ((select risk_private.visible_accounts())::integer[])
+  and c.corrected_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned();
+comment on view risk.fill_corrections is 'What became of executions after they were booked.';
+comment on column risk.fill_corrections.account is 'The account.';
+comment on column risk.fill_corrections.exec_id is 'The execution.';
+comment on column risk.fill_corrections.kind is 'bust or correction.';
+comment on column risk.fill_corrections.old_quantity is 'Its quantity before.';
+comment on column risk.fill_corrections.old_price is 'Its price before.';
+comment on column risk.fill_corrections.old_fee is 'Its fee before; a bust gives it back.';
+comment on column risk.fill_corrections.new_quantity is 'Its quantity since; 0 for a bust.';
+comment on column risk.fill_corrections.new_price is 'Its price since.';
+comment on column risk.fill_corrections.reason is 'Why.';
+comment on column risk.fill_corrections.trading_day is 'The trading day in which it was done.';
+comment on column risk.fill_corrections.late_realized is
+  'What it changed of the profit realized on earlier days, in base currency: it counts to this one.';
+comment on column risk.fill_corrections.corrected_at is 'When.';
+comment on column risk.fill_corrections.corrected_by is 'The login that reported it.';
 
 create view risk.positions with (security_barrier) as
 select
@@ -6799,6 +13171,95 @@ comment on column risk.positions.vega is 'Money per volatility point (0.01).';
 comment on column risk.positions.theta is 'Money per calendar day.';
 comment on column risk.positions.rho is 'Money per 1 % of interest rate.';
 comment on column risk.positions.as_of is 'Data time of the mark.';
+
+-- 72_greek_views.sql
+-- Greeks of portfolios, live from positions and marks. Quantities are added up per instrument
+-- first, so a firm costs one pass over its positions and one look at each instrument.
+
+create view risk.portfolio_greeks as
+select
+  s.code as scope, i.symbol as underlying, g.delta, g.gamma, g.vega, g.theta, g.rho,
+  g.dollar_delta, g.dollar_gamma, g.unknown, g.as_of
+from risk_private.scopes as s
+cross join lateral (
+  select
+    v.underlying_id, sum(v.positions) as positions,
+    case when grouping(v.underlying_id) = 0 then sum(v.shares * v.delta) end as delta,
+    case when grouping(v.underlying_id) = 0 then sum(v.shares * v.gamma) end as gamma,
+    sum(v.shares * v.vega * v.rate) as vega,
+    sum(v.shares * v.theta * v.rate) as theta,
+    sum(v.shares * v.rho * v.rate) as rho,
+    sum(v.shares * v.delta * v.spot * v.rate) as dollar_delta,
+    sum(v.shares * v.gamma * v.spot * v.spot * 0.01 * v.rate) as dollar_gamma,
+    coalesce(sum(v.positions) filter (where v.delta is null or v.rate is null), 0)::integer
+      as unknown,
+    min(v.as_of) as as_of
+  from (
+    select
+      h.underlying_id, h.positions, h.shares, f.rate::double precision as rate,
+      u.price::double precision as spot, least(m.as_of, u.as_of) as as_of,
+      case when k.known then case when h.is_linear then 1 when h.is_expired then 0
+        else m.delta end end as delta,
+      case when h.is_linear or h.is_expired then 0 when k.known then m.gamma end as gamma,
+      case when h.is_linear or h.is_expired then 0 when k.known then m.vega end as vega,
+      case when h.is_linear or h.is_expired then 0 when k.known then m.theta end as theta,
+      case when h.is_linear or h.is_expired then 0 when k.known then m.rho end as rho
+    from (
+      select
+        c.instrument_id, c.underlying_id, c.currency, q.positions,
+        (q.quantity * c.multiplier)::double precision as shares,
+        c.kind <> 'option' and not e.is_expired as is_linear, e.is_expired
+      from (
+        select p.instrument_id, sum(p.quantity) as quantity, count(*) as positions
+        from risk_private.positions as p
+        where p.quantity <> 0 and p.account_id in (
+          select a.scope_id from risk_private.scopes as a
+          where a.is_leaf and a.chain @> array[s.scope_id])
+        group by p.instrument_id
+      ) as q
+      join risk_private.instruments as c on c.instrument_id = q.instrument_id
+      cross join lateral (
+        select coalesce(c.expiry < (select risk_private.present_trading_date()), false)
+          as is_expired offset 0
+      ) as e
+    ) as h
+    left join risk_private.marks as m on m.instrument_id = h.instrument_id
+    left join risk_private.marks as u on u.instrument_id = h.underlying_id
+    left join risk_private.fx_rates as f on f.currency = h.currency
+    cross join lateral (
+      select h.is_expired or u.price is not null and (
+        h.is_linear or num_nulls(m.delta, m.gamma, m.vega, m.theta) = 0) as known
+    ) as k
+  ) as v
+  group by grouping sets ((v.underlying_id), ())
+) as g
+left join risk_private.instruments as i on i.instrument_id = g.underlying_id
+where g.positions > 0 and (select risk_private.is_settled());
+comment on view risk.portfolio_greeks is
+  'Greeks of what is held, live: one row per scope and underlying, and one total per scope. Each is '
+  'the sum of quantity x multiplier x the mark''s Greek; stocks, ETFs, indexes and futures have a '
+  'delta of 1, expired instruments have none. Positions net over all accounts below the scope. '
+  'Open orders are not in it: risk.exposure has the worst case.';
+comment on column risk.portfolio_greeks.scope is 'The scope, with all accounts below it.';
+comment on column risk.portfolio_greeks.underlying is 'The underlying; NULL: the total.';
+comment on column risk.portfolio_greeks.delta is
+  'In shares of the underlying; NULL in totals, since shares of several do not add up.';
+comment on column risk.portfolio_greeks.gamma is
+  'Change of delta, in shares, per 1.00 of the underlying; NULL in totals.';
+comment on column risk.portfolio_greeks.vega is
+  'Money per volatility point (0.01), in base currency, like all that follow.';
+comment on column risk.portfolio_greeks.theta is 'Money per calendar day.';
+comment on column risk.portfolio_greeks.rho is
+  'Money per 1 % of interest rate; marks without a rho count as 0.';
+comment on column risk.portfolio_greeks.dollar_delta is
+  'Net exposure: delta x mark of the underlying x rate.';
+comment on column risk.portfolio_greeks.dollar_gamma is
+  'Change of dollar_delta per 1 % of the underlying: gamma x mark^2 x 0.01 x rate.';
+comment on column risk.portfolio_greeks.unknown is
+  'Positions that are not in the sums, because their Greeks, the mark of their underlying or the '
+  'rate of their currency are unknown.';
+comment on column risk.portfolio_greeks.as_of is
+  'Data time of the oldest mark in it; NULL where there is none.';
 
 -- 72_limit_views.sql
 -- Views of limits, of what is used of them, and of the exposure that they limit.
@@ -6909,6 +13370,47 @@ comment on view risk_private.used_by_sums is
   'Use of limits on sums: worst_case is the counter that decisions go by, used the part of it '
   'that is filled.';
 
+create view risk_private.used_by_obligations as
+select distinct on (g.limit_id) g.limit_id, g.underlying_id, g.used, g.worst_case
+from (
+  select distinct on (o.counter_id) l.limit_id, o.key_id as underlying_id,
+    greatest(o.held_bull, o.held_bear) as used, greatest(o.bull, o.bear) as worst_case
+  from risk_private.obligations as o
+  join risk_private.instruments as i on i.instrument_id = o.key_id
+  cross join lateral (
+    values (0, 0), (1, i.sector_id), (2, i.instrument_id)
+  ) as d (dimension, key_id)
+  join risk_private.limits_in_force as l
+    on l.scope_id = o.scope_id and l.dimension = d.dimension and l.key_id = d.key_id
+    and l.limit_type = 'same_side'
+  where o.dimension = 2
+  order by o.counter_id, l.dimension desc
+) as g
+order by g.limit_id, g.worst_case desc, g.used desc, g.underlying_id;
+comment on view risk_private.used_by_obligations is
+  'Use of same_side limits: the larger side. The most specific limit governs an underlying; a '
+  'wider one shows the worst of those that it governs.';
+
+create view risk_private.used_by_losses as
+select l.limit_id,
+  case
+    when l.limit_type = 'buying_power' then coalesce(o.held_need, 0) - e.cash
+    when o.held_unlimited > 0 then 'Infinity'
+    else coalesce(o.held_loss, 0)
+  end as used,
+  case
+    when l.limit_type = 'buying_power' then coalesce(o.cash_need, 0) - e.cash
+    when o.unlimited > 0 then 'Infinity'
+    else coalesce(o.max_loss, 0)
+  end as worst_case
+from risk_private.limits_in_force as l
+join risk_private.equities as e on e.scope_id = l.scope_id
+left join risk_private.obligations as o
+  on o.counter_id = risk_private.counter_id(l.scope_id, l.dimension, l.key_id)
+where l.judged = 'obligation';
+comment on view risk_private.used_by_losses is
+  'Use of max_loss and buying_power limits, by positions alone and with open orders.';
+
 create view risk.limits as
 select
   l.scope, l.limit_type, case when l.dimension = 3 then k.symbol end as symbol,
@@ -6979,7 +13481,10 @@ from risk_private.limits_in_force as l
 left join risk_private.instruments as k on l.dimension in (2, 3) and k.instrument_id = l.key_id
 left join risk_private.sectors as e on l.dimension = 1 and e.sector_id = l.key_id
 left join risk_private.used_by_instruments as u on u.limit_id = l.limit_id
-left join risk_private.instruments as i on i.instrument_id = u.instrument_id
+left join risk_private.used_by_obligations as o on o.limit_id = l.limit_id
+left join risk_private.used_by_losses as x on x.limit_id = l.limit_id
+left join risk_private.instruments as i
+  on i.instrument_id = coalesce(u.instrument_id, o.underlying_id)
 left join risk_private.used_by_sums as t
   on t.scope_id = l.scope_id and t.dimension = l.dimension and t.key_id = l.key_id
     and t.limit_type = l.limit_type
@@ -6992,14 +13497,15 @@ cross join lateral (
 ) as w
 cross join lateral (
   select
-    case when l.judged in ('instrument', 'sum', 'window')
-         then coalesce(u.used, t.used, w.accepted, 0) end as used,
-    case when l.judged in ('instrument', 'sum', 'window')
-         then coalesce(u.worst_case, t.worst_case, w.accepted, 0) end as worst_case
+    case when l.judged not in ('order', 'switch')
+         then coalesce(u.used, o.used, x.used, t.used, w.accepted, 0) end as used,
+    case when l.judged not in ('order', 'switch')
+         then coalesce(u.worst_case, o.worst_case, x.worst_case, t.worst_case, w.accepted, 0)
+    end as worst_case
 ) as m
 cross join lateral (
   select
-    case when m.worst_case = 0 then 0
+    case when m.worst_case <= 0 then 0
          else pg_catalog.round(m.worst_case * 100 / nullif(l.amount, 0), 2) end as utilization_pct,
     case when m.worst_case > l.amount then 'BREACH'
          when l.warns and m.worst_case > 0 and m.worst_case * 100 >= l.warn_pct * l.amount
@@ -7027,7 +13533,7 @@ comment on column risk.limit_utilization.used is
   'that ends now.';
 comment on column risk.limit_utilization.worst_case is
   'The same if every open order were filled on its worse side: what decisions compare with the '
-  'limit.';
+  'limit. Of buying_power below 0: cash that is free.';
 comment on column risk.limit_utilization.utilization_pct is
   'worst_case in percent of the limit; NULL where a limit of 0 is exceeded, or nothing is used up.';
 comment on column risk.limit_utilization.status is
@@ -7036,8 +13542,8 @@ comment on column risk.limit_utilization.status is
 comment on column risk.limit_utilization.version is 'Version of the limit.';
 comment on column risk.limit_utilization.as_of is 'The moment of reading.';
 comment on column risk.limit_utilization.instrument is
-  'For limits per instrument: the instrument that is measured, for a default the one with the '
-  'worst use.';
+  'For limits per instrument or underlying: the one that is measured, for a default the one with '
+  'the worst use.';
 
 create view risk.exposure as
 select
@@ -7087,6 +13593,89 @@ comment on column risk.exposure.open_positions is
   'Pairs of account and instrument held or in open orders.';
 comment on column risk.exposure.as_of is
   'Data time of the oldest mark in it; NULL where nothing is held.';
+
+-- 72_obligation_views.sql
+-- Views of what accounts may come to owe.
+
+create view risk.position_limits as
+select i.symbol as underlying, u.tier, t.amount, t.loaded_by, t.loaded_at
+from risk_private.underlying_tiers as u
+join risk_private.position_limit_tiers as t on t.tier = u.tier
+join risk_private.instruments as i on i.instrument_id = u.underlying_id;
+comment on view risk.position_limits is
+  'Position limits as loaded by risk.load_position_limits. They bind where '
+  'risk.apply_position_limits has set them.';
+comment on column risk.position_limits.underlying is 'The underlying.';
+comment on column risk.position_limits.tier is 'The tier that it is in.';
+comment on column risk.position_limits.amount is
+  'Contracts of 100 shares on one side of the market.';
+comment on column risk.position_limits.loaded_by is 'The login that loaded the tier''s amount.';
+comment on column risk.position_limits.loaded_at is 'When it was loaded.';
+
+create view risk.same_side_positions as
+with sides as (
+  select p.account_id, p.underlying_id, sum(b.bull) as bull, sum(b.bear) as bear,
+    sum(h.bull) as held_bull, sum(h.bear) as held_bear
+  from risk_private.positions as p
+  join risk_private.instruments as i on i.instrument_id = p.instrument_id and i.kind = 'option'
+  cross join lateral risk_private.sides_of(
+    i.option_right, i.multiplier, p.quantity + p.open_buy, p.open_sell - p.quantity) as b
+  cross join lateral risk_private.sides_of(
+    i.option_right, i.multiplier, p.quantity, -p.quantity) as h
+  where p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0
+  group by p.account_id, p.underlying_id
+), sums as (
+  select c.scope_id, g.underlying_id, sum(g.bull) as bull, sum(g.bear) as bear,
+    sum(g.held_bull) as held_bull, sum(g.held_bear) as held_bear
+  from sides as g
+  join risk_private.scopes as a on a.scope_id = g.account_id
+  cross join unnest(a.chain) as c (scope_id)
+  group by c.scope_id, g.underlying_id
+)
+select
+  s.code as scope, u.symbol as underlying, m.bull, m.bear, m.held_bull, m.held_bear,
+  k.amount as limit_value, t.tier,
+  pg_catalog.round(greatest(m.bull, m.bear) * 100 / nullif(k.amount, 0), 2) as utilization_pct,
+  case when greatest(m.bull, m.bear) > k.amount then 'BREACH'
+    when greatest(m.bull, m.bear) * 100 >= k.warn_pct * k.amount and greatest(m.bull, m.bear) > 0
+    then 'WARN'
+    else 'OK' end as status,
+  risk_private.clock() as as_of
+from sums as m
+join risk_private.scopes as s on s.scope_id = m.scope_id
+join risk_private.instruments as u on u.instrument_id = m.underlying_id
+left join risk_private.underlying_tiers as t on t.underlying_id = m.underlying_id
+left join lateral (
+  select l.amount, l.warn_pct
+  from risk_private.limits_in_force as l
+  where l.limit_type = 'same_side' and l.scope_id = m.scope_id
+    and l.key_id = (array[0, u.sector_id, u.instrument_id])[l.dimension + 1]
+  order by l.dimension desc
+  limit 1
+) as k on true
+where (select risk_private.is_settled());
+comment on view risk.same_side_positions is
+  'Options on each side of the market, as FINRA 2360 and Cboe 8.30 count them: per scope and '
+  'underlying, over every account below, all strikes and expiries, in units of 100 shares (ten '
+  'minis are one, a jumbo is ten). Sides never net.';
+comment on column risk.same_side_positions.scope is 'The scope, with all accounts below it.';
+comment on column risk.same_side_positions.underlying is 'The underlying of the options.';
+comment on column risk.same_side_positions.bull is
+  'Long calls + short puts, per account and option at worst: every open order that enlarges the '
+  'side filled.';
+comment on column risk.same_side_positions.bear is 'Short calls + long puts, likewise.';
+comment on column risk.same_side_positions.held_bull is 'bull of positions alone.';
+comment on column risk.same_side_positions.held_bear is 'bear of positions alone.';
+comment on column risk.same_side_positions.limit_value is
+  'The same_side limit that holds at this very scope for the underlying, for each side; NULL where '
+  'none does.';
+comment on column risk.same_side_positions.tier is
+  'The tier of the underlying; see risk.position_limits.';
+comment on column risk.same_side_positions.utilization_pct is
+  'The larger side in percent of the limit; NULL without one, or where it is 0.';
+comment on column risk.same_side_positions.status is
+  'BREACH: a side is above the limit; WARN: at or above its warn_pct; OK, also without a limit.';
+comment on column risk.same_side_positions.as_of is 'The moment of reading.';
 
 -- 73_health_views.sql
 -- Views for operators: queues, and what would make decisions fail.
@@ -7195,6 +13784,769 @@ comment on column risk.health.limit_value is
 comment on column risk.health.status is 'OK, WARN or FAIL; NULL where limit_value is.';
 comment on column risk.health.description is 'What the value means.';
 comment on column risk.health.as_of is 'The moment of reading.';
+
+-- 74_breaker_views.sql
+-- Views of circuit breakers and of the indicators that they watch.
+
+create view risk.indicators as
+select i.name, i.value, i.as_of, i.set_by, i.received_at
+from risk_private.indicators as i;
+comment on view risk.indicators is 'The latest value of each market indicator.';
+comment on column risk.indicators.name is 'Name of the indicator, such as VIX.';
+comment on column risk.indicators.value is
+  'Its value; NULL where a circuit breaker watches it and nobody has told it yet.';
+comment on column risk.indicators.as_of is 'Data time of the value.';
+comment on column risk.indicators.set_by is 'The login that told it.';
+comment on column risk.indicators.received_at is 'When it came.';
+
+create view risk.breaker_conditions as
+select
+  c.condition, c.unit, c.parameters, c.default_threshold, c.reset_policies, c.description, c.source
+from risk_private.breaker_conditions as c
+order by c.position;
+comment on view risk.breaker_conditions is
+  'What a circuit breaker may watch. Every condition trips at or above the threshold.';
+comment on column risk.breaker_conditions.condition is 'Name of the condition.';
+comment on column risk.breaker_conditions.unit is 'Unit of value and threshold.';
+comment on column risk.breaker_conditions.parameters is
+  'Its parameters: type, default, choices, meaning.';
+comment on column risk.breaker_conditions.default_threshold is
+  'What a NULL threshold stands for; NULL: it must be given.';
+comment on column risk.breaker_conditions.reset_policies is 'How its breakers may be reset.';
+comment on column risk.breaker_conditions.description is 'What is measured.';
+comment on column risk.breaker_conditions.source is 'Where that is common practice.';
+
+create view risk.breakers as
+select
+  b.name, s.code as scope, b.condition, b.threshold, b.action, b.state, r.value as last_value,
+  case when w.swept_at >= b.defined_at then w.swept_at end as last_evaluated_at,
+  case when b.state <> 'ARMED' then b.tripped_at end as tripped_at,
+  case when b.state <> 'ARMED' then b.tripped_by end as tripped_by,
+  case when b.state = 'COOLDOWN' then b.cooling_since + b.cooldown end as resets_at,
+  u.symbol as underlying, b.parameters, b.cooldown, b.reset_policy,
+  case when b.state <> 'ARMED' then b.is_manual end as is_manual,
+  case when b.state <> 'ARMED' then b.tripped_value end as tripped_value,
+  case when b.state <> 'ARMED' then b.tripped_data_at end as tripped_data_at,
+  case when b.state <> 'ARMED' then b.trip_reason end as trip_reason,
+  b.armed_at, b.reason, b.defined_by, b.defined_at
+from risk_private.breakers as b
+join risk_private.scopes as s on s.scope_id = b.scope_id
+join risk_private.breaker_readings as r on r.breaker_id = b.breaker_id
+left join risk_private.instruments as u on u.instrument_id = b.underlying_id
+left join risk_private.breaker_sweeps as w on w.condition = b.condition;
+comment on view risk.breakers is 'Circuit breakers and the state they are in.';
+comment on column risk.breakers.name is 'Name of the breaker.';
+comment on column risk.breakers.scope is 'The scope it watches and holds, with everything below.';
+comment on column risk.breakers.condition is 'What it measures: see risk.breaker_conditions.';
+comment on column risk.breakers.threshold is 'It trips at or above this value.';
+comment on column risk.breakers.action is 'NOTIFY, REDUCE_ONLY, HALT or HALT_AND_CANCEL.';
+comment on column risk.breakers.state is
+  'ARMED; TRIPPED; COOLDOWN: waiting for its end. The action holds through the latter two.';
+comment on column risk.breakers.last_value is
+  'What was measured last; NULL where there was nothing to measure.';
+comment on column risk.breakers.last_evaluated_at is
+  'When it was evaluated last; NULL: not yet.';
+comment on column risk.breakers.tripped_at is
+  'When it tripped; NULL while it is armed, like the next.';
+comment on column risk.breakers.tripped_by is
+  'The login that tripped it: the worker''s where the condition did.';
+comment on column risk.breakers.resets_at is
+  'When the cool-down ends, if the value stays clear; NULL outside of one.';
+comment on column risk.breakers.underlying is 'The one underlying that it holds; NULL: all.';
+comment on column risk.breakers.parameters is 'Parameters of the condition, defaults filled in.';
+comment on column risk.breakers.cooldown is 'How long it cools down.';
+comment on column risk.breakers.reset_policy is
+  'manual: by a person; timer: after the cool-down; session: when the next day is opened.';
+comment on column risk.breakers.is_manual is
+  'Whether a person tripped it, whom no timer or new day overrules; NULL while it is armed, like '
+  'the next three.';
+comment on column risk.breakers.tripped_value is 'The value for which it tripped.';
+comment on column risk.breakers.tripped_data_at is 'Data time of that value.';
+comment on column risk.breakers.trip_reason is 'Why it tripped, in words.';
+comment on column risk.breakers.armed_at is
+  'When it was last armed: what it judges is data from then on.';
+comment on column risk.breakers.reason is 'Why it was defined so.';
+comment on column risk.breakers.defined_by is 'The login that defined it last.';
+comment on column risk.breakers.defined_at is 'When it was defined last.';
+
+create view risk.breaker_events as
+select
+  e.event_id, e.at, e.name as breaker, s.code as scope, e.event, e.state, e.condition, e.value,
+  e.threshold, e.data_at, e.action, e.reason, e.error, e.made_by
+from risk_private.breaker_events as e
+join risk_private.scopes as s on s.scope_id = e.scope_id;
+comment on view risk.breaker_events is 'What happened to circuit breakers.';
+comment on column risk.breaker_events.event_id is 'Number of the event, ascending.';
+comment on column risk.breaker_events.at is 'When it happened.';
+comment on column risk.breaker_events.breaker is 'Name of the breaker.';
+comment on column risk.breaker_events.scope is 'The scope it was about then.';
+comment on column risk.breaker_events.event is
+  'DEFINED, REDEFINED, REMOVED, TRIPPED, COOLDOWN, RESET.';
+comment on column risk.breaker_events.state is 'State of the breaker after it.';
+comment on column risk.breaker_events.condition is 'Its condition then.';
+comment on column risk.breaker_events.value is
+  'The value that made it happen; NULL where a person did.';
+comment on column risk.breaker_events.threshold is 'Its threshold then.';
+comment on column risk.breaker_events.data_at is 'Data time of the value.';
+comment on column risk.breaker_events.action is 'Its action then.';
+comment on column risk.breaker_events.reason is 'Why.';
+comment on column risk.breaker_events.error is
+  'What the condition failed with: that trips its breaker too.';
+comment on column risk.breaker_events.made_by is 'The login that did it.';
+
+-- 74_hot_limits.sql
+-- What a cache outside the database may keep of limits, and how it learns that they have changed.
+-- Every commit that changes a limit, a state or a status takes the next version as its last act, so
+-- versions are in the order of commits: whoever sees version n sees every change up to n.
+
+create table risk_private.limit_version (
+  singleton boolean primary key default true check (singleton),
+  version bigint not null,
+  secret uuid not null
+);
+insert into risk_private.limit_version (version, secret) values (1, pg_catalog.gen_random_uuid());
+comment on table risk_private.limit_version is
+  'The version of all limits, states and statuses together, and what signing keys derive from.';
+
+create table risk_private.limit_changes (
+  xid xid8 primary key
+);
+comment on table risk_private.limit_changes is
+  'Transactions that are changing limits, states or statuses: one row each until just before '
+  'their commit, so never a row that others see.';
+
+create function risk_private.note_limit_change() returns trigger
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.limit_changes (xid) values (pg_current_xact_id())
+  on conflict (xid) do nothing;
+  return null;
+end
+$$;
+comment on function risk_private.note_limit_change() is
+  'Notes that this transaction changes what caches hold.';
+
+-- Lock order: last of all. The row is taken in the commit itself, so no change waits here for one
+-- that still waits for a trader's lock.
+create function risk_private.publish_limit_change() returns trigger
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_version bigint;
+begin
+  update risk_private.limit_version as v set version = v.version + 1
+  returning v.version into v_version;
+  perform pg_notify('risk_limits', v_version::text);
+  delete from risk_private.limit_changes as c where c.xid = new.xid;
+  return null;
+end
+$$;
+comment on function risk_private.publish_limit_change() is
+  'Takes the next version and tells it on the channel risk_limits. Runs once in the commit of a '
+  'transaction that has noted a change.';
+
+create constraint trigger limit_changes_at_commit after insert on risk_private.limit_changes
+deferrable initially deferred
+for each row execute function risk_private.publish_limit_change();
+
+create trigger limits_when_changed after insert on risk_private.limits
+for each statement execute function risk_private.note_limit_change();
+create trigger trading_states_when_changed
+after insert or update or delete on risk_private.trading_states
+for each statement execute function risk_private.note_limit_change();
+create trigger trading_grants_when_changed
+after insert or update or delete on risk_private.trading_grants
+for each statement execute function risk_private.note_limit_change();
+create trigger instruments_when_changed
+after update of sector_id, underlying_id, status, status_reason on risk_private.instruments
+for each statement execute function risk_private.note_limit_change();
+
+create function risk_private.may_see_limits(chain integer[]) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return risk_private.may_trade(chain) or exists (
+    select from unnest(array['risk_admin', 'risk_worker', 'risk_analyst', 'risk_auditor'])
+      as r (role)
+    where pg_has_role(risk_private.caller(), r.role, 'member'));
+end
+$$;
+comment on function risk_private.may_see_limits(integer[]) is
+  'Whether the caller may see limits and states of the scope of that chain: whoever may trade it, '
+  'and whoever may read risk.limits.';
+
+-- What risk.limit_utilization shows as worst_case, for one limit and without reading the others.
+create function risk_private.hot_use(
+  k risk_private.applicable_limit, underlying_id integer, instrument_id integer, at timestamptz)
+returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_key bigint := risk_private.counter_id(k.scope_id, k.dimension, k.key_id);
+begin
+  if k.judged = 'sum' then
+    return coalesce((
+      select case k.limit_type
+        when 'gross_position' then c.gross_position
+        when 'gross_notional' then c.gross_notional
+        when 'traded_notional' then c.traded_notional
+        when 'open_orders' then c.open_orders
+        when 'open_positions' then c.open_positions
+      end
+      from risk_private.counters as c where c.counter_id = v_key), 0);
+  elsif k.judged = 'instrument' and instrument_id is not null then
+    return (
+      select case k.limit_type
+        when 'net_position' then risk_private.worst_case(h.quantity, h.open_buy, h.open_sell)
+        when 'long_position' then greatest(0, h.quantity + h.open_buy)
+        when 'short_position' then greatest(0, h.open_sell - h.quantity)
+      end
+      from (values (k.scope_id)) as s (scope_id)
+      left join risk_private.positions as p
+        on p.account_id = s.scope_id and p.instrument_id = hot_use.instrument_id
+      left join risk_private.counters as c
+        on c.counter_id = risk_private.counter_id(s.scope_id, 3, hot_use.instrument_id)
+      cross join lateral (
+        select coalesce(p.quantity, c.quantity, 0) as quantity,
+          coalesce(p.open_buy, c.open_buy, 0) as open_buy,
+          coalesce(p.open_sell, c.open_sell, 0) as open_sell
+      ) as h);
+  elsif k.judged = 'window' then
+    return risk_private.accepted_since(v_key, at - case k.limit_type
+      when 'order_rate' then interval '1 second' else interval '60 seconds' end);
+  elsif k.limit_type = 'same_side' and underlying_id is not null then
+    return coalesce((
+      select greatest(o.bull, o.bear) from risk_private.obligations as o
+      where o.counter_id = risk_private.counter_id(k.scope_id, 2, hot_use.underlying_id)), 0);
+  elsif k.judged = 'obligation' then
+    return (
+      select case
+        when k.limit_type = 'buying_power' then coalesce(o.cash_need, 0) - e.cash
+        when o.unlimited > 0 then 'Infinity'
+        else coalesce(o.max_loss, 0)
+      end
+      from risk_private.equities as e
+      left join risk_private.obligations as o on o.counter_id = v_key
+      where e.scope_id = k.scope_id);
+  end if;
+  return null;
+end
+$$;
+comment on function risk_private.hot_use(
+  risk_private.applicable_limit, integer, integer, timestamptz) is
+  'What decisions compare with a limit now. NULL where nothing is used up, as with limits on '
+  'single orders, and where the instrument or underlying that it would be measured for is NULL.';
+
+create function risk_private.hot_uses(
+  chain integer[], sector_id integer, underlying_id integer, instrument_id integer,
+  at timestamptz)
+returns jsonb
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_leg risk_private.leg;
+begin
+  v_leg.sector_id := hot_uses.sector_id;
+  v_leg.underlying_id := hot_uses.underlying_id;
+  v_leg.instrument_id := hot_uses.instrument_id;
+  return coalesce((
+    select jsonb_agg(jsonb_build_object(
+      'scope', k.scope, 'limit_type', k.limit_type, 'dimension', k.dimension_name,
+      'limit_value', k.amount::text, 'warn_pct', k.warn_pct::text,
+      'worst_case', u.worst_case::text,
+      'utilization_pct', case when u.worst_case <= 0 then '0'
+        else trim_scale(round(u.worst_case * 100 / nullif(k.amount, 0), 2))::text end,
+      'status', case when u.worst_case > k.amount then 'BREACH'
+        when k.warns and u.worst_case > 0 and u.worst_case * 100 >= k.warn_pct * k.amount
+        then 'WARN' else 'OK' end,
+      'version', f.version)
+      order by array_position(chain, k.scope_id), k.limit_type, k.dimension)
+    from unnest(risk_private.applicable_limits(chain[1], array[v_leg], at)) as k
+    join risk_private.limit_periods as f
+      on f.scope_id = k.scope_id and f.dimension = k.dimension and f.key_id = k.key_id
+      and f.limit_type = k.limit_type and f.valid_from <= at and at < f.valid_until
+    cross join lateral (
+      select risk_private.hot_use(k, hot_uses.underlying_id, hot_uses.instrument_id, at)
+        as worst_case
+    ) as u), '[]');
+end
+$$;
+comment on function risk_private.hot_uses(integer[], integer, integer, integer, timestamptz) is
+  'Every limit that binds orders of the first scope of the chain in one instrument, with what '
+  'decisions compare with it. Keys NULL: those that hold for all instruments.';
+
+create function risk_private.hot_limits(scope text, symbol text) returns jsonb
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_at timestamptz := risk_private.clock();
+  v_scope risk_private.scopes := risk_private.scope(scope);
+  v_instrument risk_private.instruments;
+  v_underlying text;
+begin
+  perform risk_private.is_settled();
+  if risk_private.may_see_limits(v_scope.chain) is not true then
+    perform risk_private.fail('RK403',
+      format('%s may not see the limits of %L', risk_private.caller(), scope), 'argument: scope',
+      'A trading grant on the scope, or a role that reads risk.limits, allows it.');
+  end if;
+  if symbol is not null then
+    select i.* into v_instrument from risk_private.instruments as i
+    where i.instrument_id = risk_private.instrument_id(hot_limits.symbol);
+    select u.symbol into v_underlying from risk_private.instruments as u
+    where u.instrument_id = v_instrument.underlying_id;
+  end if;
+  return (
+    select jsonb_build_object(
+      'version', v.version, 'scope', v_scope.code, 'symbol', v_instrument.symbol,
+      'underlying', v_underlying, 'as_of', v_at, 'changes_at', (
+        select min(e.moment)
+        from (values (0, 0), (1, v_instrument.sector_id), (2, v_instrument.underlying_id),
+                (3, v_instrument.instrument_id)) as d (dimension, key_id)
+        join risk_private.limit_periods as p
+          on p.scope_id = any (v_scope.chain) and p.dimension = d.dimension
+          and p.key_id = d.key_id
+        cross join lateral (values (p.valid_from), (p.valid_until)) as e (moment)
+        where e.moment > v_at and e.moment < 'infinity'),
+      'state', t.effective_state, 'state_since', t.since, 'state_reason', t.reason,
+      'instrument_status', v_instrument.status,
+      'limits', risk_private.hot_uses(v_scope.chain, v_instrument.sector_id,
+        v_instrument.underlying_id, v_instrument.instrument_id, v_at))
+    from risk_private.limit_version as v
+    cross join lateral (
+      select s.* from risk.trading_states as s
+      where s.scope = v_scope.code and (s.underlying is null or s.underlying = v_underlying)
+      order by s.underlying nulls last
+      limit 1
+    ) as t);
+end
+$$;
+comment on function risk_private.hot_limits(text, text) is 'What risk.hot_limits tells.';
+
+create function risk.hot_limits(scope text, symbol text default null) returns jsonb
+language sql stable
+begin atomic
+  select risk_private.hot_limits(scope, symbol);
+end;
+comment on function risk.hot_limits(text, text) is
+  'The limits that bind orders of a scope in an instrument (NULL: those for all instruments), as '
+  'one document: version, as_of, changes_at (when a limit next begins or ends by itself), state '
+  '(ACTIVE, REDUCE_ONLY, HALTED: the most severe on the chain, for the instrument''s underlying) '
+  'with since and reason, instrument_status, and per limit on the whole chain: scope, limit_type, '
+  'dimension, limit_value, warn_pct, worst_case (what decisions compare with the limit; NULL '
+  'where nothing is used up), utilization_pct, status (OK, WARN, BREACH) and version. Amounts are '
+  'strings. For pre-screens and displays: decisions never read it. For whoever may trade the '
+  'scope, and who may read risk.limits. Errors: RK403, RK404.';
+
+create function risk_private.limit_cache() returns table (version bigint, signing_key text)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select v.version, encode(sha256(convert_to(concat_ws('|',
+    v.secret, current_database(), risk_private.caller()), 'UTF8')), 'hex')
+  from risk_private.limit_version as v;
+end;
+comment on function risk_private.limit_cache() is 'What risk.limit_cache tells.';
+
+create function risk.limit_cache() returns table (version bigint, signing_key text)
+language sql stable
+begin atomic
+  select c.version, c.signing_key from risk_private.limit_cache() as c;
+end;
+comment on function risk.limit_cache() is
+  'What a cache of risk.hot_limits needs: the version of all limits, states and statuses '
+  'together, which grows with every change and is told on the channel risk_limits; and a key '
+  'with which to sign what is kept, different for every role and database.';
+
+-- 74_money_views.sql
+-- Views of money.
+
+create function risk_private.drawdown_pct(peak numeric, equity numeric) returns numeric
+language sql immutable
+return case
+  when peak <= 0 or equity <= 0 then 100
+  else pg_catalog.round((peak - equity) * 100 / peak, 6)
+end;
+comment on function risk_private.drawdown_pct(numeric, numeric) is
+  'How far the equity is below its peak, %; 100 where either is 0 or less; NULL where unknown.';
+
+create view risk.pnl as
+select
+  s.code as scope,
+  case when s.is_leaf and s.trading_day is not null then s.trading_day
+    else risk_private.present_trading_date() end as day,
+  e.start_equity, e.equity, e.realized,
+  e.equity - e.book as unrealized, e.fees, e.equity - e.start_equity - e.flows as daily_pnl,
+  e.peak as peak_equity, risk_private.drawdown_pct(e.peak, e.equity) as drawdown_pct, e.as_of,
+  case when e.unknown = 0 then e.cash end as cash, e.flows, e.income, e.currency_pnl,
+  e.start_unrealized
+from risk_private.scopes as s
+join risk_private.equities as e on e.scope_id = s.scope_id
+where (select risk_private.is_settled());
+comment on view risk.pnl is
+  'Profit and loss of every scope in the trading day, in base currency, with everything below it. '
+  'equity - start_equity = flows + realized - fees + income + currency_pnl + unrealized - '
+  'start_unrealized, plus what the start that risk.open_day was told differed from the engine''s.';
+comment on column risk.pnl.scope is 'The scope, with all accounts below it.';
+comment on column risk.pnl.day is 'The trading day.';
+comment on column risk.pnl.start_equity is
+  'Equity at its start: what risk.open_day was told, else the engine''s own at the roll. NULL '
+  'before the first open_day.';
+comment on column risk.pnl.equity is
+  'Cash and positions at their carried marks. NULL while a currency held has no rate.';
+comment on column risk.pnl.realized is
+  'Realized in the day at average cost, before fees; busts and corrections of earlier days too.';
+comment on column risk.pnl.unrealized is
+  'Value of the positions held now less their average cost, since they were opened.';
+comment on column risk.pnl.fees is 'Fees of executions of the day.';
+comment on column risk.pnl.daily_pnl is
+  'equity - start_equity - flows. NULL where the equity or the start is unknown.';
+comment on column risk.pnl.peak_equity is
+  'Highest equity of this very scope, sampled at each revaluation and fill, across days. A flow '
+  'scales it so that the drawdown stays what it is.';
+comment on column risk.pnl.drawdown_pct is
+  '(peak - equity) / peak, %; 100 where either is 0 or less.';
+comment on column risk.pnl.as_of is 'When the equity last moved.';
+comment on column risk.pnl.cash is 'Cash in all currencies, at their rates.';
+comment on column risk.pnl.flows is
+  'Deposits, withdrawals and transfers of the day, and positions brought in or taken out (trades '
+  'of kind opening and transfer) at their price.';
+comment on column risk.pnl.income is 'Other cash posted in the day: dividends, interest, charges.';
+comment on column risk.pnl.currency_pnl is
+  'What changes of exchange rates in the day made of cash and cost.';
+comment on column risk.pnl.start_unrealized is 'Unrealized profit when the day was opened.';
+
+create view risk.cash with (security_barrier) as
+select a.code as account, b.currency, b.amount, b.rate, b.amount * b.rate as base_amount, f.as_of
+from risk_private.scopes as a
+join risk_private.cash_balances as b on b.account_id = a.scope_id
+left join risk_private.fx_rates as f on f.currency = b.currency
+where a.scope_id = any ((select risk_private.visible_accounts())::integer[])
+  and (select risk_private.is_settled());
+comment on view risk.cash is 'Cash of every account, per currency.';
+comment on column risk.cash.account is 'The account.';
+comment on column risk.cash.currency is 'The currency.';
+comment on column risk.cash.amount is
+  'Cash: postings less what trades cost and their fees; below 0 it is owed.';
+comment on column risk.cash.rate is 'Base currency per unit at which it is carried; NULL: unknown.';
+comment on column risk.cash.base_amount is 'The amount in base currency.';
+comment on column risk.cash.as_of is 'Data time of the latest rate.';
+
+-- 75_return_views.sql
+-- Returns and correlations. Materialized, because they change once a day; no decision reads them.
+
+create view risk_private.daily_returns as
+select
+  c.instrument_id, c.day,
+  lag(c.day) over w as previous_day, c.close,
+  (pg_catalog.ln(c.close) - pg_catalog.ln(lag(c.close) over w))::double precision as log_return,
+  c.recorded_at
+from risk_private.closes as c
+window w as (partition by c.instrument_id order by c.day);
+comment on view risk_private.daily_returns is
+  'ln(close / previous close) of every stored close; NULL for the first of an instrument.';
+
+-- A return counts for a pair where both span the same days: one that a missing close has made
+-- longer is compared with none.
+create view risk_private.correlations as
+with recent as (
+  select d.day
+  from (select distinct c.day from risk_private.closes as c) as d
+  order by d.day desc limit 61
+), returns as (
+  select r.instrument_id, r.day, r.previous_day, r.log_return, r.recorded_at
+  from risk_private.daily_returns as r
+  where r.previous_day >= (select min(t.day) from recent as t)
+    and r.instrument_id in (
+      select i.underlying_id
+      from risk_private.positions as p
+      join risk_private.instruments as i on i.instrument_id = p.instrument_id
+      where p.quantity <> 0)
+), pairs as (
+  select
+    a.instrument_id as one_id, b.instrument_id as other_id,
+    greatest(-1, least(1, pg_catalog.corr(a.log_return, b.log_return))) as correlation,
+    count(*)::integer as days, min(a.day) as first_day, max(a.day) as last_day,
+    max(greatest(a.recorded_at, b.recorded_at)) as as_of
+  from returns as a
+  join returns as b
+    on b.day = a.day and b.previous_day = a.previous_day and b.instrument_id > a.instrument_id
+  group by a.instrument_id, b.instrument_id
+  having count(*) >= 20 and pg_catalog.var_pop(a.log_return) > 1e-18
+    and pg_catalog.var_pop(b.log_return) > 1e-18
+)
+select o.underlying_id, o.other_id, p.correlation, p.days, p.first_day, p.last_day, p.as_of
+from pairs as p
+cross join lateral (
+  values (p.one_id, p.other_id), (p.other_id, p.one_id)
+) as o (underlying_id, other_id);
+comment on view risk_private.correlations is
+  'Pearson correlation of the daily log returns of held underlyings over the last 60 trading days '
+  '(61 closes), each pair in both orders. A pair needs 20 common days, and variance.';
+
+create materialized view risk.return_history as
+select i.symbol as underlying, r.day, r.previous_day, r.close, r.log_return, r.recorded_at as as_of
+from risk_private.daily_returns as r
+join risk_private.instruments as i on i.instrument_id = r.instrument_id
+where r.day > (select max(c.day) - 366 from risk_private.closes as c);
+-- squawk-ignore require-concurrent-index-creation
+create unique index return_history_key on risk.return_history (underlying, day);
+comment on materialized view risk.return_history is
+  'Daily closes and log returns of underlyings over the last year, as of the last refresh '
+  '(risk.refresh_views; the worker does it).';
+comment on column risk.return_history.underlying is 'Symbol of the underlying.';
+comment on column risk.return_history.day is 'Trading day of the close.';
+comment on column risk.return_history.previous_day is
+  'Day of the close before it: longer ago where closes are missing; NULL for the first.';
+comment on column risk.return_history.close is
+  'Closing price, adjusted for all later splits, in the instrument''s currency.';
+comment on column risk.return_history.log_return is
+  'ln(close / close of previous_day); NULL for the first.';
+comment on column risk.return_history.as_of is 'When the close was recorded or loaded.';
+
+create materialized view risk.correlation_matrix as
+select
+  i.symbol as underlying, o.symbol as other, c.correlation, c.days, c.first_day, c.last_day,
+  c.as_of
+from risk_private.correlations as c
+join risk_private.instruments as i on i.instrument_id = c.underlying_id
+join risk_private.instruments as o on o.instrument_id = c.other_id;
+-- squawk-ignore require-concurrent-index-creation
+create unique index correlation_matrix_key on risk.correlation_matrix (underlying, other);
+comment on materialized view risk.correlation_matrix is
+  'Correlations of the daily log returns of underlyings that some account holds (itself, or '
+  'through options and futures), over the last 60 trading days, each pair in both orders; as of '
+  'the last refresh (risk.refresh_views; the worker does it).';
+comment on column risk.correlation_matrix.underlying is 'Symbol of the one underlying.';
+comment on column risk.correlation_matrix.other is 'Symbol of the other.';
+comment on column risk.correlation_matrix.correlation is
+  'Pearson''s coefficient, -1 to 1. Pairs with fewer than 20 common days or without variance are '
+  'left out.';
+comment on column risk.correlation_matrix.days is 'How many daily returns both have.';
+comment on column risk.correlation_matrix.first_day is 'The first of those days.';
+comment on column risk.correlation_matrix.last_day is 'The last of them.';
+comment on column risk.correlation_matrix.as_of is
+  'When the newest of those closes was recorded or loaded.';
+
+create function risk_private.refresh_materialized(view_name text) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_populated boolean;
+begin
+  select m.ispopulated into v_is_populated
+  from pg_matviews as m
+  where m.schemaname = 'risk' and m.matviewname = view_name;
+  if not found then
+    perform risk_private.fail('RK404', format('no materialized view %L in risk', view_name),
+      'argument: view_name');
+  end if;
+  execute format('refresh materialized view %s risk.%I',
+    case when v_is_populated then 'concurrently' else '' end, view_name);
+end
+$$;
+comment on function risk_private.refresh_materialized(text) is
+  'Refreshes one materialized view of risk; readers go on meanwhile. Raises RK404 for another '
+  'name.';
+
+create procedure risk.refresh_views()
+language plpgsql
+as $$
+declare
+  v_name text;
+begin
+  foreach v_name in array risk_private.views_to_refresh() loop
+    perform risk_private.refresh_materialized(v_name);
+    commit;
+  end loop;
+end
+$$;
+comment on procedure risk.refresh_views() is
+  'Refreshes the materialized views, one after the other, blocking neither readers nor decisions. '
+  'A worker does the same by itself.';
+
+-- 79_verify_money.sql
+-- Proof of the money: cash, cost, P&L and equity recomputed from executions, postings and carried
+-- values.
+
+create function risk_private.recount_realized()
+returns table (account_id integer, instrument_id integer, cost numeric, average_price numeric,
+  realized numeric, fees numeric)
+language sql stable
+begin atomic
+  select p.account_id, p.instrument_id, coalesce(r.cost, 0),
+    risk_private.average_price(coalesce(r.cost, 0), p.quantity, i.multiplier),
+    coalesce(r.realized, 0) + coalesce(l.realized, 0), coalesce(r.fees, 0) + coalesce(l.fees, 0)
+  from risk_private.positions as p
+  join risk_private.scopes as s on s.scope_id = p.account_id
+  join risk_private.instruments as i on i.instrument_id = p.instrument_id
+  left join lateral (
+    select (array_agg(x.cost order by f.booking desc))[1] as cost,
+      sum(x.realized * f.rate) filter (where f.trading_day is not distinct from s.trading_day)
+        as realized,
+      sum(f.fee * f.rate) filter (where f.trading_day is not distinct from s.trading_day) as fees
+    from risk_private.replay(p.account_id, p.instrument_id) as x
+    join risk_private.fills as f on f.account_id = p.account_id and f.exec_id = x.exec_id
+  ) as r on true
+  left join lateral (
+    select sum(c.late_realized) as realized, sum(c.late_fees) as fees
+    from risk_private.fill_corrections as c
+    join risk_private.fills as f on f.account_id = c.account_id and f.exec_id = c.exec_id
+    where c.account_id = p.account_id and f.instrument_id = p.instrument_id
+      and c.trading_day is not distinct from s.trading_day
+  ) as l on true;
+end;
+comment on function risk_private.recount_realized() is
+  'Cost, average price, and what today realized and cost in fees, of every position, replayed from '
+  'its executions.';
+
+create function risk_private.recount_cash()
+returns table (account_id integer, currency text, amount numeric, cost numeric)
+language sql stable
+begin atomic
+  select u.account_id, u.currency, sum(u.amount), sum(u.cost)
+  from (
+    select p.account_id, p.currency, p.amount, 0::numeric as cost
+    from risk_private.cash_postings as p
+    union all
+    select f.account_id, i.currency,
+      case when risk_private.is_in_kind(f.kind) then 0 else -f.signed_quantity * f.unit_amount end
+        - f.fee, 0
+    from risk_private.fills as f
+    join risk_private.instruments as i on i.instrument_id = f.instrument_id
+    where f.adjustment_id is null
+    union all
+    select p.account_id, i.currency, 0, p.cost
+    from risk_private.positions as p
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    where p.cost <> 0
+  ) as u
+  group by u.account_id, u.currency;
+end;
+comment on function risk_private.recount_cash() is
+  'Cash and cost per account and currency, as postings, executions and positions say.';
+
+create function risk_private.recount_equities()
+returns table (account_id integer, equity numeric, unknown bigint, cash numeric, book numeric,
+  realized numeric, fees numeric, income numeric, flows numeric)
+language sql stable
+begin atomic
+  select s.scope_id, c.cash + v.value, c.unknown, c.cash, c.book, v.realized, v.fees, p.income,
+    p.flows + k.flows + c.flows
+  from risk_private.scopes as s
+  cross join lateral (
+    select coalesce(sum(b.amount * b.rate), 0) as cash,
+      coalesce(sum((b.amount + b.cost) * b.rate), 0) as book,
+      count(*) filter (where b.rate is null) as unknown,
+      coalesce(sum(b.made_known) filter (
+        where b.made_known_on is not distinct from s.trading_day), 0) as flows
+    from risk_private.cash_balances as b where b.account_id = s.scope_id
+  ) as c
+  cross join lateral (
+    select coalesce(sum(q.quantity * q.unit_value), 0) as value,
+      coalesce(sum(q.realized_pnl_today + q.fees_today), 0) as realized,
+      coalesce(sum(q.fees_today), 0) as fees
+    from risk_private.positions as q where q.account_id = s.scope_id
+  ) as v
+  cross join lateral (
+    select coalesce(sum(g.amount * g.rate) filter (where risk_private.is_flow(g.reason)), 0)
+        as flows,
+      coalesce(sum(g.amount * g.rate) filter (where not risk_private.is_flow(g.reason)), 0)
+        as income
+    from risk_private.cash_postings as g
+    where g.account_id = s.scope_id and g.trading_day is not distinct from s.trading_day
+  ) as p
+  cross join lateral (
+    select coalesce(sum(f.signed_quantity * f.unit_amount * f.rate), 0) + (
+      select coalesce(sum(x.late_flows), 0) from risk_private.fill_corrections as x
+      where x.account_id = s.scope_id and x.trading_day is not distinct from s.trading_day
+    ) as flows
+    from risk_private.fills as f
+    where f.account_id = s.scope_id and risk_private.is_in_kind(f.kind)
+      and f.trading_day is not distinct from s.trading_day
+  ) as k
+  where s.is_leaf;
+end;
+comment on function risk_private.recount_equities() is
+  'The equity of every account and what moved it today, as balances, positions, postings and '
+  'executions say.';
+
+create function risk_private.money_differences()
+returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
+language sql stable
+begin atomic
+  select p.account_id, 'position:' || i.symbol, m.measure, m.stored, m.expected
+  from risk_private.positions as p
+  join risk_private.recount_realized() as r
+    on r.account_id = p.account_id and r.instrument_id = p.instrument_id
+  join risk_private.instruments as i on i.instrument_id = p.instrument_id
+  cross join lateral (
+    values ('cost', p.cost, r.cost), ('average_price', p.average_price, r.average_price),
+      ('realized_pnl_today', p.realized_pnl_today, r.realized - r.fees),
+      ('fees_today', p.fees_today, r.fees)
+  ) as m (measure, stored, expected)
+  where m.stored <> m.expected
+  union all
+  select coalesce(b.account_id, r.account_id), 'cash:' || coalesce(b.currency, r.currency),
+    m.measure, m.stored, m.expected
+  from risk_private.cash_balances as b
+  full join risk_private.recount_cash() as r
+    on r.account_id = b.account_id and r.currency = b.currency
+  cross join lateral (
+    values ('amount', b.amount, r.amount), ('cost', b.cost, r.cost)
+  ) as m (measure, stored, expected)
+  where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
+  union all
+  select r.account_id, 'all', m.measure, m.stored, m.expected
+  from risk_private.recount_equities() as r
+  left join risk_private.equities as e on e.scope_id = r.account_id
+  cross join lateral (
+    values ('equity', e.known_equity, r.equity), ('unknown_equity', e.unknown, r.unknown),
+      ('cash', e.cash, r.cash), ('book', e.book, r.book), ('realized', e.realized, r.realized),
+      ('fees', e.fees, r.fees), ('income', e.income, r.income), ('flows', e.flows, r.flows),
+      ('peak', least(e.peak, e.known_equity), e.known_equity)
+  ) as m (measure, stored, expected)
+  where m.stored is distinct from m.expected
+  union all
+  select s.scope_id, 'all', m.measure, m.stored, m.expected
+  from risk_private.scopes as s
+  left join risk_private.equities as e on e.scope_id = s.scope_id
+  cross join lateral (
+    select sum(b.known_equity) as known_equity, sum(b.unknown) as unknown, sum(b.cash) as cash,
+      sum(b.book) as book, sum(b.realized) as realized, sum(b.fees) as fees,
+      sum(b.income) as income, sum(b.flows) as flows, sum(b.currency_pnl) as currency_pnl,
+      sum(b.known_start) as known_start, sum(b.unstarted) as unstarted,
+      sum(b.start_unrealized) as start_unrealized
+    from risk_private.equities as b
+    join risk_private.scopes as c on c.scope_id = b.scope_id
+    where c.parent_id = s.scope_id
+  ) as t
+  cross join lateral (
+    values ('equity', e.known_equity, t.known_equity), ('unknown_equity', e.unknown, t.unknown),
+      ('cash', e.cash, t.cash), ('book', e.book, t.book), ('realized', e.realized, t.realized),
+      ('fees', e.fees, t.fees), ('income', e.income, t.income), ('flows', e.flows, t.flows),
+      ('currency_pnl', e.currency_pnl, t.currency_pnl),
+      ('start_equity', e.known_start, t.known_start), ('unstarted', e.unstarted, t.unstarted),
+      ('start_unrealized', e.start_unrealized, t.start_unrealized)
+  ) as m (measure, stored, expected)
+  where not s.is_leaf and m.stored is distinct from coalesce(m.expected, 0);
+end;
+comment on function risk_private.money_differences() is
+  'Every difference between the money that is stored and what it is made of; none when sound.';
 
 -- 80_verify.sql
 -- Proof: counters and positions recomputed from what they summarise, orders and fills.
@@ -7354,11 +14706,32 @@ begin atomic
       ('open_positions', c.open_positions, r.open_positions, 0)
   ) as m (measure, stored, expected, least_dimension)
   where coalesce(c.dimension, r.dimension) >= m.least_dimension
-    and coalesce(m.stored, 0) <> coalesce(m.expected, 0);
+    and coalesce(m.stored, 0) <> coalesce(m.expected, 0)
+  union all
+  select s.code,
+    risk_private.dimension_name(coalesce(o.dimension, r.dimension), coalesce(o.key_id, r.key_id)),
+    m.measure, m.stored, m.expected
+  from risk_private.obligations as o
+  full join risk_private.recount_obligations() as r on r.counter_id = o.counter_id
+  join risk_private.scopes as s on s.scope_id = coalesce(o.scope_id, r.scope_id)
+  cross join lateral (
+    values
+      ('bull', o.bull, r.bull), ('bear', o.bear, r.bear), ('max_loss', o.max_loss, r.max_loss),
+      ('unlimited', o.unlimited, r.unlimited), ('cash_need', o.cash_need, r.cash_need),
+      ('held_bull', o.held_bull, r.held_bull), ('held_bear', o.held_bear, r.held_bear),
+      ('held_loss', o.held_loss, r.held_loss),
+      ('held_unlimited', o.held_unlimited, r.held_unlimited),
+      ('held_need', o.held_need, r.held_need)
+  ) as m (measure, stored, expected)
+  where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
+  union all
+  select s.code, d.dimension, d.measure, d.stored, d.expected
+  from risk_private.money_differences() as d
+  join risk_private.scopes as s on s.scope_id = d.scope_id;
 end;
 comment on function risk.verify_counters() is
-  'Recomputes every position and counter from orders, fills and carried values: one row per '
-  'difference, none when sound.';
+  'Recomputes every position, counter, obligation, cash balance and equity from orders, fills, '
+  'postings and carried values: one row per difference, none when sound.';
 
 -- 90_grants.sql
 -- Who may do what: the only grants there are. Nobody but the owner reaches a table. What a
@@ -7394,6 +14767,13 @@ grant execute on procedure
   risk.record_fill, risk.record_trade, risk.ack_order, risk.release_order, risk.dispatch_order,
   risk.confirm_replace, risk.reject_replace
 to risk_execution;
+grant execute on procedure risk.bust_fill, risk.correct_fill to risk_execution;
+grant execute on function risk_private.bust_fill, risk_private.correct_fill to risk_execution;
+grant execute on procedure risk.post_cash to risk_execution, risk_admin;
+grant execute on function risk_private.post_cash to risk_execution, risk_admin;
+grant execute on procedure risk.set_fx to risk_feed;
+grant execute on function risk_private.set_fx, risk_private.accounts_in, risk_private.recarry
+to risk_feed;
 grant execute on function
   risk_private.record_fill, risk_private.record_trade, risk_private.fill_detail,
   risk_private.ack_order, risk_private.release_order, risk_private.dispatch_order,
@@ -7401,10 +14781,46 @@ grant execute on function
 to risk_execution;
 
 -- Market data
-grant execute on procedure risk.set_marks to risk_feed;
+grant execute on procedure risk.set_marks, risk.remark_underlying to risk_feed;
+grant execute on procedure risk.revalue to risk_feed, risk_admin, risk_worker;
+grant execute on procedure risk_private.follow to risk_feed, risk_admin;
+grant execute on function risk_private.worker_follows to risk_feed, risk_admin;
 grant execute on function
-  risk_private.set_marks, risk_private.accounts_to_revalue, risk_private.revalue
-to risk_feed;
+  risk_private.next_pass, risk_private.revalue, risk_private.end_pass
+to risk_feed, risk_admin, risk_worker;
+grant execute on function risk_private.set_marks, risk_private.remark_underlying to risk_feed;
+
+-- History
+grant execute on procedure risk.load_closes to risk_feed, risk_admin;
+grant execute on function risk_private.load_closes to risk_feed, risk_admin;
+grant select on risk.portfolio_greeks, risk.return_history, risk.correlation_matrix
+to risk_admin, risk_worker, risk_analyst, risk_auditor;
+grant execute on procedure risk.refresh_views to risk_admin, risk_worker;
+grant execute on function risk_private.views_to_refresh, risk_private.refresh_materialized
+to risk_admin, risk_worker;
+
+grant execute on procedure risk.set_indicator to risk_feed;
+grant execute on function risk_private.set_indicator to risk_feed;
+
+-- Circuit breakers
+grant execute on procedure
+  risk.define_breaker, risk.remove_breaker, risk.trip_breaker, risk.reset_breaker
+to risk_admin;
+grant execute on function
+  risk_private.define_breaker, risk_private.remove_breaker, risk_private.trip_breaker,
+  risk_private.reset_breaker, risk_private.breaker_place
+to risk_admin;
+grant execute on procedure risk_private.cancel_halted to risk_worker;
+grant execute on function
+  risk_private.sweep, risk_private.accounts_halted, risk_private.cancel_halted_orders
+to risk_worker;
+
+-- What options are worth: arithmetic that says nothing of anybody
+grant execute on function
+  risk.option_greeks, risk.implied_volatility, risk_private.option_problem,
+  risk_private.require_option_terms, risk_private.implied_volatility, risk_private.find_deviation,
+  risk_private.fail
+to risk_trader, risk_execution, risk_feed, risk_admin, risk_worker, risk_analyst, risk_auditor;
 
 -- Stopping
 grant execute on procedure risk.cancel_orders, risk_private.cancel_orders
@@ -7416,11 +14832,13 @@ grant execute on function risk_private.flush to risk_trader, risk_execution, ris
 -- Administration
 grant execute on procedure
   risk.create_scope, risk.upsert_instruments, risk.grant_trading, risk.revoke_trading,
+  risk.load_position_limits, risk.apply_position_limits,
   risk.set_limit, risk.set_limits, risk.remove_limit, risk.set_setting, risk.set_trading_state,
   risk.set_instrument_status, risk.open_day
 to risk_admin;
 grant execute on function
   risk_private.create_scope, risk_private.upsert_instruments, risk_private.grant_trading,
+  risk_private.load_position_limits, risk_private.apply_position_limits,
   risk_private.revoke_trading, risk_private.set_limit, risk_private.set_limits,
   risk_private.remove_limit, risk_private.set_setting, risk_private.set_trading_state,
   risk_private.set_instrument_status, risk_private.set_trading_date, risk_private.roll_account
@@ -7428,17 +14846,36 @@ to risk_admin;
 grant execute on function risk.verify_counters
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 
+-- The worker. Every function checks its epoch; those without one change nothing.
+grant execute on function
+  risk_private.lease, risk_private.take_lease, risk_private.take_lease_at,
+  risk_private.terminate_worker, risk_private.release_lease, risk_private.worker_turn,
+  risk_private.read_events, risk_private.handle_events, risk_private.bury_event,
+  risk_private.bound_queues, risk_private.evaluate, risk_private.has_unfollowed,
+  risk_private.begin_due_day,
+  risk_private.roll_account_at, risk_private.tell_lapsed_limits, risk_private.tell_warnings,
+  risk_private.reconcile, risk_private.views_to_refresh, risk_private.refresh_view
+to risk_worker;
+
+-- Limits for caches; whose limits, the function checks.
+grant execute on function
+  risk.hot_limits, risk.limit_cache, risk_private.hot_limits, risk_private.limit_cache
+to risk_trader, risk_admin, risk_worker, risk_analyst, risk_auditor;
+
 -- Reading. The functions are those that views call: they run as the reader.
 grant select on
-  risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions
+  risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions,
+  risk.cash, risk.fill_corrections
 to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
-grant select on risk.instruments, risk.marks
+grant select on risk.instruments, risk.marks, risk.indicators
 to risk_trader, risk_execution, risk_feed, risk_admin, risk_worker, risk_analyst, risk_auditor;
-grant select on risk.scopes, risk.trading_states, risk.queue_status, risk.health
+grant select on
+  risk.scopes, risk.trading_states, risk.breakers, risk.breaker_events, risk.breaker_conditions,
+  risk.queue_status, risk.health
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on
   risk.settings, risk.trading_grants, risk.limits, risk.limit_history, risk.limit_utilization,
-  risk.exposure
+  risk.exposure, risk.same_side_positions, risk.position_limits, risk.pnl
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.order_id, risk_private.visible_accounts, risk_private.is_settled,
@@ -7447,7 +14884,8 @@ to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_audi
 grant execute on function risk_private.clock
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
-  risk_private.counter_id, risk_private.worst_case, risk_private.accepted_since
+  risk_private.counter_id, risk_private.worst_case, risk_private.accepted_since,
+  risk_private.drawdown_pct, risk_private.sides_of
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 
 reset role;

@@ -6,35 +6,13 @@ import argparse
 import os
 import platform
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from pgrisk.client import embedded
-from tests.bench import firm, load
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measure beside what it must reach and what it aims for."""
-
-    name: str
-    must: float
-    aim: float
-    value: float
-    at_most: bool = False
-    unit: str = ""
-
-    def cells(self) -> list[str]:
-        """The row as text: measure, must, aim, measured, verdict."""
-        sign = "≤" if self.at_most else "≥"
-        met = [
-            self.value <= goal if self.at_most else self.value >= goal
-            for goal in (self.must, self.aim)
-        ]
-        verdict = "aim" if met[1] else "must" if met[0] else "missed"
-        texts = [f"{sign} {goal:,g}{self.unit}" for goal in (self.must, self.aim)]
-        return [self.name, *texts, f"{self.value:,.3g}{self.unit}", verdict]
+from tests.bench import breaker, cache, firm, load
+from tests.bench.portfolio import Portfolio
+from tests.bench.rows import Row, table
 
 
 class Bench:
@@ -129,12 +107,6 @@ class Bench:
         ]
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = ["| measure | must | aim | measured | reached |", "|---|---|---|---|---|"]
-    return "\n".join(lines + ["| " + " | ".join(row.cells()) + " |" for row in rows])
-
-
 def report(quick: bool) -> tuple[str, bool]:
     """Runs everything; the report as Markdown, and whether all is sound."""
     binaries = embedded.find_binaries()
@@ -146,20 +118,25 @@ def report(quick: bool) -> tuple[str, bool]:
             logs = directory / "logs"
             logs.mkdir()
             bench = Bench(server, binaries / "pgbench", logs, quick)
-            rows = bench.ratios() + bench.latencies()
-            differences = firm.differences(bench.firm) + firm.differences(bench.grown)
+            portfolio = Portfolio(server, binaries / "pgbench", logs, quick)
+            rows = bench.ratios() + bench.latencies() + portfolio.rows()
+            rows += cache.rows(bench.firm, quick)
+            rows += breaker.rows(server, binaries / "pgbench", logs, quick)
+            owners = [bench.firm.owner, bench.grown.owner, *portfolio.owners]
+            differences = sum(firm.differences(owner) for owner in owners)
             deadlocks = firm.deadlocks(bench.firm)
         finally:
             server.stop()
+    failed = bench.failed + portfolio.failed
     rows.append(Row("`40P01` deadlocks", 0, 0, deadlocks, at_most=True))
     rates = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in bench.rates.items())
     machine = f"{os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, fsync on"
     text = (
         f"{table(rows)}\n\nMachine: {machine}. Best rates seen, absolute and so only an "
-        f"indication: {rates} (batches: calls). Failed calls: {bench.failed}; counters that "
+        f"indication: {rates} (batches: calls). Failed calls: {failed}; counters that "
         f"differ from orders and fills afterwards: {differences}.\n"
     )
-    return text, bench.failed == 0 and differences == 0 and deadlocks == 0
+    return text, failed == 0 and differences == 0 and deadlocks == 0
 
 
 def main() -> None:

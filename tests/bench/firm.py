@@ -39,11 +39,12 @@ create procedure risk.insert_only(account_id integer, client_order_id text,
 language plpgsql as $$
 begin
   insert into risk_private.floor_orders (
-    account_id, client_order_id, instrument_ids, ratios, quantity, price, is_combo, time_in_force,
-    unit_prices, filled, decision, allowed_quantity, state, decided_at)
+    account_id, client_order_id, underlying_id, instrument_ids, ratios, quantity, price, is_combo,
+    time_in_force, unit_prices, filled, decision, allowed_quantity, state, decided_at)
   values (
-    account_id, client_order_id, array[instrument_id], array[1], quantity, price, false, 'DAY',
-    array[price], array[0::numeric], 'ACCEPTED', quantity, 'ACCEPTED', clock_timestamp());
+    account_id, client_order_id, instrument_id, array[instrument_id], array[1], quantity, price,
+    false, 'DAY', array[price], array[0::numeric], 'ACCEPTED', quantity, 'ACCEPTED',
+    clock_timestamp());
 end $$;
 grant usage on schema risk, risk_private to bench_trader;
 grant insert on risk_private.floor_orders to bench_trader;
@@ -83,11 +84,11 @@ from added as a
 """
 
 MANY_ORDERS = """
-insert into risk_private.orders (account_id, client_order_id, instrument_ids, ratios, quantity,
-  price, is_combo, time_in_force, unit_prices, filled, decision, allowed_quantity, state,
-  decided_at, closed_at)
-select s.scope_id, 'old-' || n, array[1 + n % 2000], array[1], 1, 100, false, 'DAY', array[100],
-  array[0], 'ACCEPTED', 1, 'CANCELLED', now() - interval '1 day', now()
+insert into risk_private.orders (account_id, client_order_id, underlying_id, instrument_ids,
+  ratios, quantity, price, is_combo, time_in_force, unit_prices, filled, decision,
+  allowed_quantity, state, decided_at, closed_at)
+select s.scope_id, 'old-' || n, 1 + n % 2000, array[1 + n % 2000], array[1], 1, 100, false, 'DAY',
+  array[100], array[0], 'ACCEPTED', 1, 'CANCELLED', now() - interval '1 day', now()
 from generate_series(1, 10000) as n cross join risk_private.scopes as s
 where s.is_leaf
 """
@@ -98,9 +99,24 @@ insert into risk_private.fills (account_id, exec_id, instrument_id, signed_quant
 select s.scope_id, 'open-' || i.instrument_id, i.instrument_id, 10, 100, 0, 100, 'opening',
   s.trading_day, now(), now()
 from risk_private.scopes as s cross join risk_private.instruments as i where s.is_leaf;
-insert into risk_private.positions as p (account_id, instrument_id, quantity, unit_notional,
-  average_price)
-select f.account_id, f.instrument_id, f.signed_quantity, 100, 100 from risk_private.fills as f;
+update risk_private.fills as f set multiplier = i.multiplier, rate = 1
+from risk_private.instruments as i where i.instrument_id = f.instrument_id;
+insert into risk_private.positions as p (account_id, instrument_id, underlying_id, quantity,
+  unit_value, unit_notional, cost, average_price)
+select f.account_id, f.instrument_id, f.instrument_id, f.signed_quantity, 100, 100,
+  f.signed_quantity * f.unit_amount, 100
+from risk_private.fills as f;
+insert into risk_private.cash_balances (account_id, currency, cost, rate)
+select p.account_id, 'USD', sum(p.cost), 1 from risk_private.positions as p group by p.account_id;
+update risk_private.equities as e set known_equity = t.value, book = t.cost, flows = t.cost,
+  peak = t.value
+from (
+  select k.scope_id, sum(p.quantity * p.unit_value) as value, sum(p.cost) as cost
+  from risk_private.positions as p
+  join risk_private.scopes as s on s.scope_id = p.account_id
+  cross join unnest(s.chain) as k (scope_id)
+  group by k.scope_id
+) as t where t.scope_id = e.scope_id;
 update risk_private.counters as c set
   quantity = r.quantity, gross_position = r.gross_position, gross_notional = r.gross_notional,
   traded_notional = r.traded_notional, open_positions = r.open_positions
@@ -176,9 +192,9 @@ def grow(firm: Firm) -> None:
         connection.execute("vacuum analyze")
 
 
-def differences(firm: Firm) -> int:
-    """How many counters differ from what orders and fills say."""
-    with psycopg.connect(firm.owner) as connection:
+def differences(owner: str) -> int:
+    """How many counters of a database differ from what orders and fills say."""
+    with psycopg.connect(owner) as connection:
         row = connection.execute("select count(*) from risk.verify_counters()").fetchone()
     assert row is not None
     return int(row[0])

@@ -11,6 +11,7 @@ from .book import Book
 from .facts import (
     Answer,
     Dimension,
+    Greeks,
     Instrument,
     Leg,
     LimitKey,
@@ -29,6 +30,7 @@ __all__ = [
     "Answer",
     "Book",
     "Dimension",
+    "Greeks",
     "Instrument",
     "Judge",
     "Leg",

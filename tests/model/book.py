@@ -37,6 +37,7 @@ class Book:
     def __init__(self, world: World, orders: Iterable[Order]) -> None:
         self.world = world
         self.orders = list(orders)
+        self._accounts: dict[str, set[str]] = {}
         self.filled = self._filled()
         self.open_orders = list(self._open_orders())
         self.position: defaultdict[tuple[str, str], Decimal] = defaultdict(lambda: ZERO)
@@ -91,7 +92,11 @@ class Book:
 
     def accounts(self, scope: str) -> set[str]:
         """Every scope that is `scope` or below it."""
-        return {code for code in self.world.scopes if scope in self.world.chain(code)}
+        if scope not in self._accounts:
+            self._accounts[scope] = {
+                code for code in self.world.scopes if scope in self.world.chain(code)
+            }
+        return self._accounts[scope]
 
     def sides(self, scope: str, symbol: str) -> tuple[Decimal, Decimal]:
         """(long, short) of one instrument, netted over the accounts below the scope."""
@@ -112,8 +117,8 @@ class Book:
         q = self.position[key]
         return max(abs(q + self.open_buy[key]), abs(q - self.open_sell[key]))
 
-    def unit_value(self, account: str, symbol: str) -> Decimal | None:
-        """Money per unit of a position: its mark, else the price at which it was taken up.
+    def carried_price(self, account: str, symbol: str) -> Decimal | None:
+        """What a position is carried at: its mark, else the price at which it was taken up.
 
         None where there is neither: an order in a symbol that has no mark yet.
         """
@@ -123,6 +128,11 @@ class Book:
             own = (execution.account, execution.symbol) == (account, symbol)
             if own and execution.takes_up:
                 price = execution.price
+        return price
+
+    def unit_value(self, account: str, symbol: str) -> Decimal | None:
+        """Money per unit of a position, whatever its sign."""
+        price = self.carried_price(account, symbol)
         return None if price is None else abs(price) * self.instrument(symbol).multiplier
 
     def measure(self, key: LimitKey) -> Decimal:
@@ -130,17 +140,17 @@ class Book:
         accounts = self.accounts(key.scope)
         match key.limit_type:
             case "gross_position":
-                return sum((self.worst_case(*pair) for pair in self._pairs(key, accounts)), ZERO)
+                return sum((self.worst_case(*pair) for pair in self.pairs(key, accounts)), ZERO)
             case "gross_notional":
                 return sum(
                     (
                         self.worst_case(*pair) * (self.unit_value(*pair) or ZERO)
-                        for pair in self._pairs(key, accounts)
+                        for pair in self.pairs(key, accounts)
                     ),
                     ZERO,
                 )
             case "open_positions":
-                active = [p for p in self._pairs(key, accounts) if self.worst_case(*p) > 0]
+                active = [p for p in self.pairs(key, accounts) if self.worst_case(*p) > 0]
                 return Decimal(len(active))
             case "traded_notional":
                 return self._traded_notional(key, accounts)
@@ -164,7 +174,8 @@ class Book:
                 )
         raise AssertionError(f"{key.limit_type} is not a sum")
 
-    def _pairs(self, key: LimitKey, accounts: set[str]) -> list[tuple[str, str]]:
+    def pairs(self, key: LimitKey, accounts: set[str]) -> list[tuple[str, str]]:
+        """Every (account, symbol) that a limit is about."""
         return [
             (account, symbol)
             for account in accounts

@@ -10,9 +10,15 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .money import DayStart
 
 PER_ORDER = ("order_quantity", "order_notional", "price_collar_pct")
 PER_INSTRUMENT = ("net_position", "long_position", "short_position")
+PER_UNDERLYING = ("delta", "gamma", "same_side")
+GREEKS = ("delta", "gamma", "dollar_gamma", "vega", "theta", "net_exposure")
 SWITCHES = ("duplicate_window", "self_cross")
 LIVE = ("ACCEPTED", "SENT", "ACKNOWLEDGED", "PARTIALLY_FILLED")
 
@@ -62,18 +68,30 @@ class Instrument:
     lot: Decimal = Decimal(1)
     tick: Decimal = Decimal("0.01")
     expiry: date | None = None
+    strike: Decimal | None = None
     option_right: str | None = None
     allow_negative_price: bool = False
 
 
 @dataclass(frozen=True)
+class Greeks:
+    """Of one option: delta per share, gamma per 1.00 of spot, vega per point, theta per day."""
+
+    delta: Decimal = Decimal(0)
+    gamma: Decimal = Decimal(0)
+    vega: Decimal = Decimal(0)
+    theta: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True)
 class Mark:
-    """The last price of a symbol and its quotes, as of a moment."""
+    """The last price of a symbol, its quotes and (of an option) its Greeks, as of a moment."""
 
     price: Decimal
     bid: Decimal | None
     ask: Decimal | None
     as_of: datetime
+    greeks: Greeks | None = None
 
 
 class Dimension(Enum):
@@ -179,6 +197,7 @@ class Order:
     state: str = "ACCEPTED"
     answer: Answer | None = None
     notional_prices: dict[str, Decimal] = field(default_factory=dict)
+    leg_prices: dict[str, Decimal] = field(default_factory=dict)
     replaces: Order | None = None
     filled_before: dict[str, Decimal] = field(default_factory=dict)
     replace_pending: bool = False
@@ -221,12 +240,23 @@ class Execution:
     quantity: Decimal
     price: Decimal
     orders: tuple[Order, ...]
-    takes_up: bool
     asked: tuple[object, ...]
+    kind: str
+    fee: Decimal = Decimal(0)
+    takes_up: bool = False
 
     @property
     def signed(self) -> Decimal:
         return self.quantity if self.side == "buy" else -self.quantity
+
+
+@dataclass(frozen=True)
+class Posting:
+    """Cash paid into an account, or taken out of it."""
+
+    account: str
+    amount: Decimal
+    reason: str
 
 
 @dataclass
@@ -244,7 +274,10 @@ class World:
     limit_versions: list[LimitVersion] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     executions: list[Execution] = field(default_factory=list)
+    postings: list[Posting] = field(default_factory=list)
     first_execution_today: int = 0
+    day_starts: dict[str, DayStart] = field(default_factory=dict)
+    peaks: dict[str, Decimal] = field(default_factory=dict)
 
     def chain(self, scope: str) -> list[str]:
         """The scope and all its ancestors, the firm last."""

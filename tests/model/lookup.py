@@ -6,8 +6,13 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from .facts import PER_INSTRUMENT, PER_ORDER, PER_UNDERLYING, SWITCHES
+from .measures import narrowed
+
 if TYPE_CHECKING:
-    from .facts import Instrument, Leg, LimitVersion, Order, World
+    from .facts import Instrument, Leg, LimitKey, LimitVersion, Order, World
+
+NOT_MEASURED = (*PER_ORDER, *SWITCHES)
 
 DEFAULT_SETTINGS = {"max_mark_age": "60", "max_heartbeat_age": "3", "collar_floor": "0.10"}
 
@@ -71,6 +76,25 @@ class Lookup:
             prices[leg.symbol] = abs(price) if price is not None else Decimal(0)
         return prices
 
+    def leg_prices(self, order: Order) -> dict[str, Decimal]:
+        """Per leg, what counts as paid or received.
+
+        Legs of a combo stand at their references; the one with the smallest ratio takes the
+        difference to the net price, of several multipliers the one where that costs most.
+        """
+        if order.price is not None and not order.is_combo:
+            return {order.legs[0].symbol: order.price}
+        prices = {
+            leg.symbol: self.reference(order.account, leg) or Decimal(0) for leg in order.legs
+        }
+        if order.price is not None:
+            net = sum(leg.sign * leg.ratio * prices[leg.symbol] for leg in order.legs)
+            difference = order.price - net
+            sign = (difference > 0) - (difference < 0)
+            leg = min(order.legs, key=lambda g: (-sign * self.instrument(g).multiplier, g.ratio))
+            prices[leg.symbol] += difference / (leg.sign * leg.ratio)
+        return prices
+
     def matching(self, limit_type: str, order: Order) -> list[LimitVersion]:
         """Limits of a type in force on the chain whose dimension holds any leg."""
         chain = self.world.chain(order.account)
@@ -98,3 +122,21 @@ class Lookup:
                     limit = max(limits, key=lambda version: version.key.dimension.value)
                     found.setdefault(scope, []).append((leg, limit))
         return found
+
+    def applied(self, order: Order) -> list[tuple[LimitVersion, LimitKey]]:
+        """Limits that something uses up, each with the key that it is measured at."""
+        found = [
+            (limit, narrowed(limit.key, self.instrument(leg)))
+            for limit_type in (*PER_INSTRUMENT, *PER_UNDERLYING)
+            for limits in self.most_specific(limit_type, order).values()
+            for leg, limit in limits
+        ]
+        return [
+            *dict.fromkeys(found),
+            *(
+                (limit, limit.key)
+                for limit in self.limits
+                if limit.key.limit_type not in (*NOT_MEASURED, *PER_INSTRUMENT, *PER_UNDERLYING)
+                and limit in self.matching(limit.key.limit_type, order)
+            ),
+        ]

@@ -1,0 +1,275 @@
+-- Revaluation: positions follow the marks. Setting marks only notes what moved; risk.revalue()
+-- carries it over, account by account, in short transactions, and skips what does not differ.
+
+create table risk_private.moved_marks (
+  batch bigint generated always as identity primary key,
+  instrument_ids integer[] not null,
+  noted_at timestamptz not null default risk_private.clock(),
+  settles_at xid8
+);
+comment on table risk_private.moved_marks is
+  'Instruments whose values moved, and which positions have yet to follow: a row per batch.';
+comment on column risk_private.moved_marks.settles_at is
+  'NULL: no pass has followed it. Else an order in flight during the last pass may have read the '
+  'values before the batch: once all transactions below this one have ended, one more pass sees '
+  'it.';
+
+create table risk_private.followed_expiries (
+  singleton boolean primary key default true check (singleton),
+  trading_date date
+);
+insert into risk_private.followed_expiries default values;
+comment on table risk_private.followed_expiries is
+  'The trading date up to which the Greeks of expired instruments were noted as moved.';
+
+create function risk_private.note_moved(instrument_ids integer[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.moved_marks (instrument_ids)
+  select note_moved.instrument_ids where cardinality(note_moved.instrument_ids) > 0;
+end
+$$;
+comment on function risk_private.note_moved(integer[]) is
+  'Lets positions in these instruments, and in those on them, follow at the next revaluation.';
+
+create function risk_private.note_expiries() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_today date := risk_private.trading_date();
+  v_before date;
+begin
+  select f.trading_date into v_before from risk_private.followed_expiries as f;
+  if v_before is not distinct from v_today then
+    return;
+  end if;
+  update risk_private.followed_expiries as f set trading_date = v_today;
+  perform risk_private.note_moved(array(
+    select i.instrument_id from risk_private.instruments as i
+    where i.expiry < v_today and (v_before is null or i.expiry >= v_before)));
+end
+$$;
+comment on function risk_private.note_expiries() is
+  'Notes, once a trading date, what has expired since the last: it has no Greeks any more.';
+
+create type risk_private.revaluation_pass as (
+  batches bigint[],
+  instrument_ids integer[],
+  account_ids integer[],
+  settles_at xid8,
+  is_waiting boolean
+);
+comment on type risk_private.revaluation_pass is
+  'What one pass follows: batches, their instruments and those on them, the accounts that carry '
+  'any; whether transactions below settles_at were under way, and so may be still.';
+
+create function risk_private.next_pass() returns risk_private.revaluation_pass
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_pass risk_private.revaluation_pass;
+  v_snapshot pg_snapshot;
+begin
+  perform risk_private.begin_change();
+  perform risk_private.note_expiries();
+  v_snapshot := pg_current_snapshot();
+  v_pass.settles_at := pg_snapshot_xmax(v_snapshot);
+  select array_agg(b.batch) filter (where b.is_due), bool_or(not b.is_due)
+  into v_pass.batches, v_pass.is_waiting
+  from (
+    select m.batch,
+      m.settles_at is null or m.settles_at <= pg_snapshot_xmin(v_snapshot) as is_due
+    from risk_private.moved_marks as m
+  ) as b;
+  if v_pass.batches is null then
+    return v_pass;
+  end if;
+  v_pass.is_waiting := pg_snapshot_xmin(v_snapshot) < v_pass.settles_at;
+  v_pass.instrument_ids := array(
+    with moved as (
+      select distinct u.id
+      from risk_private.moved_marks as m
+      cross join unnest(m.instrument_ids) as u (id)
+      where m.batch = any (v_pass.batches)
+    )
+    select d.id from moved as d
+    union
+    select i.instrument_id from moved as d
+    join risk_private.instruments as i on i.underlying_id = d.id);
+  v_pass.account_ids := array(
+    select distinct p.account_id from risk_private.positions as p
+    where p.instrument_id = any (v_pass.instrument_ids)
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+    order by p.account_id);
+  return v_pass;
+end
+$$;
+comment on function risk_private.next_pass() is
+  'What there is to follow now; batches NULL: nothing.';
+
+create function risk_private.end_pass(pass risk_private.revaluation_pass) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.begin_change();
+  delete from risk_private.moved_marks as m
+  where m.batch = any (pass.batches) and (m.settles_at is not null or not pass.is_waiting);
+  update risk_private.moved_marks as m set settles_at = pass.settles_at
+  where m.batch = any (pass.batches);
+end
+$$;
+comment on function risk_private.end_pass(risk_private.revaluation_pass) is
+  'Strikes out what was followed. What an order in flight may have missed stays for one more pass.';
+
+create function risk_private.unfollowed(account_id integer, instrument_ids integer[])
+returns risk_private.unit_values[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select u
+    from risk_private.positions as p
+    join risk_private.unit_values as u on u.instrument_id = p.instrument_id
+    where p.account_id = unfollowed.account_id and p.instrument_id = any (instrument_ids)
+      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+      and risk_private.carried(p, null) is distinct from u);
+end
+$$;
+comment on function risk_private.unfollowed(integer, integer[]) is
+  'Present unit values of those instruments which an account carries at other values.';
+
+-- Lock order: the account, its chain's counters ascending, then their equities ascending.
+create function risk_private.revalue(account_id integer, instrument_ids integer[]) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  v_units risk_private.unit_values[];
+  v_changes risk_private.change[];
+  v_gained numeric;
+begin
+  perform risk_private.begin_change();
+  perform risk_private.lock_account(account_id);
+  v_units := risk_private.unfollowed(account_id, instrument_ids);
+  if cardinality(v_units) = 0 then
+    return;
+  end if;
+  v_changes := array(
+    select x from risk_private.revaluation_changes(account_id, v_units) as x
+    order by x.counter_id);
+  select sum(p.quantity * (u.unit_value - p.unit_value)) into v_gained
+  from unnest(v_units) as u
+  join risk_private.positions as p
+    on p.account_id = revalue.account_id and p.instrument_id = u.instrument_id;
+  update risk_private.positions as p set
+    unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
+    unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
+    unit_dollar_gamma = u.unit_dollar_gamma, unit_vega = u.unit_vega,
+    unit_theta = u.unit_theta, has_greeks = u.has_greeks
+  from unnest(v_units) as u
+  where p.account_id = revalue.account_id and p.instrument_id = u.instrument_id;
+  perform risk_private.lock_counters(v_changes);
+  update risk_private.counters as c set gross_notional = c.gross_notional + x.gross_notional
+  from unnest(v_changes) as x
+  where c.counter_id = x.counter_id and x.gross_notional <> 0;
+  perform risk_private.follow_marks(account_id, v_gained);
+end
+$$;
+comment on function risk_private.revalue(integer, integer[]) is
+  'Carries an account''s positions in the instruments at their present values, moving its counters '
+  'by the difference.';
+
+create function risk_private.revaluation_changes(
+  account_id integer, units risk_private.unit_values[])
+returns setof risk_private.change
+language sql stable
+begin atomic
+  with moved as (
+    select d.dimension, d.key_id, sum(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell)
+      * (u.unit_notional - p.unit_notional)) as gross_notional
+    from unnest(units) as u
+    join risk_private.positions as p
+      on p.account_id = revaluation_changes.account_id and p.instrument_id = u.instrument_id
+    join risk_private.instruments as i on i.instrument_id = u.instrument_id
+    cross join lateral (
+      values (0, 0), (1, i.sector_id), (2, i.underlying_id), (3, i.instrument_id)
+    ) as d (dimension, key_id)
+    where d.key_id is not null
+    group by d.dimension, d.key_id
+  )
+  select risk_private.counter_id(s.scope_id, m.dimension, m.key_id), s.scope_id, m.dimension,
+    m.key_id, 0, 0, 0, 0, m.gross_notional, 0, 0, 0, 0, false, false,
+    null::risk_private.counter_level
+  from moved as m
+  join risk_private.scopes as leaf on leaf.scope_id = revaluation_changes.account_id
+  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+  where case m.dimension when 0 then true when 1 then s.tracks_sector
+    when 2 then s.tracks_underlying else s.tracks_instrument end;
+end;
+comment on function risk_private.revaluation_changes(integer, risk_private.unit_values[]) is
+  'What carrying an account''s positions at those values adds to each counter of its chain.';
+
+-- An order in flight keeps a batch waiting. That is a matter of milliseconds; where it takes
+-- longer, the next call sees to it.
+create procedure risk.revalue()
+language plpgsql
+as $$
+declare
+  v_pass risk_private.revaluation_pass;
+  v_account_id integer;
+begin
+  for v_turn in 1 .. 20 loop
+    v_pass := risk_private.next_pass();
+    commit;
+    if v_pass.batches is not null then
+      foreach v_account_id in array v_pass.account_ids loop
+        perform risk_private.revalue(v_account_id, v_pass.instrument_ids);
+        commit;
+      end loop;
+      perform risk_private.end_pass(v_pass);
+      commit;
+    end if;
+    exit when v_pass.is_waiting is not true;
+    perform pg_catalog.pg_sleep(0.005);
+  end loop;
+end
+$$;
+comment on procedure risk.revalue() is
+  'Carries every position in instruments that moved since the last call at their present marks, '
+  'account by account, and lets counters and exposures follow. A worker calls it all the time; '
+  'where none runs, whatever sets marks, rates or the day does.';
+
+create function risk_private.worker_follows() returns boolean
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.heartbeat as h
+    where risk_private.is_fresh(h.beat_at, 3, risk_private.clock()));
+end
+$$;
+comment on function risk_private.worker_follows() is
+  'Whether a worker gave its heartbeat in the last 3 seconds: then it is its part to revalue.';
+
+create procedure risk_private.follow()
+language plpgsql
+as $$
+begin
+  if not risk_private.worker_follows() then
+    call risk.revalue();
+  end if;
+end
+$$;
+comment on procedure risk_private.follow() is
+  'risk.revalue(), unless a worker is there to do it.';

@@ -1,0 +1,153 @@
+-- Conditions on what is ordered. A rate is judged at every order that the last evaluation could not
+-- see, and now; the exact sliding count is made only where it could come near the threshold.
+
+create function risk_private.is_counted(reason text) returns boolean
+language sql immutable
+return reason not in (
+  'TRADING_HALTED', 'CIRCUIT_BREAKER_TRIPPED', 'REDUCE_ONLY', 'STALE_DATA');
+comment on function risk_private.is_counted(text) is
+  'Whether a refusal counts as a reject: not one that a halt, a breaker or stale data explains.';
+
+create function risk_private.judged_from(w risk_private.watch) returns timestamptz
+language sql immutable
+return greatest(w.since, w.seen_at - interval '10 seconds');
+comment on function risk_private.judged_from(risk_private.watch) is
+  'From when on there may be orders or fills that the last evaluation could not see: those that '
+  'were under way then.';
+
+create function risk_private.window_of(w risk_private.watch) returns interval
+language sql immutable
+return pg_catalog.make_interval(secs => (w.parameters ->> 'window')::double precision);
+comment on function risk_private.window_of(risk_private.watch) is 'The breaker''s window.';
+
+create function risk_private.is_about(w risk_private.watch, instrument_ids integer[])
+returns boolean
+language sql stable
+return w.underlying_id = 0 or exists (
+  select from risk_private.instruments as i
+  where i.instrument_id = any (instrument_ids) and i.underlying_id = w.underlying_id);
+comment on function risk_private.is_about(risk_private.watch, integer[]) is
+  'Whether one of the instruments is of the breaker''s underlying, if it has one.';
+
+create function risk_private.order_flow(watches risk_private.watch[], at timestamptz)
+returns table (breaker_id integer, orders bigint, accepted bigint, rejects bigint,
+  most_orders bigint, most_accepted bigint, most_rejects bigint)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_window interval;
+begin
+  for v_window in
+    select distinct risk_private.window_of(w) from unnest(watches) as w
+  loop
+    return query
+    with decided as materialized (
+      select o.account_id, o.instrument_ids, o.decided_at > at - v_window as is_now,
+        count(*) as orders, count(*) filter (where o.decision = 'ACCEPTED') as accepted,
+        count(*) filter (where o.decision = 'REJECTED' and risk_private.is_counted(o.reason))
+          as rejects
+      from risk_private.orders as o
+      where o.decided_at > least(at, (
+        select min(risk_private.judged_from(w)) from unnest(watches) as w
+        where risk_private.window_of(w) = v_window)) - v_window
+      group by 1, 2, 3
+    )
+    select w.breaker_id,
+      coalesce(sum(d.orders) filter (where d.is_now), 0)::bigint,
+      coalesce(sum(d.accepted) filter (where d.is_now), 0)::bigint,
+      coalesce(sum(d.rejects) filter (where d.is_now), 0)::bigint,
+      coalesce(sum(d.orders), 0)::bigint, coalesce(sum(d.accepted), 0)::bigint,
+      coalesce(sum(d.rejects), 0)::bigint
+    from unnest(watches) as w
+    left join (
+      decided as d join risk_private.scopes as s on s.scope_id = d.account_id
+    ) on w.scope_id = any (s.chain) and risk_private.is_about(w, d.instrument_ids)
+    where risk_private.window_of(w) = v_window
+    group by w.breaker_id;
+  end loop;
+end
+$$;
+comment on function risk_private.order_flow(risk_private.watch[], timestamptz) is
+  'Orders decided, accepted and counted as rejects in each breaker''s window as it is now; and as '
+  'many as there can have been in any window that is still to be judged.';
+
+create function risk_private.worst_flow(
+  w risk_private.watch, is_ratio boolean, out value numeric, out as_of timestamptz)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_window interval := risk_private.window_of(w);
+  v_from timestamptz := risk_private.judged_from(w);
+begin
+  execute pg_catalog.format($query$
+    with decided as (
+      select o.decided_at, o.decided_xid,
+        count(*) over past as orders,
+        count(*) filter (where o.decision = 'ACCEPTED') over past as accepted,
+        count(*) filter (where o.decision = 'REJECTED' and risk_private.is_counted(o.reason))
+          over past as rejects
+      from risk_private.scopes as s
+      join risk_private.orders as o on o.account_id = s.scope_id
+      where s.is_leaf and $1.scope_id = any (s.chain) and o.decided_at > $2 - %1$L::interval
+        and risk_private.is_about($1, o.instrument_ids)
+      window past as (order by o.decided_at
+        range between (%1$L::interval - interval '1 microsecond') preceding and current row)
+    )
+    select m.value, d.decided_at
+    from decided as d
+    cross join lateral (
+      select case when not $3 then d.orders::numeric
+        when d.accepted + d.rejects < 20 then 0
+        else trim_scale(round(d.rejects * 100::numeric / (d.accepted + d.rejects), 12)) end as value
+    ) as m
+    where d.decided_at > $2 and d.decided_xid >= $1.seen_xid
+    order by m.value desc, d.decided_at
+    limit 1$query$, v_window)
+  into value, as_of using w, v_from, is_ratio;
+end
+$$;
+comment on function risk_private.worst_flow(risk_private.watch, boolean) is
+  'The highest rate in a window that ends with an order still to be judged: orders, or rejects '
+  'in percent.';
+
+create function risk_private.observe_order_rate(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, f.orders::numeric, at,
+    greatest(f.orders, k.value), case when k.value > f.orders then k.as_of else at end, null::text
+  from unnest(watches) as w
+  join risk_private.order_flow(watches, at) as f on f.breaker_id = w.breaker_id
+  left join lateral risk_private.worst_flow(w, false) as k
+    on f.most_orders >= 0.9 * w.threshold;
+end
+$$;
+comment on function risk_private.observe_order_rate(risk_private.watch[], timestamptz) is
+  'Orders and replaces decided within the window.';
+
+create function risk_private.observe_reject_rate(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select w.breaker_id, n.value, at,
+    greatest(n.value, k.value), case when k.value > n.value then k.as_of else at end, null::text
+  from unnest(watches) as w
+  join risk_private.order_flow(watches, at) as f on f.breaker_id = w.breaker_id
+  cross join lateral (
+    select case when f.accepted + f.rejects < 20 then 0
+      else trim_scale(round(f.rejects * 100::numeric / (f.accepted + f.rejects), 12)) end as value
+  ) as n
+  left join lateral risk_private.worst_flow(w, true) as k
+    on f.most_accepted + f.most_rejects >= 20 and f.most_rejects * 5 >= 0.9 * w.threshold;
+end
+$$;
+comment on function risk_private.observe_reject_rate(risk_private.watch[], timestamptz) is
+  'Rejects in percent of the orders within the window.';

@@ -1,0 +1,142 @@
+-- Who leads among the workers: one row, taken over when it is not renewed in time. Its epoch is the
+-- fencing token: every effect of a worker locks the row at its own epoch and fails when that is over,
+-- so a worker that was stopped and goes on later can do nothing. An advisory lock would not do: a
+-- stopped leader keeps it.
+
+create table risk_private.worker_lease (
+  epoch bigint primary key,
+  holder text,
+  backend_pids integer[] not null default '{}',
+  expires_at timestamptz not null default '-infinity',
+  singleton boolean not null default true unique check (singleton)
+);
+insert into risk_private.worker_lease (epoch) values (0);
+comment on table risk_private.worker_lease is
+  'Which worker leads. The epoch is the key, so taking over waits for the effects that hold the row '
+  'for key share, and renewing does not.';
+comment on column risk_private.worker_lease.epoch is 'Counts the takeovers.';
+comment on column risk_private.worker_lease.holder is 'Who leads; NULL: nobody.';
+comment on column risk_private.worker_lease.backend_pids is
+  'Its connections, which whoever takes over terminates.';
+comment on column risk_private.worker_lease.expires_at is
+  'From then on another worker may take over.';
+
+create function risk_private.lease_time() returns interval
+language sql immutable
+return interval '1.5 seconds';
+comment on function risk_private.lease_time() is 'How long a lease holds when it is not renewed.';
+
+-- An expiry that no renewal could have set comes from a clock that jumped back since.
+create function risk_private.lease_is_over(expires_at timestamptz, at timestamptz)
+returns boolean
+language sql stable
+return expires_at <= at or expires_at > at + 2 * risk_private.lease_time();
+comment on function risk_private.lease_is_over(timestamptz, timestamptz) is
+  'Whether another worker may take the lease.';
+
+create function risk_private.lease(
+  out epoch bigint, out holder text, out backend_pids integer[], out is_over boolean)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select l.epoch, l.holder, l.backend_pids,
+    risk_private.lease_is_over(l.expires_at, risk_private.clock())
+  into lease.epoch, lease.holder, lease.backend_pids, lease.is_over
+  from risk_private.worker_lease as l;
+end
+$$;
+comment on function risk_private.lease() is 'Who leads now, and whether the lease is over.';
+
+-- Lock order: the lease. Effects of the old leader that are under way end first.
+create function risk_private.take_lease_at(old_epoch bigint, holder text, backend_pids integer[])
+returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_epoch bigint;
+begin
+  perform pg_catalog.set_config('lock_timeout', '1s', true);
+  update risk_private.worker_lease as l set
+    epoch = l.epoch + 1, holder = take_lease_at.holder, backend_pids = take_lease_at.backend_pids,
+    expires_at = risk_private.clock() + risk_private.lease_time()
+  where l.epoch = old_epoch
+    and risk_private.lease_is_over(l.expires_at, risk_private.clock())
+  returning l.epoch into v_epoch;
+  return v_epoch;
+end
+$$;
+comment on function risk_private.take_lease_at(bigint, text, integer[]) is
+  'Takes the lease if it is still over and nobody else took it: the new epoch, else NULL.';
+
+create function risk_private.terminate_worker(backend_pids integer[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pg_catalog.pg_terminate_backend(a.pid)
+  from pg_catalog.pg_stat_activity as a
+  where a.pid = any (backend_pids) and a.datname = pg_catalog.current_database()
+    and a.application_name = 'pgrisk-worker' and a.pid <> pg_catalog.pg_backend_pid();
+exception when insufficient_privilege then
+  raise warning 'the old leader''s connections are of another login and stay: they can do nothing '
+    'with its epoch, but what they have begun is waited for'
+    using hint = 'grant pg_signal_backend to the login of this worker.';
+end
+$$;
+comment on function risk_private.terminate_worker(integer[]) is
+  'Ends the connections of a worker, with the rights of the caller. A process number that another '
+  'program got since is left alone.';
+
+create function risk_private.take_lease(holder text, backend_pids integer[]) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_old record;
+begin
+  v_old := risk_private.lease();
+  if v_old.is_over is not true then
+    return null;
+  end if;
+  if v_old.holder is not null then
+    perform risk_private.terminate_worker(v_old.backend_pids);
+  end if;
+  return risk_private.take_lease_at(v_old.epoch, holder, backend_pids);
+end
+$$;
+comment on function risk_private.take_lease(text, integer[]) is
+  'Takes over a lease that is over, terminating the old leader''s connections: the epoch to work '
+  'with. NULL: another worker leads. Fails with 55P03 where one of those connections stays.';
+
+-- Lock order: the lease; held for key share to the end of the transaction.
+create function risk_private.require_epoch(epoch bigint) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from risk_private.worker_lease as l where l.epoch = require_epoch.epoch for key share;
+  if not found then
+    perform risk_private.fail('RK409',
+      pg_catalog.format('epoch %s is over: another worker leads', coalesce(epoch::text, 'null')),
+      'argument: epoch', 'Take the lease again before doing anything.');
+  end if;
+end
+$$;
+comment on function risk_private.require_epoch(bigint) is
+  'Raises RK409 unless that epoch is the present one; nobody can take over before the '
+  'transaction ends.';
+
+create function risk_private.release_lease(epoch bigint) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.worker_lease as l set
+    holder = null, backend_pids = '{}', expires_at = '-infinity'
+  where l.epoch = release_lease.epoch;
+end
+$$;
+comment on function risk_private.release_lease(bigint) is
+  'Lets another worker lead at once; nothing where the epoch is over.';

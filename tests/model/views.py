@@ -1,0 +1,125 @@
+"""What the engine's views must show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from .book import ZERO, OpenOrder
+from .exposures import Exposures
+from .facts import PER_INSTRUMENT, PER_UNDERLYING, Dimension, LimitKey, Order
+from .lookup import NOT_MEASURED
+from .measures import narrowed, sides
+from .money import Money
+from .records import Records
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+
+GREEK_COLUMNS = ("delta", "gamma", "vega", "theta", "net_exposure")
+
+
+class PnlRow(NamedTuple):
+    """The columns of risk.pnl, in base currency."""
+
+    start_equity: Decimal
+    equity: Decimal
+    realized: Decimal
+    unrealized: Decimal
+    fees: Decimal
+    flows: Decimal
+    income: Decimal
+    daily_pnl: Decimal
+    peak_equity: Decimal
+    drawdown_pct: Decimal
+
+
+class Views(Records):
+    """Rows recomputed from the world."""
+
+    def order_rows(self) -> dict[tuple[str, str, str], tuple[Decimal, Decimal, str]]:
+        """(account, id, symbol) -> (filled, remaining, state), one row per leg."""
+        book = self.book()
+        working: dict[Order, OpenOrder] = {w.order: w for w in book.open_orders}
+        rows = {}
+        for order in self.world.orders:
+            for leg in order.legs:
+                key = order.account, order.client_order_id, leg.symbol
+                left = book.unfilled(order, leg.symbol) if order in working else ZERO
+                rows[key] = book.filled[order, leg.symbol], left, order.state
+        return rows
+
+    def position_rows(self) -> dict[tuple[str, str], tuple[Decimal, Decimal, Decimal]]:
+        """(account, symbol) -> (position, open buys, open sells)."""
+        book = self.book()
+        return {
+            key: (book.position[key], book.open_buy[key], book.open_sell[key])
+            for key in {*book.position, *book.open_buy, *book.open_sell}
+        }
+
+    def cancel_requests(self) -> set[tuple[str, str]]:
+        """(account, id) of live orders whose cancel was requested."""
+        return {
+            (order.account, order.client_order_id)
+            for order in self.world.orders
+            if order.is_live and order.cancel_requested
+        }
+
+    def utilization(self) -> dict[LimitKey, tuple[Decimal, Decimal]]:
+        """Per limit that something uses up: the limit, and its worst case with all open orders."""
+        book = self.book()
+        used = {}
+        for limit in self.world.limits_in_force():
+            if limit.key.limit_type not in NOT_MEASURED:
+                assert limit.amount is not None
+                amounts = [amount for key in self._parts(limit.key) for amount in sides(book, key)]
+                used[limit.key] = limit.amount, max([ZERO, *amounts])
+        return used
+
+    def _parts(self, key: LimitKey) -> set[LimitKey]:
+        """What a limit is a default for, unless a more specific one of its scope holds there."""
+        if key.limit_type not in (*PER_INSTRUMENT, *PER_UNDERLYING):
+            return {key}
+        rivals = [
+            limit.key
+            for limit in self.world.limits_in_force()
+            if (limit.key.scope, limit.key.limit_type) == (key.scope, key.limit_type)
+            and limit.key.dimension.value > key.dimension.value
+        ]
+        return {
+            narrowed(key, instrument)
+            for instrument in self.world.instruments.values()
+            if key.matches(instrument) and not any(rival.matches(instrument) for rival in rivals)
+        }
+
+    def pnl_rows(self) -> dict[str, PnlRow]:
+        """Per scope what risk.pnl shows."""
+        money = Money(self.book())
+        rows = {}
+        for scope in self.world.scopes:
+            today, equity = money.today(scope), money.equity(scope)
+            start = money.start_equity(scope)
+            book = money.totals(scope).cash + money.cost(scope)
+            rows[scope] = PnlRow(
+                start,
+                equity,
+                today.realized,
+                equity - book,
+                today.fees,
+                today.flows,
+                today.income,
+                equity - start - today.flows,
+                self.world.peaks.get(scope, ZERO),
+                money.drawdown_pct(scope),
+            )
+        return rows
+
+    def greek_rows(self) -> dict[tuple[str, str], dict[str, Decimal]]:
+        """(scope, underlying) -> delta, gamma, vega, theta and net exposure held."""
+        exposures = Exposures(self.book())
+        rows = {}
+        for scope in self.world.scopes:
+            for underlying in {i.underlying for i in self.world.instruments.values()}:
+                key = LimitKey(scope, "delta", Dimension.UNDERLYING, underlying)
+                rows[scope, underlying] = {name: exposures.net(key, name) for name in GREEK_COLUMNS}
+        return rows

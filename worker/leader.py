@@ -1,0 +1,140 @@
+"""What the leader does under one epoch, until it is stopped or loses the lease or connection."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from pgrisk.worker.background import Background, run
+from pgrisk.worker.jobs import BACKGROUND, Context
+from pgrisk.worker.queue import Queue
+from pgrisk.worker.session import EPOCH_IS_OVER, is_lost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import structlog
+
+    from pgrisk.worker.health import Status
+    from pgrisk.worker.lease import Lease
+    from pgrisk.worker.listener import Listener
+    from pgrisk.worker.metrics import Metrics
+
+POLL_SECONDS = 0.025
+"""How often it looks for messages; a notification wakes it earlier."""
+SWEEP_SECONDS = 0.25
+"""How often it evaluates all breakers, whether or not messages came."""
+REST = 3
+"""After an evaluation, messages wait so many times as long as it took: they must not fill a CPU."""
+
+
+class Leader:
+    """Consumes events, evaluates all breakers, and gives the heartbeat."""
+
+    def __init__(
+        self,
+        main: psycopg.Connection,
+        epoch: int,
+        metrics: Metrics,
+        status: Status,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._main = main
+        self._epoch = epoch
+        self._metrics = metrics
+        self._status = status
+        self._log = log
+        self._background: list[Background] = []
+        self._queue = Queue(main, epoch, metrics, log, self._evaluated)
+        self._sweep_at = 0.0
+        self._events_at = 0.0
+        self._failing: set[str] = set()
+
+    def work_once(self, is_stopping: Callable[[], bool]) -> bool:
+        """Everything that is due, once; whether all of it succeeded."""
+        context = Context(self._main, self._epoch, self._log, self._metrics, self._evaluate_soon)
+        self._queue.consume(is_stopping)
+        done = [run(job, context) for jobs in BACKGROUND for job in jobs]
+        self._evaluate()
+        return all(done)
+
+    def lead(
+        self, url: str, lease: Lease, listener: Listener, is_stopping: Callable[[], bool]
+    ) -> None:
+        """Work until stopped.
+
+        Raises psycopg.Error when the connection or the epoch is lost.
+        """
+        self._background = [
+            Background(url, self._epoch, jobs, self._metrics, self._log, self._evaluate_soon)
+            for jobs in BACKGROUND
+        ]
+        try:
+            for background in self._background:
+                background.start()
+            while not is_stopping():
+                self._turn(lease, listener, is_stopping)
+        finally:
+            for background in self._background:
+                background.stop()
+
+    def _turn(self, lease: Lease, listener: Listener, is_stopping: Callable[[], bool]) -> None:
+        pids = [self._main.info.backend_pid, *listener.backend_pids]
+        for background in self._background:
+            pids += background.backend_pids
+        has_events, has_moves = lease.turn(self._main, pids)
+        if has_moves:
+            self._wake("revaluation")
+        now = time.monotonic()
+        if has_events and now >= self._events_at:
+            self._attempt("events", lambda: self._queue.consume(is_stopping))
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_SECONDS
+            self._attempt("evaluation", self._evaluate)
+        listener.probe(self._main)
+        self._status.hears = listener.is_open
+        now = self._status.turned_at = time.monotonic()
+        due = min(self._sweep_at, self._events_at) if self._events_at > now else self._sweep_at
+        listener.wait(max(0.0, min(POLL_SECONDS, due - now)))
+
+    def _attempt(self, what: str, act: Callable[[], object]) -> None:
+        """What fails is tried again when it is due, and logged when it begins to fail."""
+        try:
+            act()
+        except psycopg.Error as error:
+            if error.sqlstate == EPOCH_IS_OVER or is_lost(error, self._main):
+                raise
+            if what not in self._failing:
+                text = f"{error.sqlstate} {error.diag.message_primary}"
+                self._log.error("failing", what=what, error=text)
+            self._failing.add(what)
+            self._events_at = time.monotonic() + SWEEP_SECONDS
+        else:
+            self._failing.discard(what)
+
+    def _evaluate(self) -> None:
+        began = time.monotonic()
+        row = self._main.execute("select risk_private.evaluate(%s)", [self._epoch]).fetchone()
+        self._evaluated(began, row[0] if row else 0)
+
+    def _evaluated(self, began: float, tripped: int) -> None:
+        """Everything has been evaluated just now, for a message or by a sweep."""
+        now = self._status.evaluated_at = time.monotonic()
+        self._sweep_at = began + SWEEP_SECONDS
+        self._events_at = now + REST * (now - began)
+        self._metrics.evaluations.inc()
+        self._metrics.evaluation_seconds.observe(now - began)
+        self._metrics.last_evaluation.set_to_current_time()
+        if tripped:
+            self._metrics.trips.inc(tripped)
+            self._log.error("breakers_tripped", count=tripped, epoch=self._epoch)
+            self._wake("cancels")
+
+    def _evaluate_soon(self) -> None:
+        self._sweep_at = min(self._sweep_at, self._events_at)
+
+    def _wake(self, name: str) -> None:
+        for background in self._background:
+            background.wake(name)
