@@ -84,3 +84,9 @@ return coalesce(value >= 0 and value <= 1e15 and pg_catalog.min_scale(value) <= 
 comment on function risk_private.is_amount(numeric) is
   'True for a finite amount of 0 to 1e15 with at most 12 decimals: what limits, multipliers and '
   'rates must be.';
+
+create function risk_private.base_currency() returns text
+language sql immutable
+return 'USD';
+comment on function risk_private.base_currency() is
+  'The currency of every sum over instruments; its rate is 1.';

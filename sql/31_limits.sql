@@ -288,9 +288,10 @@ begin
       request.limit_type || ' is measured per underlying, not per symbol', 'argument: symbol',
       'Name the underlying instead.');
   end if;
-  if request.limit_type = 'buying_power'
+  if request.limit_type in ('daily_loss', 'drawdown_pct', 'buying_power')
     and pg_catalog.num_nonnulls(request.symbol, request.underlying, request.sector) > 0 then
-    perform risk_private.fail('RK400', 'buying_power is measured for a scope as a whole',
+    perform risk_private.fail('RK400',
+      request.limit_type || ' is measured for a scope as a whole',
       'argument: symbol, underlying, sector', 'Leave them out.');
   end if;
   if request.limit_type = 'self_cross' and request.amount not in (0, 1) then

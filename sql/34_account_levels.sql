@@ -56,6 +56,7 @@ create table risk_private.account_levels (
   keeps_fingerprints boolean not null,
   counters risk_private.counter_level[] not null,
   obligations risk_private.obligation_level[],
+  watches_losses boolean,
   version bigint
 );
 create sequence risk_private.level_versions;
@@ -72,6 +73,8 @@ comment on column risk_private.account_levels.keeps_track is
   'Whether a rate or duplicate limit looks back on the account''s orders.';
 comment on column risk_private.account_levels.obligations is
   'The same for obligations; NULL where none are kept.';
+comment on column risk_private.account_levels.watches_losses is
+  'Whether daily_loss or drawdown_pct is limited on the chain.';
 comment on column risk_private.account_levels.counters is
   'Every counter that an order of the account moves, ascending.';
 
@@ -166,6 +169,7 @@ begin
     ) as d (dimension, is_tracked, l)
   ) as k;
   v_levels.obligations := risk_private.obligation_levels(account_id, underlying_id, at);
+  v_levels.watches_losses := risk_private.watches_losses(account_id, at);
   return v_levels;
 end
 $$;
@@ -242,7 +246,8 @@ begin
     open_positions = n.open_positions,
     duplicate_window = n.duplicate_window, keeps_track = n.keeps_track,
     keeps_fingerprints = n.keeps_fingerprints, counters = n.counters,
-    obligations = n.obligations
+    obligations = n.obligations,
+    watches_losses = n.watches_losses
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n
   where l.account_id = n.account_id;

@@ -169,7 +169,9 @@ begin
     and (accept_order.price is null
       or (i.tick is null or accept_order.price % i.tick = 0)
       and (accept_order.price > 0 or i.allow_negative_price))
-    and (i.expiry is null or i.expiry >= risk_private.trading_date());
+    and (i.expiry is null or i.expiry >= risk_private.trading_date())
+    and (i.currency = risk_private.base_currency()
+      or risk_private.is_fresh(f.as_of, v_mark_age, risk_private.clock()));
 
   if v_instrument_id is not null and (v_levels.is_narrowed
     or v_at < v_levels.valid_from or v_at >= v_levels.valid_until) then
@@ -202,6 +204,10 @@ begin
       and side in ('buy', 'sell') and time_in_force in ('DAY', 'GTC')
       and current_setting('transaction_isolation') = 'read committed'
       and risk_private.may_trade(v_chain)) is not true then
+    return false;
+  end if;
+  if v_levels.watches_losses
+    and not risk_private.is_far_from_losses(v_chain, v_mark_age, v_at) then
     return false;
   end if;
   if v_levels.price_collar_pct < 'Infinity' or v_heartbeat_age <> 0

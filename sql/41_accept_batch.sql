@@ -48,6 +48,8 @@ begin atomic
       and r.side in ('buy', 'sell') and r.time_in_force in ('DAY', 'GTC')
       and (i.expiry is null or i.expiry >= risk_private.trading_date())
       and risk_private.is_fresh(m.as_of, s.max_mark_age, at)
+      and (i.currency = risk_private.base_currency()
+        or risk_private.is_fresh(f.as_of, s.max_mark_age, at))
       and (s.max_mark_age = 0 or u.instrument_id = i.instrument_id
         or risk_private.is_fresh(u.as_of, s.max_mark_age, at))
       and not exists (
@@ -259,7 +261,8 @@ begin
   if exists (
     select from risk_private.scopes as s
     join risk_private.account_levels as a on a.account_id = s.scope_id
-    where s.code = any (accounts) and a.obligations is not null) then
+    where s.code = any (accounts) and (a.obligations is not null or a.watches_losses
+      and not risk_private.is_far_from_losses(s.chain, s.max_mark_age, v_at))) then
     return false;
   end if;
   select array_agg(e.entry), bool_and(e.is_plain) into v_entries, v_is_plain

@@ -107,6 +107,8 @@ begin
   select risk_private.gate('freshness', null, 'instrument:' || i.symbol, null,
     v_is_reducing or (
       m.price is not null and f.rate is not null
+        and (i.currency = risk_private.base_currency()
+          or risk_private.is_fresh(f.as_of, v_leaf.max_mark_age, at))
         and risk_private.is_fresh(m.as_of, v_leaf.max_mark_age, at)),
     'STALE_DATA', closable, p.quantity)
   from (

@@ -1,12 +1,6 @@
 -- Cash and equity. Cash is kept per currency at the rate that it is carried at; equities sum it with
 -- the carried value of positions, for the account and every scope above.
 
-create function risk_private.base_currency() returns text
-language sql immutable
-return 'USD';
-comment on function risk_private.base_currency() is
-  'The currency of every sum over instruments; its rate is 1.';
-
 -- The caller holds the account.
 create function risk_private.move_cash(account_id integer, currency text, amount numeric,
   cost numeric)

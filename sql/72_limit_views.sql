@@ -147,6 +147,19 @@ where l.judged = 'obligation';
 comment on view risk_private.used_by_losses is
   'Use of max_loss and buying_power limits, by positions alone and with open orders.';
 
+create view risk_private.used_by_equities as
+select l.limit_id,
+  case when v.value < 0 then 0 else v.value end as used, v.value is null as is_unknown
+from risk_private.limits_in_force as l
+join risk_private.equities as e on e.scope_id = l.scope_id
+cross join lateral (
+  select case l.limit_type when 'daily_loss' then risk_private.daily_loss(e)
+    else risk_private.drawdown_pct(e.peak, e.equity) end as value
+) as v
+where l.judged = 'loss';
+comment on view risk_private.used_by_equities is
+  'Use of limits on losses, as equities stand.';
+
 create view risk.limits as
 select
   l.scope, l.limit_type, case when l.dimension = 3 then k.symbol end as symbol,
@@ -224,6 +237,7 @@ left join risk_private.instruments as i
 left join risk_private.used_by_sums as t
   on t.scope_id = l.scope_id and t.dimension = l.dimension and t.key_id = l.key_id
     and t.limit_type = l.limit_type
+left join risk_private.used_by_equities as q on q.limit_id = l.limit_id
 cross join lateral (
   select case when l.judged = 'window' then risk_private.accepted_since(
     risk_private.counter_id(l.scope_id, l.dimension, l.key_id),
@@ -233,9 +247,9 @@ cross join lateral (
 ) as w
 cross join lateral (
   select
-    case when l.judged not in ('order', 'switch')
+    case when l.judged = 'loss' then q.used when l.judged not in ('order', 'switch')
          then coalesce(u.used, o.used, x.used, t.used, w.accepted, 0) end as used,
-    case when l.judged not in ('order', 'switch')
+    case when l.judged = 'loss' then q.used when l.judged not in ('order', 'switch')
          then coalesce(u.worst_case, o.worst_case, x.worst_case, t.worst_case, w.accepted, 0)
     end as worst_case
 ) as m
@@ -243,7 +257,7 @@ cross join lateral (
   select
     case when m.worst_case <= 0 then 0
          else pg_catalog.round(m.worst_case * 100 / nullif(l.amount, 0), 2) end as utilization_pct,
-    case when m.worst_case > l.amount then 'BREACH'
+    case when m.worst_case > l.amount or q.is_unknown then 'BREACH'
          when l.warns and m.worst_case > 0 and m.worst_case * 100 >= l.warn_pct * l.amount
          then 'WARN'
          else 'OK' end as status
@@ -266,7 +280,7 @@ comment on column risk.limit_utilization.sector is 'The one sector it is for.';
 comment on column risk.limit_utilization.limit_value is 'The limit.';
 comment on column risk.limit_utilization.used is
   'What is filled or done: positions, notional traded, orders open, orders accepted in the window '
-  'that ends now.';
+  'that ends now, losses. NULL for a loss that is not known.';
 comment on column risk.limit_utilization.worst_case is
   'The same if every open order were filled on its worse side: what decisions compare with the '
   'limit. Of buying_power below 0: cash that is free.';
@@ -274,7 +288,7 @@ comment on column risk.limit_utilization.utilization_pct is
   'worst_case in percent of the limit; NULL where a limit of 0 is exceeded, or nothing is used up.';
 comment on column risk.limit_utilization.status is
   'BREACH: worst_case is above the limit (it was lowered, marks moved, or a fill came that no '
-  'order explains); WARN: at or above its warn_pct; OK.';
+  'order explains), or the loss is not known; WARN: at or above its warn_pct; OK.';
 comment on column risk.limit_utilization.version is 'Version of the limit.';
 comment on column risk.limit_utilization.as_of is 'The moment of reading.';
 comment on column risk.limit_utilization.instrument is
