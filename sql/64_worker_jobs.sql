@@ -19,7 +19,7 @@ comment on table risk_private.limit_warnings is
 
 -- Lock order: the lease.
 create function risk_private.worker_turn(
-  epoch bigint, backend_pids integer[], out has_events boolean, out has_moves boolean)
+  epoch bigint, backend_pids integer[], out has_moves boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -39,14 +39,12 @@ begin
       expires_at = v_now + risk_private.lease_time(), backend_pids = worker_turn.backend_pids
     where l.epoch = worker_turn.epoch;
   end if;
-  has_events := exists (select from pgmq.q_risk_events as q where q.vt <= v_now);
   has_moves := exists (select from risk_private.moved_marks as m where m.settles_at is null);
 end
 $$;
 comment on function risk_private.worker_turn(bigint, integer[]) is
-  'What the leader asks some 40 times a second: renews the lease when less than a second of it is '
-  'left, and tells whether messages wait and whether marks have moved. Raises RK409 when the '
-  'epoch is over.';
+  'What the leader asks ten times a second: renews the lease when less than a second of it is left, '
+  'and tells whether marks have moved. Raises RK409 when the epoch is over.';
 
 -- Lock order: the lease.
 create function risk_private.has_unfollowed(epoch bigint) returns boolean

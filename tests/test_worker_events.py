@@ -80,17 +80,14 @@ def test_rare_events_notify_and_others_do_not(db: Database, firm: Caller) -> Non
         assert list(listener.notifies(timeout=0)) == []
 
 
-def test_turns_tell_whether_messages_wait(db: Database, firm: Caller, epoch: int) -> None:
-    def has_events() -> bool:
-        return bool(firm.value("select has_events from risk_private.worker_turn(%s, '{}')", epoch))
-
-    assert has_events() is False
-    db.set_clock(None)
-    epoch = firm.value("select risk_private.take_lease('one', '{}')")
-    event(firm)
-    assert has_events() is True
-    read(firm, epoch)
-    assert has_events() is False
+def test_turns_tell_whether_marks_have_moved(firm: Caller, epoch: int) -> None:
+    turn = "select risk_private.worker_turn(%s, '{}')"
+    assert firm.value(turn, epoch) is False
+    firm.rows("select risk_private.evaluate(%s)", epoch)  # so that it is the worker's part
+    firm.mark({"AAPL": 101})
+    assert firm.value(turn, epoch) is True
+    firm.call("revalue")
+    assert firm.value(turn, epoch) is False
 
 
 @pytest.mark.parametrize(

@@ -37,14 +37,15 @@ class Background:
         self._metrics = metrics
         self._log = log
         self._evaluate_soon = evaluate_soon
-        self._due = {job.name: 0.0 for job in jobs}
+        now = time.monotonic()
+        self._due = {job.name: 0.0 if job.at_once else now + job.interval for job in jobs}
         self._wake = Event()
         self._is_stopping = False
         self._connection: psycopg.Connection | None = None
         self._thread = Thread(target=self._run, name="pgrisk-" + jobs[0].name, daemon=True)
 
     def start(self) -> None:
-        """Begin, with every job due."""
+        """Begin."""
         self._thread.start()
 
     def wake(self, name: str) -> None:

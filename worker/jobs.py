@@ -42,6 +42,8 @@ class Job:
     interval: float
     run: Callable[[Context], None] = field(repr=False)
     share: float = 0.02
+    at_once: bool = True
+    """Whether a new leader does it first of all; else after the first interval."""
 
 
 def lapsed_limits(context: Context) -> None:
@@ -114,11 +116,11 @@ BACKGROUND = (
     (Job("revaluation", 0.5, revaluation, share=1),),
     (
         Job("lapsed_limits", 1, lapsed_limits),
-        Job("warnings", 2, warnings),
+        Job("warnings", 2, warnings, share=0.005),
         Job("day", 5, day, share=1),
         Job("queues", 10, queues),
-        Job("reconciliation", 60, reconciliation),
-        Job("views", 60, views, share=0.05),
+        Job("reconciliation", 60, reconciliation, at_once=False),
+        Job("views", 60, views, share=0.05, at_once=False),
     ),
 )
 """Jobs that share a thread and a connection, and so may wait for each other."""

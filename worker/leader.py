@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.025
 """How often it looks for messages; a notification wakes it earlier."""
+TURN_SECONDS = 0.1
+"""How often it sees to its lease, and whether marks have moved."""
 SWEEP_SECONDS = 0.25
 """How often it evaluates all breakers, whether or not messages came."""
 REST = 3
@@ -48,6 +50,7 @@ class Leader:
         self._log = log
         self._background: list[Background] = []
         self._queue = Queue(main, epoch, metrics, log, self._evaluated)
+        self._turn_at = 0.0
         self._sweep_at = 0.0
         self._events_at = 0.0
         self._failing: set[str] = set()
@@ -81,14 +84,15 @@ class Leader:
                 background.stop()
 
     def _turn(self, lease: Lease, listener: Listener, is_stopping: Callable[[], bool]) -> None:
-        pids = [self._main.info.backend_pid, *listener.backend_pids]
-        for background in self._background:
-            pids += background.backend_pids
-        has_events, has_moves = lease.turn(self._main, pids)
-        if has_moves:
-            self._wake("revaluation")
         now = time.monotonic()
-        if has_events and now >= self._events_at:
+        if now >= self._turn_at:
+            self._turn_at = now + TURN_SECONDS
+            pids = [self._main.info.backend_pid, *listener.backend_pids]
+            for background in self._background:
+                pids += background.backend_pids
+            if lease.turn(self._main, pids):
+                self._wake("revaluation")
+        if now >= self._events_at and self._queue.has_events():
             self._attempt("events", lambda: self._queue.consume(is_stopping))
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS

@@ -40,18 +40,15 @@ class Lease:
         self.epoch = row[0] if row else None
         return self.epoch
 
-    def turn(
-        self, connection: psycopg.Connection, backend_pids: Sequence[int]
-    ) -> tuple[bool, bool]:
-        """Keep the lease, and say whether messages wait, and whether marks have moved.
+    def turn(self, connection: psycopg.Connection, backend_pids: Sequence[int]) -> bool:
+        """Keep the lease, and say whether marks have moved.
 
         Raises psycopg.Error with SQLSTATE RK409 when another worker leads.
         """
         row = connection.execute(
-            "select has_events, has_moves from risk_private.worker_turn(%s, %s::integer[])",
-            [self.epoch, list(backend_pids)],
+            "select risk_private.worker_turn(%s, %s::integer[])", [self.epoch, list(backend_pids)]
         ).fetchone()
-        return (row[0], row[1]) if row else (False, False)
+        return bool(row and row[0])
 
     def release(self, connection: psycopg.Connection) -> None:
         """Let another worker lead at once."""

@@ -49,10 +49,20 @@ class Queue:
         evaluated: Callable[[float, int], None],
     ) -> None:
         self._connection = connection
+        self._poll = connection.cursor()
         self._epoch = epoch
         self._metrics = metrics
         self._log = log
         self._evaluated = evaluated
+
+    def has_events(self) -> bool:
+        """Whether messages wait: asked all the time, so by the plainest of queries."""
+        row = self._poll.execute(
+            "select exists (select from pgmq.q_risk_events as q"
+            " where q.vt <= pg_catalog.clock_timestamp())",
+            prepare=True,
+        ).fetchone()
+        return bool(row and row[0])
 
     def consume(self, is_stopping: Callable[[], bool]) -> int:
         """Handle all that waits; returns how many were handled. Stops between two messages.
