@@ -12,6 +12,7 @@ create table risk_private.scopes (
   tracks_underlying boolean not null default false,
   tracks_instrument boolean not null default false,
   obligation_dimensions integer[] not null default '{}',
+  exposure_dimensions integer[] not null default '{}',
   max_mark_age double precision not null default 60,
   max_heartbeat_age double precision not null default 3,
   collar_floor numeric not null default 0.10,
@@ -29,6 +30,8 @@ comment on column risk_private.scopes.chain is
   'The scope itself and all its ancestors, ascending: itself first, the firm last.';
 comment on column risk_private.scopes.tracks_sector is
   'Whether counters exist per sector at this scope; likewise the next two.';
+comment on column risk_private.scopes.exposure_dimensions is
+  'In which dimensions exposures are kept at this scope, 3 being instruments.';
 comment on column risk_private.scopes.obligation_dimensions is
   'In which dimensions obligations are kept at this scope: 0 all, 1 sector, 2 underlying.';
 comment on column risk_private.scopes.max_mark_age is

@@ -3,8 +3,8 @@
 create table risk_private.limit_types (
   limit_type text primary key,
   bit smallint not null unique check (bit between 0 and 31),
-  judged text not null check (judged in ('order', 'instrument', 'underlying', 'sum', 'obligation',
-    'window', 'switch', 'loss')),
+  judged text not null check (judged in ('order', 'instrument', 'underlying', 'sum', 'exposure',
+    'obligation', 'window', 'switch', 'loss')),
   reason text not null,
   warns boolean not null,
   description text not null
@@ -47,6 +47,20 @@ insert into risk_private.limit_types (limit_type, bit, judged, reason, warns, de
   'Seconds in which the same order may not be repeated.'),
 ('self_cross', 14, 'switch', 'SELF_CROSS', false,
   '1: an order may not trade against another agent below the scope.'),
+('delta', 15, 'underlying', 'RISK_LIMIT_EXCEEDED', true,
+  'Delta of an underlying, up or down, in share equivalents.'),
+('gamma', 16, 'underlying', 'RISK_LIMIT_EXCEEDED', true,
+  'Gamma of an underlying, up or down, in share equivalents per 1.00 of it.'),
+('dollar_gamma', 17, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
+  'Change of net exposure per 1 % of the underlyings, up or down, in base currency.'),
+('vega', 18, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
+  'Vega, up or down, in base currency per volatility point.'),
+('theta', 19, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
+  'Theta, up or down, in base currency per day.'),
+('gross_exposure', 20, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
+  'Sum of worst-case quantities at their absolute dollar delta.'),
+('net_exposure', 21, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
+  'Net dollar delta, up or down.'),
 ('daily_loss', 22, 'loss', 'RISK_LIMIT_EXCEEDED', true,
   'Start equity and flows since less equity: beyond it only reducing orders pass.'),
 ('drawdown_pct', 23, 'loss', 'RISK_LIMIT_EXCEEDED', true,
@@ -97,6 +111,13 @@ comment on table risk_private.limit_periods is
   'Compiled from limits: which version is in force in which stretch of time, so that no decision '
   'reads history.';
 
+create function risk_private.is_exposure_type(limit_type text) returns boolean
+language sql immutable
+return limit_type in (
+  'delta', 'gamma', 'dollar_gamma', 'vega', 'theta', 'gross_exposure', 'net_exposure');
+comment on function risk_private.is_exposure_type(text) is
+  'Whether limits of this type are judged by exposures.';
+
 create function risk_private.is_level(value numeric) returns boolean
 language sql immutable
 return coalesce(value >= 0 and value < 'Infinity', value is null);
@@ -128,6 +149,13 @@ create table risk_private.warning_levels (
   order_rate_minute numeric check (risk_private.is_level(order_rate_minute)),
   duplicate_window numeric check (risk_private.is_level(duplicate_window)),
   self_cross numeric check (risk_private.is_level(self_cross)),
+  delta numeric check (risk_private.is_level(delta)),
+  gamma numeric check (risk_private.is_level(gamma)),
+  dollar_gamma numeric check (risk_private.is_level(dollar_gamma)),
+  vega numeric check (risk_private.is_level(vega)),
+  theta numeric check (risk_private.is_level(theta)),
+  gross_exposure numeric check (risk_private.is_level(gross_exposure)),
+  net_exposure numeric check (risk_private.is_level(net_exposure)),
   daily_loss numeric check (risk_private.is_level(daily_loss)),
   drawdown_pct numeric check (risk_private.is_level(drawdown_pct)),
   same_side numeric check (risk_private.is_level(same_side)),

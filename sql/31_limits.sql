@@ -225,7 +225,10 @@ return t.judged = 'window' or t.limit_type = 'duplicate_window'
   or (t.judged = 'sum'
       and not (array[true, s.tracks_sector, s.tracks_underlying,
         s.tracks_instrument])[dimension + 1])
+  or (risk_private.is_exposure_type(t.limit_type)
+      and case t.judged when 'underlying' then 2 else dimension end <> all (s.exposure_dimensions))
   or (t.judged in ('underlying', 'obligation')
+      and not risk_private.is_exposure_type(t.limit_type)
       and case t.judged when 'underlying' then 2 else dimension end <> all (s.obligation_dimensions))
   or (not s.is_leaf and not s.tracks_instrument
     and (t.judged = 'instrument' or t.limit_type = 'self_cross'));
@@ -358,6 +361,9 @@ begin
   if request.amount is not null then
     if v_type.judged in ('sum', 'window') then
       perform risk_private.track(v_scope.scope_id, v_dimension);
+    elsif risk_private.is_exposure_type(v_type.limit_type) then
+      perform risk_private.track_exposures(
+        v_scope.scope_id, case v_type.judged when 'underlying' then 2 else v_dimension end);
     elsif v_type.judged in ('underlying', 'obligation') then
       perform risk_private.track_obligations(
         v_scope.scope_id, case v_type.judged when 'underlying' then 2 else v_dimension end);

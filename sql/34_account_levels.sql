@@ -21,6 +21,21 @@ comment on type risk_private.counter_level is
   'A counter that orders of an account move, and the warning levels in force there (Infinity: no '
   'limit). Its key is 0: an order adds the key of its sector, underlying or instrument.';
 
+create type risk_private.exposure_level as (
+  counter_id bigint,
+  dimension integer,
+  delta numeric,
+  gamma numeric,
+  net_exposure numeric,
+  dollar_gamma numeric,
+  vega numeric,
+  theta numeric,
+  gross_exposure numeric
+);
+comment on type risk_private.exposure_level is
+  'A row of exposures that orders of an account move, and the warning levels in force there; else '
+  'as counter_level.';
+
 create type risk_private.obligation_level as (
   counter_id bigint,
   scope_id integer,
@@ -55,6 +70,7 @@ create table risk_private.account_levels (
   keeps_track boolean not null,
   keeps_fingerprints boolean not null,
   counters risk_private.counter_level[] not null,
+  exposures risk_private.exposure_level[],
   obligations risk_private.obligation_level[],
   watches_losses boolean,
   version bigint
@@ -71,8 +87,8 @@ comment on column risk_private.account_levels.net_position is
   'The account''s own: those of its parents stand with their counters. Likewise the next eight.';
 comment on column risk_private.account_levels.keeps_track is
   'Whether a rate or duplicate limit looks back on the account''s orders.';
-comment on column risk_private.account_levels.obligations is
-  'The same for obligations; NULL where none are kept.';
+comment on column risk_private.account_levels.exposures is
+  'The same for exposures; NULL where none are kept. Likewise obligations.';
 comment on column risk_private.account_levels.watches_losses is
   'Whether daily_loss or drawdown_pct is limited on the chain.';
 comment on column risk_private.account_levels.counters is
@@ -168,6 +184,8 @@ begin
         (3, r.tracks_instrument, r.l3)
     ) as d (dimension, is_tracked, l)
   ) as k;
+  v_levels.exposures := risk_private.exposure_levels(
+    account_id, sector_id, underlying_id, instrument_id, at);
   v_levels.obligations := risk_private.obligation_levels(account_id, underlying_id, at);
   v_levels.watches_losses := risk_private.watches_losses(account_id, at);
   return v_levels;
@@ -246,7 +264,7 @@ begin
     open_positions = n.open_positions,
     duplicate_window = n.duplicate_window, keeps_track = n.keeps_track,
     keeps_fingerprints = n.keeps_fingerprints, counters = n.counters,
-    obligations = n.obligations,
+    exposures = n.exposures, obligations = n.obligations,
     watches_losses = n.watches_losses
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n

@@ -303,6 +303,14 @@ begin
       return true;
     end if;
   end if;
+  if v_levels.exposures is not null then
+    select p.* into v_position from risk_private.positions as p
+    where p.account_id = v_account_id and p.instrument_id = v_instrument_id;
+    if not risk_private.reserve_exposures(
+      v_position, v_sector_id, v_underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
+      return true;
+    end if;
+  end if;
   if v_levels.obligations is not null and not risk_private.add_obligations(
     v_underlying_id, v_levels.obligations, v_obligations) then
     return true;

@@ -107,7 +107,8 @@ create type risk_private.reservation as (
   is_plain boolean,
   keeps_track boolean,
   keeps_fingerprints boolean,
-  duplicate_window numeric
+  duplicate_window numeric,
+  keeps_exposures boolean
 );
 comment on type risk_private.reservation is
   'What orders change in each counter, ascending; whether the accounts'' own position limits are '
@@ -171,7 +172,8 @@ begin
         and (not l.self_cross or (
           (m.open_buy = 0 or m.open_sell + coalesce(p.open_sell, 0) = 0)
           and (m.open_sell = 0 or m.open_buy + coalesce(p.open_buy, 0) = 0)))) is true as is_plain,
-      l.keeps_track, l.keeps_fingerprints, l.duplicate_window, l.counters
+      l.keeps_track, l.keeps_fingerprints, l.duplicate_window, l.counters,
+      l.exposures is not null as keeps_exposures
     from carried as m
     left join risk_private.positions as p
       on p.account_id = m.account_id and p.instrument_id = m.instrument_id
@@ -199,7 +201,8 @@ begin
       l.counter_id | case l.dimension when 0 then 0 when 1 then j.sector_id
         when 2 then j.underlying_id else j.instrument_id end as counter_id,
       j.open_buy, j.open_sell, j.gross_position, j.gross_notional, j.traded_notional, j.orders,
-      j.opened, j.is_plain, j.keeps_track, j.keeps_fingerprints, j.duplicate_window, l as level
+      j.opened, j.is_plain, j.keeps_track, j.keeps_fingerprints, j.duplicate_window,
+      j.keeps_exposures, l as level
     from judged as j
     cross join lateral unnest(j.counters) as l
     where l.dimension <> 1 or j.sector_id is not null
@@ -211,7 +214,8 @@ begin
       sum(i.traded_notional) as traded_notional, sum(i.orders)::integer as orders,
       sum(i.opened)::integer as opened, bool_and(i.is_plain) as is_plain,
       bool_or(i.keeps_track) as keeps_track, bool_or(i.keeps_fingerprints) as keeps_fingerprints,
-      max(i.duplicate_window) as duplicate_window, any_value(i.level) as level
+      max(i.duplicate_window) as duplicate_window, bool_or(i.keeps_exposures) as keeps_exposures,
+      any_value(i.level) as level
     from increments as i
     group by i.counter_id
   )
@@ -221,7 +225,7 @@ begin
       s.gross_notional, s.traded_notional, s.orders, s.opened, s.orders, (s.level).keeps_rate,
       null, s.level)::risk_private.change order by s.counter_id),
     bool_and(s.is_plain), bool_or(s.keeps_track), bool_or(s.keeps_fingerprints),
-    max(s.duplicate_window)
+    max(s.duplicate_window), bool_or(s.keeps_exposures)
   into v_reservation
   from summed as s;
   return v_reservation;
@@ -304,6 +308,10 @@ begin
     x.open_orders, x.open_positions);
   get diagnostics v_moved = row_count;
   if v_moved < cardinality(v_reservation.changes) then
+    return true;
+  end if;
+  if v_reservation.keeps_exposures
+    and not risk_private.reserve_exposures(v_entries, v_at) then
     return true;
   end if;
   return v_reservation.keeps_track and not risk_private.keep_track(

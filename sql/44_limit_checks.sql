@@ -162,6 +162,14 @@ comment on function risk_private.position_checks(
   'net_position (larger of both sides), long_position (q + OB) and short_position (OS - q) of each '
   'leg''s instrument, netted across the accounts below each scope.';
 
+create function risk_private.slack(l risk_private.leg) returns numeric
+language sql immutable
+return risk_private.worst_case((l).quantity, (l).open_buy, (l).open_sell)
+  - case when (l).sign > 0 then (l).quantity + (l).open_buy else (l).open_sell - (l).quantity end
+  + (l).base;
+comment on function risk_private.slack(risk_private.leg) is
+  'Up to what total quantity of a leg the worst case of its instrument stays what it is.';
+
 -- How much each leg adds to a measure: max(0, unit x quantity - offset). A new kind of summed limit
 -- is one line here.
 create function risk_private.measure_of_leg(
@@ -170,8 +178,7 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_slack numeric := risk_private.worst_case(l.quantity, l.open_buy, l.open_sell)
-    - case when l.sign > 0 then l.quantity + l.open_buy else l.open_sell - l.quantity end + l.base;
+  v_slack numeric := risk_private.slack(l);
 begin
   case limit_type
     when 'gross_position' then unit := l.ratio; offset_ := v_slack;
@@ -355,6 +362,7 @@ begin
     || risk_private.order_checks(p, v_legs, v_limits, v_step)
     || risk_private.position_checks(p, v_legs, v_limits, v_step)
     || risk_private.sum_checks(p, v_legs, v_limits, v_closable, v_step)
+    || risk_private.exposure_checks(p, v_legs, v_limits, v_closable, v_step)
     || risk_private.obligation_checks(p, v_legs, v_closable, v_step, at)
     || risk_private.loss_checks(p, v_limits, v_closable, at)
     || risk_private.activity_checks(p, v_legs, v_limits, at);

@@ -262,6 +262,25 @@ end;
 comment on function risk_private.opening_of(risk_private.proposal, risk_private.leg[]) is
   'The movements of accepting a proposal.';
 
+create function risk_private.working_legs_of(
+  p risk_private.proposal, legs risk_private.leg[])
+returns risk_private.working_legs[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select pg_catalog.array_agg(row(
+    p.account_id, coalesce(p.replaces, p.client_order_id), l.leg, l.instrument_id,
+    l.sign * l.ratio, greatest(l.base, l.ratio * p.quantity) - l.filled, null,
+    pg_catalog.cardinality(legs))::risk_private.working_legs)
+  from (
+    select pg_catalog.row_number() over () as leg, u.instrument_id, u.sign, u.ratio, u.base,
+      u.filled
+    from unnest(legs) as u
+  ) as l;
+end;
+comment on function risk_private.working_legs_of(risk_private.proposal, risk_private.leg[]) is
+  'What a proposal and the order that it replaces reserve once it is accepted.';
+
 create function risk_private.insert_order(
   p risk_private.proposal, legs risk_private.leg[], checks risk_private.risk_check[],
   at timestamptz) returns text
@@ -334,6 +353,7 @@ declare
   v_legs risk_private.leg[] := risk_private.legs(p, v_at);
   v_movements risk_private.movement[] := risk_private.opening_of(p, v_legs);
   v_changes risk_private.change[];
+  v_before risk_private.working_legs[] := risk_private.reserved(p.account_id, array[p.replaces]);
 begin
   if risk_private.insert_order(
     p, v_legs, risk_private.checks(p, v_at), v_at) is not null then
@@ -345,6 +365,8 @@ begin
     perform risk_private.fail('RK500', 'a counter is missing', v_changes::text,
       'Run risk.verify_counters().');
   end if;
+  perform risk_private.move_exposures(p.account_id, v_movements, v_before,
+    risk_private.working_legs_of(p, v_legs));
   perform risk_private.renew_obligations(p.account_id, array(
     select distinct l.underlying_id from pg_catalog.unnest(v_legs) as l));
   perform risk_private.number_acceptances(v_changes, v_at);

@@ -157,6 +157,7 @@ declare
   v_units risk_private.unit_values[];
   v_changes risk_private.change[];
   v_gained numeric;
+  v_parts risk_private.exposure_part[] := '{}';
 begin
   perform risk_private.begin_change();
   perform risk_private.lock_account(account_id);
@@ -171,6 +172,9 @@ begin
   from unnest(v_units) as u
   join risk_private.positions as p
     on p.account_id = revalue.account_id and p.instrument_id = u.instrument_id;
+  if risk_private.keeps_exposures(account_id) then
+    v_parts := array(select x from risk_private.revaluation_parts(account_id, v_units) as x);
+  end if;
   update risk_private.positions as p set
     unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
     unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
@@ -182,6 +186,9 @@ begin
   update risk_private.counters as c set gross_notional = c.gross_notional + x.gross_notional
   from unnest(v_changes) as x
   where c.counter_id = x.counter_id and x.gross_notional <> 0;
+  if v_parts <> '{}' then
+    perform risk_private.add_exposures(v_parts);
+  end if;
   perform risk_private.follow_marks(account_id, v_gained);
 end
 $$;

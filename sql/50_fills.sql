@@ -53,6 +53,7 @@ begin
     group by c.instrument_id);
   if pg_catalog.cardinality(v_movements) > 0 then
     perform risk_private.move(v_movements, true);
+    perform risk_private.move_exposures(settle.account_id, v_movements, before, after);
     perform risk_private.renew_obligations(settle.account_id, array(
       select distinct i.underlying_id
       from pg_catalog.unnest(v_movements) as m
