@@ -185,6 +185,7 @@ class Stage(ExitStack):
             if number == 1:
                 self._settle(session)
             self.history.sample(session.day)
+        self.history.close(session.day)
 
     def _list(self, terms: list[dict[str, Any]]) -> None:
         self._admin.execute("call risk.upsert_instruments(%s)", [json.dumps(terms)])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import psycopg
     from rich.console import Console
 
-    from pgrisk.cli.demo_history import History, Sample
+    from pgrisk.cli.demo_history import Equity, History
 
 _ROWS = 15
 _EQUITY_LINES, _DRAWDOWN_LINES = 8, 4
@@ -101,10 +101,35 @@ def show_course(console: Console, history: History) -> None:
             for number, close in enumerate(closes[FIRM])
         ],
     )
+    _show_risks(console, history)
     _show_chart(console, history.of(FIRM))
 
 
-def _show_chart(console: Console, samples: list[Sample]) -> None:
+def _show_risks(console: Console, history: History) -> None:
+    """The Greeks of the days around the firm's wildest one."""
+    closes = history.closes(FIRM)
+    wildest = max(range(len(closes)), key=lambda number: abs(closes[number].pnl))
+    days = {close.day for close in closes[max(0, wildest - 3) : wildest + 4]}
+    risks = [risk for risk in history.risks if risk.day in days]
+    order = (FIRM, *DESKS)
+    _print_table(
+        console,
+        "Greeks and concentration by desk at the close (risk.portfolio_greeks)",
+        ["day", "desk", "$ delta", "$ gamma 1 %", "vega", "theta", "largest", "% of equity"],
+        [
+            (
+                risk.day,
+                risk.scope,
+                *map(round, (risk.dollar_delta, risk.dollar_gamma, risk.vega, risk.theta)),
+                risk.largest,
+                Decimal(f"{risk.concentration:.1f}"),
+            )
+            for risk in sorted(risks, key=lambda r: (r.day, order.index(r.scope)))
+        ],
+    )
+
+
+def _show_chart(console: Console, samples: list[Equity]) -> None:
     """The firm's equity, and how far it is below its peak, after every round."""
     is_unicode = console.encoding.lower().startswith("utf")
     equities = [sample.equity / 1e6 for sample in samples]
