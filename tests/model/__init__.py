@@ -24,7 +24,9 @@ from .facts import (
     World,
 )
 from .judge import Judge
+from .money import rounded
 from .oracle import Oracle
+from .views import PnlRow
 
 __all__ = [
     "Answer",
@@ -39,8 +41,10 @@ __all__ = [
     "Mark",
     "Oracle",
     "Order",
+    "PnlRow",
     "RiskError",
     "Scope",
     "Violation",
     "World",
+    "rounded",
 ]

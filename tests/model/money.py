@@ -101,27 +101,32 @@ def ledger(world: World, account: str) -> Ledger:
     return books
 
 
-def average_price(world: World, account: str, instrument: Instrument) -> Decimal:
-    """What a unit held has cost on average, as prices are quoted."""
-    holding = ledger(world, account).holdings.get(instrument.symbol, Holding())
-    if holding.quantity == 0:
-        return ZERO
-    return rounded(holding.cost / (holding.quantity * instrument.multiplier))
-
-
 class Money:
     """Equity and profit of any scope of a book: parents are the sums of the accounts below."""
 
     def __init__(self, book: Book) -> None:
         self.book = book
         self.world = book.world
+        self._ledgers: dict[str, Ledger] = {}
+
+    def ledger(self, account: str) -> Ledger:
+        if account not in self._ledgers:
+            self._ledgers[account] = ledger(self.world, account)
+        return self._ledgers[account]
+
+    def average_price(self, account: str, instrument: Instrument) -> Decimal:
+        """What a unit held has cost on average, as prices are quoted."""
+        holding = self.ledger(account).holdings.get(instrument.symbol, Holding())
+        if holding.quantity == 0:
+            return ZERO
+        return rounded(holding.cost / (holding.quantity * instrument.multiplier))
 
     def _leaves(self, scope: str) -> list[str]:
         parents = {s.parent for s in self.world.scopes.values()}
         return [code for code in self.book.accounts(scope) if code not in parents]
 
     def totals(self, scope: str) -> Totals:
-        return sum((ledger(self.world, a).totals for a in self._leaves(scope)), Totals())
+        return sum((self.ledger(a).totals for a in self._leaves(scope)), Totals())
 
     def today(self, scope: str) -> Totals:
         """What came to the totals since the day was opened."""
@@ -146,7 +151,7 @@ class Money:
         return price
 
     def cost(self, scope: str) -> Decimal:
-        holdings = [h for a in self._leaves(scope) for h in ledger(self.world, a).holdings.values()]
+        holdings = [h for a in self._leaves(scope) for h in self.ledger(a).holdings.values()]
         return sum((holding.cost for holding in holdings), ZERO)
 
     def equity(self, scope: str) -> Decimal:

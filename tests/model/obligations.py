@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .book import ZERO
-from .money import average_price
+from .money import Money
 from .payoff import Alternatives, Part, Parts, worst_loss
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Obligations:
 
     def __init__(self, book: Book) -> None:
         self.book = book
-        self.world = book.world
+        self.money = Money(book)
 
     def same_side(self, key: LimitKey) -> tuple[Decimal, Decimal]:
         """(bull, bear) in units of 100 shares: the sums of the accounts' own."""
@@ -68,7 +68,7 @@ class Obligations:
 
     def _held(self, account: str, underlying: str) -> Parts:
         return [
-            Part(instrument, q, average_price(self.world, account, instrument))
+            Part(instrument, q, self.money.average_price(account, instrument))
             for (owner, symbol), q in list(self.book.position.items())
             if owner == account and q != 0
             for instrument in [self.book.instrument(symbol)]

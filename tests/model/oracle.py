@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .deciding import Deciding
 from .facts import Greeks, LimitKey, LimitVersion, Mark, Posting, RiskError
-from .money import FLOWS, ZERO, DayStart, Money, ledger
+from .money import FLOWS, ZERO, DayStart, Money
 from .views import Views
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Oracle(Deciding, Views):
             self.world.first_execution_today = len(self.world.executions)
             money = Money(self.book())
             self.world.day_starts = {
-                scope: DayStart(money.equity(scope), ledger(self.world, scope).totals)
+                scope: DayStart(money.equity(scope), money.ledger(scope).totals)
                 for scope in self.world.scopes
             }
         for account, equity in (equities or {}).items():

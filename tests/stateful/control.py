@@ -8,7 +8,7 @@ from decimal import Decimal
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
-from tests.model import Dimension, LimitKey, LimitVersion
+from tests.model import Dimension, Greeks, LimitKey, LimitVersion
 from tests.stateful.firm import ACCOUNT, CENT, STOCKS, SYMBOL, SYMBOLS, TREE, Firm
 
 AMOUNTS: dict[str, tuple[int, ...]] = {
@@ -167,13 +167,31 @@ class Control(Firm):
     @rule(
         moves=st.dictionaries(SYMBOL, st.sampled_from([-10, -2, 0, 1, 25]), min_size=1),
         quoted=st.booleans(),
+        how=st.sampled_from(["priced", "given", "given", "iv"]),
+        tenths=st.integers(-9, 9),
     )
-    def set_marks(self, moves: dict[str, int], quoted: bool) -> None:
+    def set_marks(self, moves: dict[str, int], quoted: bool, how: str, tenths: int) -> None:
+        """Prices move, and of options what the feed says of volatility or Greeks, or nothing."""
         prices = {}
         for code, percent in moves.items():
             price = self.last_price(code) * (100 + percent) / 100
             prices[code] = min(max(price, 10 * CENT), Decimal(1000)).quantize(CENT)
-        self.move_marks(prices, quoted)
+        options = [code for code in moves if code not in STOCKS]
+        delta = Decimal(tenths) / 10
+        greeks = Greeks(delta, abs(delta) / 50, Decimal("0.12"), Decimal("-0.035") + delta / 100)
+        self.move_marks(
+            prices,
+            quoted,
+            dict.fromkeys(options, greeks) if how == "given" else None,
+            dict.fromkeys(options, 0.2 + abs(tenths) / 10) if how == "iv" else None,
+        )
+
+    @rule(stock=st.sampled_from(STOCKS), percent=st.sampled_from([-20, -1, 0, 1, 15]))
+    def remark_underlying(self, stock: str, percent: int) -> None:
+        """One tick of the underlying moves its options, by their volatility."""
+        price = (self.last_price(stock) * (100 + percent) / 100).quantize(CENT)
+        self.engine.remark_underlying(self.name(stock), price)
+        self.oracle.set_marks(self.engine.marks([self.name(code) for code in SYMBOLS]))
 
     @rule(milliseconds=st.sampled_from([1, 400, 1000, 2000, 30000, 46000, 61000]))
     def let_time_pass(self, milliseconds: int) -> None:
@@ -184,10 +202,14 @@ class Control(Firm):
             marked = [code for code in SYMBOLS if self.name(code) in self.world.marks]
             self.move_marks({code: self.last_price(code) for code in marked}, quoted=True)
 
-    @rule(days=st.sampled_from([1, 0, 1, -1]))
-    def open_day(self, days: int) -> None:
-        """The next day; the same day again changes nothing, and an earlier one is refused."""
+    @rule(
+        days=st.sampled_from([1, 0, 1, -1]),
+        equities=st.dictionaries(ACCOUNT, st.sampled_from([0, 1000, 40000]), max_size=2),
+    )
+    def open_day(self, days: int, equities: dict[str, int]) -> None:
+        """The next day; the same day again corrects equities, and an earlier one is refused."""
         day = self.world.trading_date + timedelta(days=days)
-        answer = self.both("open_day", day)
+        told = {self.name(code): Decimal(equity) for code, equity in equities.items()}
+        answer = self.both("open_day", day, told)
         assert answer == ("RK400" if days < 0 else None)
         self.stage.trading_date = self.world.trading_date

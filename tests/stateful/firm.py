@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.model import Instrument, Judge, Oracle, RiskError, Scope, World
+from tests.model import Instrument, Judge, Mark, Oracle, PnlRow, RiskError, Scope, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.model import Answer, Order
+    from tests.model import Answer, Greeks, Order
     from tests.stateful.engine import Engine
 
 START = datetime(2015, 8, 10, 14, 0, tzinfo=UTC)
@@ -36,6 +36,10 @@ LEAVES = ("A1", "A2", "S")
 SYMBOLS = ("X", "XC", "XD", "XP", "Y", "YC", "YD", "YP")
 STOCKS = ("X", "Y")
 START_PRICES = {"X": Decimal(100), "Y": Decimal(40)}
+STRIKES = {
+    code: Decimal(strike)
+    for code, strike in {"XC": 100, "XD": 105, "XP": 95, "YC": 40, "YD": 45, "YP": 40}.items()
+}
 UNMARKED = "YP"  # until the rule set_marks moves it
 CENT = Decimal("0.01")
 
@@ -135,6 +139,7 @@ class Firm(RuleBasedStateMachine):
                     sector,
                     multiplier=Decimal(10),
                     expiry=today + timedelta(days=2 if code[1] == "C" else 30),
+                    strike=STRIKES[code],
                     option_right="put" if code[1] == "P" else "call",
                 )
             self.world.instruments[symbol] = instrument
@@ -149,14 +154,31 @@ class Firm(RuleBasedStateMachine):
         self.world.settings[self.name(scope), name] = value
         self.engine.set_setting(name, value, self.name(scope))
 
-    def move_marks(self, prices: dict[str, Decimal], quoted: bool) -> None:
-        symbols = [self.name(code) for code in prices]
-        values = list(prices.values())
-        bids = [price - 5 * CENT if quoted else None for price in values]
-        asks = [price + 5 * CENT if quoted else None for price in values]
-        self.engine.set_marks(symbols, values, bids, asks)
-        for symbol, price, bid, ask in zip(symbols, values, bids, asks, strict=True):
-            self.oracle.set_mark(symbol, price, bid, ask)
+    def move_marks(
+        self,
+        prices: dict[str, Decimal],
+        quoted: bool,
+        greeks: dict[str, Greeks] | None = None,
+        ivs: dict[str, float] | None = None,
+    ) -> None:
+        """Greeks that are not given are the engine's own, which other tests check."""
+        marks = {
+            self.name(code): Mark(
+                price,
+                price - 5 * CENT if quoted else None,
+                price + 5 * CENT if quoted else None,
+                self.world.now,
+                (greeks or {}).get(code),
+            )
+            for code, price in prices.items()
+        }
+        self.engine.set_marks(marks, {self.name(code): iv for code, iv in (ivs or {}).items()})
+        known = self.engine.marks(list(marks))
+        for symbol, mark in marks.items():
+            agree(f"mark of {symbol}", replace(known[symbol], greeks=mark.greeks), mark)
+            if mark.greeks is not None:
+                agree(f"Greeks of {symbol}", known[symbol].greeks, mark.greeks)
+        self.oracle.set_marks(known)
 
     def last_price(self, code: str) -> Decimal:
         """The mark of a symbol; what it starts at where it has none."""
@@ -247,6 +269,8 @@ class Firm(RuleBasedStateMachine):
         agree_on_rows("orders", orders, self.oracle.order_rows(), ())
         positions = self.engine.positions(self.accounts)
         agree_on_rows("positions", positions, self.oracle.position_rows(), (Decimal(0),) * 3)
+        pnl = self.engine.pnl([self.name(code) for code in TREE])
+        agree("profit and loss", nearly(pnl), nearly(self.oracle.pnl_rows()))
 
     @rule()
     def audit(self) -> None:
@@ -272,3 +296,8 @@ def agree_on_rows(
     """Compares row by row; a missing row counts as `default`."""
     for key in {*engine, *oracle}:
         agree(f"{what} {key}", engine.get(key, default), oracle.get(key, default))
+
+
+def nearly(rows: dict[str, PnlRow]) -> dict[str, PnlRow]:
+    """Amounts to 6 decimals: averages and drawdowns are quotients."""
+    return {scope: PnlRow(*(round(amount, 6) for amount in row)) for scope, row in rows.items()}

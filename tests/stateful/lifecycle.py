@@ -20,7 +20,8 @@ class Lifecycle(Firm):
     def fill(self, order: Order, leg: int, quantity: Decimal, percent: Decimal) -> None:
         symbol = order.legs[leg % len(order.legs)].symbol
         price = self.price_near(self.code(symbol), percent)
-        fill = (order.account, order.client_order_id, self.next_id("e"), quantity, price, symbol)
+        exec_id, fee = self.next_id("e"), Decimal(len(self.fills) % 3) / 4
+        fill = (order.account, order.client_order_id, exec_id, quantity, price, symbol, fee)
         self.fills.append(fill)
         self.both("record_fill", *fill)
 
@@ -55,9 +56,9 @@ class Lifecycle(Firm):
     def repeat_a_fill(self, index: int, change: bool) -> None:
         """The same execution again changes nothing; with other content it is RK409."""
         if self.fills:
-            *order, quantity, price, symbol = self.fills[-1 - index % len(self.fills)]
+            *order, quantity, price, symbol, fee = self.fills[-1 - index % len(self.fills)]
             quantity += 1 if change else 0
-            answer = self.both("record_fill", *order, quantity, price, symbol)
+            answer = self.both("record_fill", *order, quantity, price, symbol, fee)
             assert answer == ("RK409" if change else None)
 
     @rule(
@@ -68,6 +69,16 @@ class Lifecycle(Firm):
     )
     def record_trade(self, account: str, leg: tuple[str, str], lots: int, kind: str) -> None:
         self.trade(account, leg, lots, kind)
+
+    @rule(
+        account=ACCOUNT,
+        amount=st.sampled_from([100, 2500, -300, -40000, 50000]),
+        reason=st.sampled_from(["deposit", "withdrawal", "transfer", "dividend", "fee"]),
+    )
+    def post_cash(self, account: str, amount: int, reason: str) -> None:
+        sign = {"deposit": 1, "withdrawal": -1}.get(reason)
+        cash = Decimal(amount if sign is None else sign * abs(amount))
+        self.both("post_cash", self.name(account), cash, reason)
 
     @rule(
         scope=st.sampled_from(sorted(TREE)),
