@@ -342,3 +342,29 @@ $$;
 comment on function risk_private.applicable_limits(integer, risk_private.leg[], timestamptz) is
   'The limits in force that bind each leg: per order and per instrument the most specific of each '
   'scope, else every one.';
+
+create function risk_private.limit_check(
+  l risk_private.applicable_limit, current_value numeric, projected_value numeric, binds boolean,
+  allowed_quantity numeric, quantity numeric)
+returns risk_private.risk_check
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_fits boolean := coalesce(projected_value <= l.amount or projected_value <= current_value, false)
+    or not binds;
+  v_warns boolean := v_fits and projected_value > 0
+    and projected_value * 100 >= l.warn_pct * l.amount
+    and l.warns;
+begin
+  return row(
+    l.limit_type, l.scope, l.dimension_name, l.limit_type, l.amount, current_value,
+    projected_value, l.amount - current_value,
+    case when v_fits then quantity else allowed_quantity end,
+    case when not v_fits then 'FAIL' when v_warns then 'WARN' else 'PASS' end,
+    case when not v_fits then l.reason end)::risk_private.risk_check;
+end
+$$;
+comment on function risk_private.limit_check(risk_private.applicable_limit, numeric, numeric,
+  boolean, numeric, numeric) is
+  'The row of one limit: how it is compared, whatever it measures. NULL fails.';

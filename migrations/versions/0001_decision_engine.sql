@@ -140,6 +140,12 @@ comment on function risk_private.is_amount(numeric) is
   'True for a finite amount of 0 to 1e15 with at most 12 decimals: what limits, multipliers and '
   'rates must be.';
 
+create function risk_private.base_currency() returns text
+language sql immutable
+return 'USD';
+comment on function risk_private.base_currency() is
+  'The currency of every sum over instruments; its rate is 1.';
+
 -- 12_alerts.sql
 -- Alerts: what the orchestrator, the execution gateway and the dashboard must hear of, on the queue
 -- risk_alerts. A message is sent in the transaction that causes it, so it is seen exactly when the
@@ -187,6 +193,7 @@ create table risk_private.scopes (
   tracks_underlying boolean not null default false,
   tracks_instrument boolean not null default false,
   obligation_dimensions integer[] not null default '{}',
+  exposure_dimensions integer[] not null default '{}',
   max_mark_age double precision not null default 60,
   max_heartbeat_age double precision not null default 3,
   collar_floor numeric not null default 0.10,
@@ -204,6 +211,8 @@ comment on column risk_private.scopes.chain is
   'The scope itself and all its ancestors, ascending: itself first, the firm last.';
 comment on column risk_private.scopes.tracks_sector is
   'Whether counters exist per sector at this scope; likewise the next two.';
+comment on column risk_private.scopes.exposure_dimensions is
+  'In which dimensions exposures are kept at this scope, 3 being instruments.';
 comment on column risk_private.scopes.obligation_dimensions is
   'In which dimensions obligations are kept at this scope: 0 all, 1 sector, 2 underlying.';
 comment on column risk_private.scopes.max_mark_age is
@@ -342,8 +351,8 @@ comment on column risk_private.trading_states.cancels is
 create table risk_private.limit_types (
   limit_type text primary key,
   bit smallint not null unique check (bit between 0 and 31),
-  judged text not null check (judged in ('order', 'instrument', 'underlying', 'sum', 'obligation',
-    'window', 'switch')),
+  judged text not null check (judged in ('order', 'instrument', 'underlying', 'sum', 'exposure',
+    'obligation', 'window', 'switch', 'loss')),
   reason text not null,
   warns boolean not null,
   description text not null
@@ -386,6 +395,24 @@ insert into risk_private.limit_types (limit_type, bit, judged, reason, warns, de
   'Seconds in which the same order may not be repeated.'),
 ('self_cross', 14, 'switch', 'SELF_CROSS', false,
   '1: an order may not trade against another agent below the scope.'),
+('delta', 15, 'underlying', 'RISK_LIMIT_EXCEEDED', true,
+  'Delta of an underlying, up or down, in share equivalents.'),
+('gamma', 16, 'underlying', 'RISK_LIMIT_EXCEEDED', true,
+  'Gamma of an underlying, up or down, in share equivalents per 1.00 of it.'),
+('dollar_gamma', 17, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
+  'Change of net exposure per 1 % of the underlyings, up or down, in base currency.'),
+('vega', 18, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
+  'Vega, up or down, in base currency per volatility point.'),
+('theta', 19, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
+  'Theta, up or down, in base currency per day.'),
+('gross_exposure', 20, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
+  'Sum of worst-case quantities at their absolute dollar delta.'),
+('net_exposure', 21, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
+  'Net dollar delta, up or down.'),
+('daily_loss', 22, 'loss', 'RISK_LIMIT_EXCEEDED', true,
+  'Start equity and flows since less equity: beyond it only reducing orders pass.'),
+('drawdown_pct', 23, 'loss', 'RISK_LIMIT_EXCEEDED', true,
+  'Equity below its peak, %: beyond it only reducing orders pass.'),
 ('same_side', 25, 'underlying', 'RISK_LIMIT_EXCEEDED', true,
   'Options on one side of the market, bullish or bearish, in units of 100 shares.'),
 ('max_loss', 26, 'obligation', 'RISK_LIMIT_EXCEEDED', true,
@@ -432,6 +459,13 @@ comment on table risk_private.limit_periods is
   'Compiled from limits: which version is in force in which stretch of time, so that no decision '
   'reads history.';
 
+create function risk_private.is_exposure_type(limit_type text) returns boolean
+language sql immutable
+return limit_type in (
+  'delta', 'gamma', 'dollar_gamma', 'vega', 'theta', 'gross_exposure', 'net_exposure');
+comment on function risk_private.is_exposure_type(text) is
+  'Whether limits of this type are judged by exposures.';
+
 create function risk_private.is_level(value numeric) returns boolean
 language sql immutable
 return coalesce(value >= 0 and value < 'Infinity', value is null);
@@ -463,6 +497,15 @@ create table risk_private.warning_levels (
   order_rate_minute numeric check (risk_private.is_level(order_rate_minute)),
   duplicate_window numeric check (risk_private.is_level(duplicate_window)),
   self_cross numeric check (risk_private.is_level(self_cross)),
+  delta numeric check (risk_private.is_level(delta)),
+  gamma numeric check (risk_private.is_level(gamma)),
+  dollar_gamma numeric check (risk_private.is_level(dollar_gamma)),
+  vega numeric check (risk_private.is_level(vega)),
+  theta numeric check (risk_private.is_level(theta)),
+  gross_exposure numeric check (risk_private.is_level(gross_exposure)),
+  net_exposure numeric check (risk_private.is_level(net_exposure)),
+  daily_loss numeric check (risk_private.is_level(daily_loss)),
+  drawdown_pct numeric check (risk_private.is_level(drawdown_pct)),
   same_side numeric check (risk_private.is_level(same_side)),
   max_loss numeric check (risk_private.is_level(max_loss)),
   buying_power numeric check (risk_private.is_level(buying_power)),
@@ -918,6 +961,51 @@ create table risk_private.correlation_readings (
 );
 comment on table risk_private.correlation_readings is
   'The mean correlation of what a scope held, for as long as holdings and closes stay the same.';
+
+-- 25_greek_tables.sql
+-- What limits on Greeks are judged by.
+
+create table risk_private.exposures (
+  counter_id bigint primary key,
+  scope_id integer not null,
+  dimension smallint not null,
+  key_id integer not null,
+  delta numeric not null default 0,
+  delta_up numeric not null default 0,
+  delta_down numeric not null default 0,
+  gamma numeric not null default 0,
+  gamma_up numeric not null default 0,
+  gamma_down numeric not null default 0,
+  dollar_delta numeric not null default 0,
+  dollar_delta_up numeric not null default 0,
+  dollar_delta_down numeric not null default 0,
+  dollar_gamma numeric not null default 0,
+  dollar_gamma_up numeric not null default 0,
+  dollar_gamma_down numeric not null default 0,
+  vega numeric not null default 0,
+  vega_up numeric not null default 0,
+  vega_down numeric not null default 0,
+  theta numeric not null default 0,
+  theta_up numeric not null default 0,
+  theta_down numeric not null default 0,
+  gross_exposure numeric not null default 0,
+  unknown integer not null default 0
+) with (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+comment on table risk_private.exposures is
+  'Greeks over the accounts below a scope, for all or for one sector, underlying or instrument, '
+  'where a limit needs them; numbered as counters are, and touched only while the counters of the '
+  'chain are locked. No row: nothing was ever traded there. Delta and gamma mean something per '
+  'underlying only.';
+comment on column risk_private.exposures.delta is 'Of what is filled. Likewise the other Greeks.';
+comment on column risk_private.exposures.delta_up is
+  'delta + the sum of max(0, e) over open orders, e being what an order, netted over its legs '
+  'here, adds when its rest is filled. Likewise the other Greeks.';
+comment on column risk_private.exposures.delta_down is 'delta + the sum of min(0, e).';
+comment on column risk_private.exposures.gross_exposure is
+  'Sum of worst-case quantities x |dollar delta| of a unit.';
+comment on column risk_private.exposures.unknown is
+  'Pairs of account and instrument held or in open orders whose Greeks are unknown; they are in '
+  'none of the sums.';
 
 -- 25_money_tables.sql
 -- Money: cash per currency, the equity of every scope, and what was done to executions afterwards.
@@ -1825,7 +1913,10 @@ return t.judged = 'window' or t.limit_type = 'duplicate_window'
   or (t.judged = 'sum'
       and not (array[true, s.tracks_sector, s.tracks_underlying,
         s.tracks_instrument])[dimension + 1])
+  or (risk_private.is_exposure_type(t.limit_type)
+      and case t.judged when 'underlying' then 2 else dimension end <> all (s.exposure_dimensions))
   or (t.judged in ('underlying', 'obligation')
+      and not risk_private.is_exposure_type(t.limit_type)
       and case t.judged when 'underlying' then 2 else dimension end <> all (s.obligation_dimensions))
   or (not s.is_leaf and not s.tracks_instrument
     and (t.judged = 'instrument' or t.limit_type = 'self_cross'));
@@ -1888,9 +1979,10 @@ begin
       request.limit_type || ' is measured per underlying, not per symbol', 'argument: symbol',
       'Name the underlying instead.');
   end if;
-  if request.limit_type = 'buying_power'
+  if request.limit_type in ('daily_loss', 'drawdown_pct', 'buying_power')
     and pg_catalog.num_nonnulls(request.symbol, request.underlying, request.sector) > 0 then
-    perform risk_private.fail('RK400', 'buying_power is measured for a scope as a whole',
+    perform risk_private.fail('RK400',
+      request.limit_type || ' is measured for a scope as a whole',
       'argument: symbol, underlying, sector', 'Leave them out.');
   end if;
   if request.limit_type = 'self_cross' and request.amount not in (0, 1) then
@@ -1957,6 +2049,9 @@ begin
   if request.amount is not null then
     if v_type.judged in ('sum', 'window') then
       perform risk_private.track(v_scope.scope_id, v_dimension);
+    elsif risk_private.is_exposure_type(v_type.limit_type) then
+      perform risk_private.track_exposures(
+        v_scope.scope_id, case v_type.judged when 'underlying' then 2 else v_dimension end);
     elsif v_type.judged in ('underlying', 'obligation') then
       perform risk_private.track_obligations(
         v_scope.scope_id, case v_type.judged when 'underlying' then 2 else v_dimension end);
@@ -2442,6 +2537,21 @@ comment on type risk_private.counter_level is
   'A counter that orders of an account move, and the warning levels in force there (Infinity: no '
   'limit). Its key is 0: an order adds the key of its sector, underlying or instrument.';
 
+create type risk_private.exposure_level as (
+  counter_id bigint,
+  dimension integer,
+  delta numeric,
+  gamma numeric,
+  net_exposure numeric,
+  dollar_gamma numeric,
+  vega numeric,
+  theta numeric,
+  gross_exposure numeric
+);
+comment on type risk_private.exposure_level is
+  'A row of exposures that orders of an account move, and the warning levels in force there; else '
+  'as counter_level.';
+
 create type risk_private.obligation_level as (
   counter_id bigint,
   scope_id integer,
@@ -2476,7 +2586,9 @@ create table risk_private.account_levels (
   keeps_track boolean not null,
   keeps_fingerprints boolean not null,
   counters risk_private.counter_level[] not null,
+  exposures risk_private.exposure_level[],
   obligations risk_private.obligation_level[],
+  watches_losses boolean,
   version bigint
 );
 create sequence risk_private.level_versions;
@@ -2491,8 +2603,10 @@ comment on column risk_private.account_levels.net_position is
   'The account''s own: those of its parents stand with their counters. Likewise the next eight.';
 comment on column risk_private.account_levels.keeps_track is
   'Whether a rate or duplicate limit looks back on the account''s orders.';
-comment on column risk_private.account_levels.obligations is
-  'The same for obligations; NULL where none are kept.';
+comment on column risk_private.account_levels.exposures is
+  'The same for exposures; NULL where none are kept. Likewise obligations.';
+comment on column risk_private.account_levels.watches_losses is
+  'Whether daily_loss or drawdown_pct is limited on the chain.';
 comment on column risk_private.account_levels.counters is
   'Every counter that an order of the account moves, ascending.';
 
@@ -2586,7 +2700,10 @@ begin
         (3, r.tracks_instrument, r.l3)
     ) as d (dimension, is_tracked, l)
   ) as k;
+  v_levels.exposures := risk_private.exposure_levels(
+    account_id, sector_id, underlying_id, instrument_id, at);
   v_levels.obligations := risk_private.obligation_levels(account_id, underlying_id, at);
+  v_levels.watches_losses := risk_private.watches_losses(account_id, at);
   return v_levels;
 end
 $$;
@@ -2663,7 +2780,8 @@ begin
     open_positions = n.open_positions,
     duplicate_window = n.duplicate_window, keeps_track = n.keeps_track,
     keeps_fingerprints = n.keeps_fingerprints, counters = n.counters,
-    obligations = n.obligations
+    exposures = n.exposures, obligations = n.obligations,
+    watches_losses = n.watches_losses
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n
   where l.account_id = n.account_id;
@@ -3931,6 +4049,339 @@ $$;
 comment on function risk_private.move(risk_private.movement[], boolean) is
   'Applies movements that are facts (fills, releases, revaluations), whatever the limits say.';
 
+-- 40_greeks.sql
+-- Exposures: how Greeks, netted over each order and summed over accounts, move with orders, fills
+-- and marks. Whatever happens is a list of parts; sum_exposures makes of them what every row of
+-- exposures gains. Only 41_accept_greeks.sql has forms of its own, for speed.
+--
+-- Lock order: the account, the counters of its chain up to the firm; only then exposures, which
+-- nobody else can touch at that moment.
+
+create type risk_private.exposure_part as (
+  account_id integer,
+  instrument_id integer,
+  client_order_id text,
+  sign integer,
+  quantity numeric,
+  gross_exposure numeric,
+  unknown integer,
+  unit_delta numeric,
+  unit_gamma numeric,
+  unit_dollar_delta numeric,
+  unit_dollar_gamma numeric,
+  unit_vega numeric,
+  unit_theta numeric
+);
+comment on type risk_private.exposure_part is
+  'Quantity of an instrument at unit Greeks: of a position (client_order_id NULL: what it gains), '
+  'or the signed rest of a leg of an open order, which comes (sign 1) or goes (sign -1).';
+
+create function risk_private.sum_exposures(parts risk_private.exposure_part[])
+returns setof risk_private.exposures
+language sql stable
+begin atomic
+  with chains as (
+    select leaf.scope_id as account_id, s.scope_id, d.dimension
+    from risk_private.scopes as leaf
+    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    cross join unnest(s.exposure_dimensions) as d (dimension)
+    where leaf.scope_id = any (array(select distinct a.account_id from unnest(parts) as a))
+  ), effects as (
+    select a.account_id, d.dimension, d.key_id, a.client_order_id is null as is_held, a.sign,
+      sum(a.gross_exposure) as gross_exposure, sum(a.unknown) as unknown,
+      sum(a.quantity * a.unit_delta) as delta,
+      sum(a.quantity * a.unit_gamma) as gamma,
+      sum(a.quantity * a.unit_dollar_delta) as dollar_delta,
+      sum(a.quantity * a.unit_dollar_gamma) as dollar_gamma,
+      sum(a.quantity * a.unit_vega) as vega,
+      sum(a.quantity * a.unit_theta) as theta
+    from unnest(parts) as a
+    join risk_private.instruments as i on i.instrument_id = a.instrument_id
+    cross join lateral (
+      values (0, 0), (1, i.sector_id), (2, i.underlying_id), (3, i.instrument_id)
+    ) as d (dimension, key_id)
+    where d.key_id is not null and d.dimension = any (array(select c.dimension from chains as c))
+    group by a.account_id, d.dimension, d.key_id, a.client_order_id, a.sign
+  ), summed as (
+    select e.account_id, e.dimension, e.key_id, sum(e.gross_exposure) as gross_exposure,
+      sum(e.unknown) as unknown,
+      coalesce(sum(e.delta) filter (where e.is_held), 0) as delta,
+      sum(case when e.is_held then e.delta else e.sign * greatest(0, e.delta) end) as delta_up,
+      sum(case when e.is_held then e.delta else e.sign * least(0, e.delta) end) as delta_down,
+      coalesce(sum(e.gamma) filter (where e.is_held), 0) as gamma,
+      sum(case when e.is_held then e.gamma else e.sign * greatest(0, e.gamma) end) as gamma_up,
+      sum(case when e.is_held then e.gamma else e.sign * least(0, e.gamma) end) as gamma_down,
+      coalesce(sum(e.dollar_delta) filter (where e.is_held), 0) as dollar_delta,
+      sum(case when e.is_held then e.dollar_delta else e.sign * greatest(0, e.dollar_delta) end) as dollar_delta_up,
+      sum(case when e.is_held then e.dollar_delta else e.sign * least(0, e.dollar_delta) end) as dollar_delta_down,
+      coalesce(sum(e.dollar_gamma) filter (where e.is_held), 0) as dollar_gamma,
+      sum(case when e.is_held then e.dollar_gamma else e.sign * greatest(0, e.dollar_gamma) end) as dollar_gamma_up,
+      sum(case when e.is_held then e.dollar_gamma else e.sign * least(0, e.dollar_gamma) end) as dollar_gamma_down,
+      coalesce(sum(e.vega) filter (where e.is_held), 0) as vega,
+      sum(case when e.is_held then e.vega else e.sign * greatest(0, e.vega) end) as vega_up,
+      sum(case when e.is_held then e.vega else e.sign * least(0, e.vega) end) as vega_down,
+      coalesce(sum(e.theta) filter (where e.is_held), 0) as theta,
+      sum(case when e.is_held then e.theta else e.sign * greatest(0, e.theta) end) as theta_up,
+      sum(case when e.is_held then e.theta else e.sign * least(0, e.theta) end) as theta_down
+    from effects as e
+    group by e.account_id, e.dimension, e.key_id
+  )
+  select risk_private.counter_id(c.scope_id, s.dimension, s.key_id), c.scope_id,
+    s.dimension::smallint, s.key_id,
+    sum(s.delta), sum(s.delta_up), sum(s.delta_down), sum(s.gamma), sum(s.gamma_up),
+    sum(s.gamma_down), sum(s.dollar_delta), sum(s.dollar_delta_up), sum(s.dollar_delta_down),
+    sum(s.dollar_gamma), sum(s.dollar_gamma_up), sum(s.dollar_gamma_down), sum(s.vega),
+    sum(s.vega_up), sum(s.vega_down), sum(s.theta), sum(s.theta_up), sum(s.theta_down),
+    sum(s.gross_exposure), sum(s.unknown)::integer
+  from summed as s
+  join chains as c on c.account_id = s.account_id and c.dimension = s.dimension
+  group by c.scope_id, s.dimension, s.key_id;
+end;
+comment on function risk_private.sum_exposures(risk_private.exposure_part[]) is
+  'What parts add to each row of exposures of their chains.';
+
+create function risk_private.order_parts(legs risk_private.working_legs[], sign integer)
+returns setof risk_private.exposure_part
+language sql stable
+begin atomic
+  select p.account_id, p.instrument_id, w.client_order_id, order_parts.sign,
+    pg_catalog.sign(w.ratio) * w.open_quantity, 0, 0,
+    p.unit_delta, p.unit_gamma, p.unit_dollar_delta, p.unit_dollar_gamma, p.unit_vega, p.unit_theta
+  from unnest(legs) as w
+  join risk_private.positions as p
+    on p.account_id = w.account_id and p.instrument_id = w.instrument_id
+  where w.open_quantity > 0;
+end;
+comment on function risk_private.order_parts(risk_private.working_legs[], integer) is
+  'The parts of open orders, at the values that positions carry.';
+
+create function risk_private.position_parts(movements risk_private.movement[])
+returns setof risk_private.exposure_part
+language sql stable
+begin atomic
+  select p.account_id, p.instrument_id, null::text, 1, m.quantity,
+    (w.after - w.before) * abs(p.unit_dollar_delta),
+    case when p.has_greeks then 0 else (w.after <> 0)::integer - (w.before <> 0)::integer end,
+    p.unit_delta, p.unit_gamma, p.unit_dollar_delta, p.unit_dollar_gamma, p.unit_vega, p.unit_theta
+  from unnest(movements) as m
+  join risk_private.positions as p
+    on p.account_id = m.account_id and p.instrument_id = m.instrument_id
+  cross join lateral (
+    select risk_private.worst_case(p.quantity, p.open_buy, p.open_sell) as after,
+      risk_private.worst_case(p.quantity - m.quantity, p.open_buy - m.open_buy,
+        p.open_sell - m.open_sell) as before
+    offset 0
+  ) as w;
+end;
+comment on function risk_private.position_parts(risk_private.movement[]) is
+  'The parts of positions that have just moved.';
+
+create function risk_private.add_exposures(parts risk_private.exposure_part[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_changes risk_private.exposures[] := array(
+    select x from risk_private.sum_exposures(parts) as x order by x.counter_id);
+begin
+  insert into risk_private.exposures (counter_id, scope_id, dimension, key_id)
+  select x.counter_id, x.scope_id, x.dimension, x.key_id from unnest(v_changes) as x
+  where not exists (
+    select from risk_private.exposures as e where e.counter_id = x.counter_id);
+  update risk_private.exposures as e set
+    delta = e.delta + x.delta,
+    delta_up = e.delta_up + x.delta_up,
+    delta_down = e.delta_down + x.delta_down,
+    gamma = e.gamma + x.gamma,
+    gamma_up = e.gamma_up + x.gamma_up,
+    gamma_down = e.gamma_down + x.gamma_down,
+    dollar_delta = e.dollar_delta + x.dollar_delta,
+    dollar_delta_up = e.dollar_delta_up + x.dollar_delta_up,
+    dollar_delta_down = e.dollar_delta_down + x.dollar_delta_down,
+    dollar_gamma = e.dollar_gamma + x.dollar_gamma,
+    dollar_gamma_up = e.dollar_gamma_up + x.dollar_gamma_up,
+    dollar_gamma_down = e.dollar_gamma_down + x.dollar_gamma_down,
+    vega = e.vega + x.vega,
+    vega_up = e.vega_up + x.vega_up,
+    vega_down = e.vega_down + x.vega_down,
+    theta = e.theta + x.theta,
+    theta_up = e.theta_up + x.theta_up,
+    theta_down = e.theta_down + x.theta_down,
+    gross_exposure = e.gross_exposure + x.gross_exposure,
+    unknown = e.unknown + x.unknown
+  from unnest(v_changes) as x
+  where e.counter_id = x.counter_id;
+end
+$$;
+comment on function risk_private.add_exposures(risk_private.exposure_part[]) is
+  'Adds parts to exposures. The caller has locked the counters of the chain.';
+
+create function risk_private.keeps_exposures(account_id integer) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.account_levels as l
+    where l.account_id = keeps_exposures.account_id and l.exposures is not null);
+end
+$$;
+comment on function risk_private.keeps_exposures(integer) is
+  'Whether any scope of an account''s chain keeps exposures.';
+
+create function risk_private.move_exposures(
+  account_id integer, movements risk_private.movement[], before risk_private.working_legs[],
+  after risk_private.working_legs[])
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if risk_private.keeps_exposures(account_id) then
+    perform risk_private.add_exposures(array(
+      select p from risk_private.position_parts(movements) as p
+      union all
+      select p from risk_private.order_parts(before, -1) as p
+      union all
+      select p from risk_private.order_parts(after, 1) as p));
+  end if;
+end
+$$;
+comment on function risk_private.move_exposures(
+  integer, risk_private.movement[], risk_private.working_legs[], risk_private.working_legs[]) is
+  'Lets exposures follow movements of an account that were just applied, and the orders that were '
+  'and are open instead. The caller has locked the counters of the chain.';
+
+create function risk_private.revaluation_parts(
+  account_id integer, units risk_private.unit_values[])
+returns setof risk_private.exposure_part
+language sql stable
+begin atomic
+  select p.account_id, p.instrument_id, null::text, 1, p.quantity,
+    risk_private.worst_case(p.quantity, p.open_buy, p.open_sell)
+      * (abs(u.unit_dollar_delta) - abs(p.unit_dollar_delta)),
+    (not u.has_greeks)::integer - (not p.has_greeks)::integer,
+    u.unit_delta - p.unit_delta, u.unit_gamma - p.unit_gamma,
+    u.unit_dollar_delta - p.unit_dollar_delta, u.unit_dollar_gamma - p.unit_dollar_gamma,
+    u.unit_vega - p.unit_vega, u.unit_theta - p.unit_theta
+  from unnest(units) as u
+  join risk_private.positions as p
+    on p.account_id = revaluation_parts.account_id and p.instrument_id = u.instrument_id
+  union all
+  select p.account_id, p.instrument_id, w.client_order_id, n.sign,
+    pg_catalog.sign(w.ratio) * w.open_quantity, 0, 0,
+    case when n.sign > 0 and u.instrument_id is not null then u.unit_delta else p.unit_delta end,
+    case when n.sign > 0 and u.instrument_id is not null then u.unit_gamma else p.unit_gamma end,
+    case when n.sign > 0 and u.instrument_id is not null then u.unit_dollar_delta else p.unit_dollar_delta end,
+    case when n.sign > 0 and u.instrument_id is not null then u.unit_dollar_gamma else p.unit_dollar_gamma end,
+    case when n.sign > 0 and u.instrument_id is not null then u.unit_vega else p.unit_vega end,
+    case when n.sign > 0 and u.instrument_id is not null then u.unit_theta else p.unit_theta end
+  from risk_private.working_legs as w
+  join risk_private.positions as p
+    on p.account_id = w.account_id and p.instrument_id = w.instrument_id
+  left join unnest(units) as u on u.instrument_id = w.instrument_id
+  cross join (values (1), (-1)) as n (sign)
+  where w.account_id = revaluation_parts.account_id and w.open_quantity > 0;
+end;
+comment on function risk_private.revaluation_parts(integer, risk_private.unit_values[]) is
+  'The parts of carrying an account''s positions at these values instead: of what is held, and of '
+  'all its open orders, whose legs net.';
+
+-- Lock order: accounts below, ascending.
+create function risk_private.track_exposures(scope_id integer, dimension integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (
+    select from risk_private.scopes as s
+    where s.scope_id = track_exposures.scope_id
+      and track_exposures.dimension = any (s.exposure_dimensions)) then
+    return;
+  end if;
+  perform risk_private.lock_accounts_below(array[scope_id]);
+  update risk_private.scopes as s set
+    exposure_dimensions = s.exposure_dimensions || track_exposures.dimension
+  where s.scope_id = track_exposures.scope_id;
+  insert into risk_private.exposures
+  select r.* from risk_private.recount_exposures(track_exposures.scope_id) as r
+  where r.dimension = track_exposures.dimension;
+  perform risk_private.compile_account_levels(scope_id, risk_private.clock());
+end
+$$;
+comment on function risk_private.track_exposures(integer, integer) is
+  'Starts keeping exposures in a dimension at a scope, exact while orders flow.';
+
+create function risk_private.exposure_levels(
+  account_id integer, sector_id integer, underlying_id integer, instrument_id integer,
+  at timestamptz)
+returns risk_private.exposure_level[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select array_agg(row(
+      risk_private.counter_id(s.scope_id, d.dimension), d.dimension,
+      case d.dimension when 2 then coalesce(l2.delta, l1.delta, l0.delta, 'Infinity')
+        else 'Infinity' end,
+      case d.dimension when 2 then coalesce(l2.gamma, l1.gamma, l0.gamma, 'Infinity')
+        else 'Infinity' end,
+      coalesce((k.l).net_exposure, 'Infinity'), coalesce((k.l).dollar_gamma, 'Infinity'),
+      coalesce((k.l).vega, 'Infinity'), coalesce((k.l).theta, 'Infinity'),
+      coalesce((k.l).gross_exposure, 'Infinity'))::risk_private.exposure_level
+      order by s.scope_id, d.dimension)
+    from risk_private.scopes as leaf
+    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    cross join unnest(s.exposure_dimensions) as d (dimension)
+    left join risk_private.warning_levels as l0
+      on l0.scope_id = s.scope_id and l0.dimension = 0 and l0.key_id = 0
+      and at < l0.valid_until and l0.valid_from <= at
+    left join risk_private.warning_levels as l1
+      on l1.scope_id = s.scope_id and l1.dimension = 1 and l1.key_id = exposure_levels.sector_id
+      and at < l1.valid_until and l1.valid_from <= at
+    left join risk_private.warning_levels as l2
+      on l2.scope_id = s.scope_id and l2.dimension = 2
+      and l2.key_id = exposure_levels.underlying_id
+      and at < l2.valid_until and l2.valid_from <= at
+    left join risk_private.warning_levels as l3
+      on l3.scope_id = s.scope_id and l3.dimension = 3
+      and l3.key_id = exposure_levels.instrument_id
+      and at < l3.valid_until and l3.valid_from <= at
+    cross join lateral (
+      select case d.dimension when 0 then l0 when 1 then l1 when 2 then l2 else l3 end as l
+    ) as k
+    where leaf.scope_id = exposure_levels.account_id);
+end
+$$;
+comment on function risk_private.exposure_levels(integer, integer, integer, integer, timestamptz)
+is
+  'The rows of exposures that an account''s orders in one instrument move, and the lowest values '
+  'there from which a decision must be explained; keys NULL: those that hold for all. NULL where '
+  'no scope of the chain keeps any.';
+
+create function risk_private.greek_sides(
+  x risk_private.exposures, limit_type text, out net numeric, out up numeric, out down numeric)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  case limit_type
+    when 'delta' then net := x.delta; up := x.delta_up; down := x.delta_down;
+    when 'gamma' then net := x.gamma; up := x.gamma_up; down := x.gamma_down;
+    when 'net_exposure' then net := x.dollar_delta; up := x.dollar_delta_up; down := x.dollar_delta_down;
+    when 'dollar_gamma' then net := x.dollar_gamma; up := x.dollar_gamma_up; down := x.dollar_gamma_down;
+    when 'vega' then net := x.vega; up := x.vega_up; down := x.vega_down;
+    when 'theta' then net := x.theta; up := x.theta_up; down := x.theta_down;
+    when 'gross_exposure' then up := x.gross_exposure; down := 0;
+    else null;
+  end case;
+end
+$$;
+comment on function risk_private.greek_sides(risk_private.exposures, text) is
+  'What a row of exposures says of a type of limit: filled, and both sides with open orders. '
+  'gross_exposure has one side, and no figure of what is filled.';
+
 -- 41_accept.sql
 -- The lean path of a decision: accept what is comfortably inside every limit, or leave it. Whatever
 -- is not plain (a warning, a halt, a reduction, stale data, a refusal, bad input) is left to
@@ -4103,7 +4554,9 @@ begin
     and (accept_order.price is null
       or (i.tick is null or accept_order.price % i.tick = 0)
       and (accept_order.price > 0 or i.allow_negative_price))
-    and (i.expiry is null or i.expiry >= risk_private.trading_date());
+    and (i.expiry is null or i.expiry >= risk_private.trading_date())
+    and (i.currency = risk_private.base_currency()
+      or risk_private.is_fresh(f.as_of, v_mark_age, risk_private.clock()));
 
   if v_instrument_id is not null and (v_levels.is_narrowed
     or v_at < v_levels.valid_from or v_at >= v_levels.valid_until) then
@@ -4136,6 +4589,10 @@ begin
       and side in ('buy', 'sell') and time_in_force in ('DAY', 'GTC')
       and current_setting('transaction_isolation') = 'read committed'
       and risk_private.may_trade(v_chain)) is not true then
+    return false;
+  end if;
+  if v_levels.watches_losses
+    and not risk_private.is_far_from_losses(v_chain, v_mark_age, v_at) then
     return false;
   end if;
   if v_levels.price_collar_pct < 'Infinity' or v_heartbeat_age <> 0
@@ -4228,6 +4685,14 @@ begin
   if v_moved < cardinality(v_levels.counters) then
     if v_sector_id is not null or v_moved < (
       select count(*) from unnest(v_levels.counters) as l where l.dimension <> 1) then
+      return true;
+    end if;
+  end if;
+  if v_levels.exposures is not null then
+    select p.* into v_position from risk_private.positions as p
+    where p.account_id = v_account_id and p.instrument_id = v_instrument_id;
+    if not risk_private.reserve_exposures(
+      v_position, v_sector_id, v_underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
       return true;
     end if;
   end if;
@@ -4334,6 +4799,8 @@ begin atomic
       and r.side in ('buy', 'sell') and r.time_in_force in ('DAY', 'GTC')
       and (i.expiry is null or i.expiry >= risk_private.trading_date())
       and risk_private.is_fresh(m.as_of, s.max_mark_age, at)
+      and (i.currency = risk_private.base_currency()
+        or risk_private.is_fresh(f.as_of, s.max_mark_age, at))
       and (s.max_mark_age = 0 or u.instrument_id = i.instrument_id
         or risk_private.is_fresh(u.as_of, s.max_mark_age, at))
       and not exists (
@@ -4391,7 +4858,8 @@ create type risk_private.reservation as (
   is_plain boolean,
   keeps_track boolean,
   keeps_fingerprints boolean,
-  duplicate_window numeric
+  duplicate_window numeric,
+  keeps_exposures boolean
 );
 comment on type risk_private.reservation is
   'What orders change in each counter, ascending; whether the accounts'' own position limits are '
@@ -4455,7 +4923,8 @@ begin
         and (not l.self_cross or (
           (m.open_buy = 0 or m.open_sell + coalesce(p.open_sell, 0) = 0)
           and (m.open_sell = 0 or m.open_buy + coalesce(p.open_buy, 0) = 0)))) is true as is_plain,
-      l.keeps_track, l.keeps_fingerprints, l.duplicate_window, l.counters
+      l.keeps_track, l.keeps_fingerprints, l.duplicate_window, l.counters,
+      l.exposures is not null as keeps_exposures
     from carried as m
     left join risk_private.positions as p
       on p.account_id = m.account_id and p.instrument_id = m.instrument_id
@@ -4483,7 +4952,8 @@ begin
       l.counter_id | case l.dimension when 0 then 0 when 1 then j.sector_id
         when 2 then j.underlying_id else j.instrument_id end as counter_id,
       j.open_buy, j.open_sell, j.gross_position, j.gross_notional, j.traded_notional, j.orders,
-      j.opened, j.is_plain, j.keeps_track, j.keeps_fingerprints, j.duplicate_window, l as level
+      j.opened, j.is_plain, j.keeps_track, j.keeps_fingerprints, j.duplicate_window,
+      j.keeps_exposures, l as level
     from judged as j
     cross join lateral unnest(j.counters) as l
     where l.dimension <> 1 or j.sector_id is not null
@@ -4495,7 +4965,8 @@ begin
       sum(i.traded_notional) as traded_notional, sum(i.orders)::integer as orders,
       sum(i.opened)::integer as opened, bool_and(i.is_plain) as is_plain,
       bool_or(i.keeps_track) as keeps_track, bool_or(i.keeps_fingerprints) as keeps_fingerprints,
-      max(i.duplicate_window) as duplicate_window, any_value(i.level) as level
+      max(i.duplicate_window) as duplicate_window, bool_or(i.keeps_exposures) as keeps_exposures,
+      any_value(i.level) as level
     from increments as i
     group by i.counter_id
   )
@@ -4505,7 +4976,7 @@ begin
       s.gross_notional, s.traded_notional, s.orders, s.opened, s.orders, (s.level).keeps_rate,
       null, s.level)::risk_private.change order by s.counter_id),
     bool_and(s.is_plain), bool_or(s.keeps_track), bool_or(s.keeps_fingerprints),
-    max(s.duplicate_window)
+    max(s.duplicate_window), bool_or(s.keeps_exposures)
   into v_reservation
   from summed as s;
   return v_reservation;
@@ -4545,7 +5016,8 @@ begin
   if exists (
     select from risk_private.scopes as s
     join risk_private.account_levels as a on a.account_id = s.scope_id
-    where s.code = any (accounts) and a.obligations is not null) then
+    where s.code = any (accounts) and (a.obligations is not null or a.watches_losses
+      and not risk_private.is_far_from_losses(s.chain, s.max_mark_age, v_at))) then
     return false;
   end if;
   select array_agg(e.entry), bool_and(e.is_plain) into v_entries, v_is_plain
@@ -4589,6 +5061,10 @@ begin
   if v_moved < cardinality(v_reservation.changes) then
     return true;
   end if;
+  if v_reservation.keeps_exposures
+    and not risk_private.reserve_exposures(v_entries, v_at) then
+    return true;
+  end if;
   return v_reservation.keeps_track and not risk_private.keep_track(
     v_reservation.changes,
     array(
@@ -4603,6 +5079,192 @@ $$;
 comment on function risk_private.accept(text[], risk_private.request[]) is
   'Accepts all of the single-leg orders where that is plain. Returns true where the transaction '
   'must be rolled back: an id was used, or there is no room; false says nothing about the orders.';
+
+-- 41_accept_greeks.sql
+-- The lean path for exposures: add an order where every measure stays below its warning level.
+
+create function risk_private.is_within(
+  x risk_private.exposures, l risk_private.exposure_level, delta numeric, gamma numeric,
+  dollar_delta numeric, dollar_gamma numeric, vega numeric, theta numeric, gross_exposure numeric)
+returns boolean
+language sql immutable
+return
+  x.unknown = 0
+  and x.delta_up + greatest(0, delta) < l.delta
+  and -(x.delta_down + least(0, delta)) < l.delta
+  and x.gamma_up + greatest(0, gamma) < l.gamma
+  and -(x.gamma_down + least(0, gamma)) < l.gamma
+  and x.dollar_delta_up + greatest(0, dollar_delta) < l.net_exposure
+  and -(x.dollar_delta_down + least(0, dollar_delta)) < l.net_exposure
+  and x.dollar_gamma_up + greatest(0, dollar_gamma) < l.dollar_gamma
+  and -(x.dollar_gamma_down + least(0, dollar_gamma)) < l.dollar_gamma
+  and x.vega_up + greatest(0, vega) < l.vega
+  and -(x.vega_down + least(0, vega)) < l.vega
+  and x.theta_up + greatest(0, theta) < l.theta
+  and -(x.theta_down + least(0, theta)) < l.theta
+  and x.gross_exposure + gross_exposure < l.gross_exposure;
+comment on function risk_private.is_within(
+  risk_private.exposures, risk_private.exposure_level, numeric, numeric, numeric, numeric, numeric,
+  numeric, numeric) is
+  'Whether every measure of a row of exposures stays below its warning level with an order of '
+  'these Greeks: then no limit on it can fail.';
+
+create function risk_private.reserve_exposures(
+  held risk_private.positions, sector_id integer, underlying_id integer, quantity numeric,
+  growth numeric, levels risk_private.exposure_level[])
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_moved integer;
+begin
+  update risk_private.exposures as x set
+    delta_up = x.delta_up + greatest(0, e.delta),
+    delta_down = x.delta_down + least(0, e.delta),
+    gamma_up = x.gamma_up + greatest(0, e.gamma),
+    gamma_down = x.gamma_down + least(0, e.gamma),
+    dollar_delta_up = x.dollar_delta_up + greatest(0, e.dollar_delta),
+    dollar_delta_down = x.dollar_delta_down + least(0, e.dollar_delta),
+    dollar_gamma_up = x.dollar_gamma_up + greatest(0, e.dollar_gamma),
+    dollar_gamma_down = x.dollar_gamma_down + least(0, e.dollar_gamma),
+    vega_up = x.vega_up + greatest(0, e.vega),
+    vega_down = x.vega_down + least(0, e.vega),
+    theta_up = x.theta_up + greatest(0, e.theta),
+    theta_down = x.theta_down + least(0, e.theta),
+    gross_exposure = x.gross_exposure + e.gross_exposure
+  from (
+    select
+      quantity * held.unit_delta as delta,
+      quantity * held.unit_gamma as gamma,
+      quantity * held.unit_dollar_delta as dollar_delta,
+      quantity * held.unit_dollar_gamma as dollar_gamma,
+      quantity * held.unit_vega as vega,
+      quantity * held.unit_theta as theta,
+      growth * abs(held.unit_dollar_delta) as gross_exposure
+    offset 0
+  ) as e
+  cross join unnest(levels) as l
+  where held.has_greeks
+    and x.counter_id = l.counter_id | case l.dimension when 0 then 0
+      when 1 then reserve_exposures.sector_id when 2 then reserve_exposures.underlying_id
+      else held.instrument_id end
+    and risk_private.is_within(
+      x, l, e.delta, e.gamma, e.dollar_delta, e.dollar_gamma, e.vega, e.theta, e.gross_exposure);
+  get diagnostics v_moved = row_count;
+  return v_moved = cardinality(levels) or sector_id is null and v_moved = (
+    select count(*) from unnest(levels) as l where l.dimension <> 1);
+end
+$$;
+comment on function risk_private.reserve_exposures(
+  risk_private.positions, integer, integer, numeric, numeric, risk_private.exposure_level[]) is
+  'Adds an order of a signed quantity, by which the worst case of the position grows, to every row '
+  'of exposures of its chain. False, to be rolled back, where one is missing, incomplete or '
+  'reaches a warning level.';
+
+create function risk_private.reserve_exposures(entries risk_private.entry[], at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rows integer;
+  v_moved integer;
+begin
+  with orders as (
+    select e.account_id, e.instrument_id, e.sector_id, e.underlying_id,
+      coalesce(sum(e.quantity) filter (where e.sign = 1), 0) as bought,
+      coalesce(sum(e.quantity) filter (where e.sign = -1), 0) as sold
+    from unnest(entries) as e
+    group by e.account_id, e.instrument_id, e.sector_id, e.underlying_id
+  ), effects as (
+    -- Of all buys and all sells, one kind raises a Greek and the other lowers it.
+    select o.*, n.levels, p.has_greeks,
+      greatest(o.bought * p.unit_delta, -o.sold * p.unit_delta) as delta_up,
+      least(o.bought * p.unit_delta, -o.sold * p.unit_delta) as delta_down,
+      greatest(o.bought * p.unit_gamma, -o.sold * p.unit_gamma) as gamma_up,
+      least(o.bought * p.unit_gamma, -o.sold * p.unit_gamma) as gamma_down,
+      greatest(o.bought * p.unit_dollar_delta, -o.sold * p.unit_dollar_delta) as dollar_delta_up,
+      least(o.bought * p.unit_dollar_delta, -o.sold * p.unit_dollar_delta) as dollar_delta_down,
+      greatest(o.bought * p.unit_dollar_gamma, -o.sold * p.unit_dollar_gamma) as dollar_gamma_up,
+      least(o.bought * p.unit_dollar_gamma, -o.sold * p.unit_dollar_gamma) as dollar_gamma_down,
+      greatest(o.bought * p.unit_vega, -o.sold * p.unit_vega) as vega_up,
+      least(o.bought * p.unit_vega, -o.sold * p.unit_vega) as vega_down,
+      greatest(o.bought * p.unit_theta, -o.sold * p.unit_theta) as theta_up,
+      least(o.bought * p.unit_theta, -o.sold * p.unit_theta) as theta_down,
+      (risk_private.worst_case(p.quantity, p.open_buy, p.open_sell) - risk_private.worst_case(
+        p.quantity, p.open_buy - o.bought, p.open_sell - o.sold))
+        * abs(p.unit_dollar_delta) as gross_exposure
+    from orders as o
+    join risk_private.positions as p
+      on p.account_id = o.account_id and p.instrument_id = o.instrument_id
+    join risk_private.account_levels as a on a.account_id = o.account_id
+    cross join lateral (
+      select case when a.is_narrowed
+        then (risk_private.levels_of(
+          a, o.sector_id, o.underlying_id, o.instrument_id, at)).exposures
+        else a.exposures end as levels
+      offset 0
+    ) as n
+    where n.levels is not null
+    offset 0
+  ), changes as (
+    select k.counter_id, bool_and(e.has_greeks) as has_greeks, any_value(l) as level,
+      sum(e.gross_exposure) as gross_exposure,
+      sum(e.delta_up) as delta_up, sum(e.delta_down) as delta_down,
+      sum(e.gamma_up) as gamma_up, sum(e.gamma_down) as gamma_down,
+      sum(e.dollar_delta_up) as dollar_delta_up, sum(e.dollar_delta_down) as dollar_delta_down,
+      sum(e.dollar_gamma_up) as dollar_gamma_up, sum(e.dollar_gamma_down) as dollar_gamma_down,
+      sum(e.vega_up) as vega_up, sum(e.vega_down) as vega_down,
+      sum(e.theta_up) as theta_up, sum(e.theta_down) as theta_down
+    from effects as e
+    cross join lateral unnest(e.levels) as l
+    cross join lateral (
+      select l.counter_id | case l.dimension when 0 then 0 when 1 then e.sector_id
+        when 2 then e.underlying_id else e.instrument_id end as counter_id
+    ) as k
+    where l.dimension <> 1 or e.sector_id is not null
+    group by k.counter_id
+  ), moved as (
+    update risk_private.exposures as x set
+      delta_up = x.delta_up + c.delta_up,
+      delta_down = x.delta_down + c.delta_down,
+      gamma_up = x.gamma_up + c.gamma_up,
+      gamma_down = x.gamma_down + c.gamma_down,
+      dollar_delta_up = x.dollar_delta_up + c.dollar_delta_up,
+      dollar_delta_down = x.dollar_delta_down + c.dollar_delta_down,
+      dollar_gamma_up = x.dollar_gamma_up + c.dollar_gamma_up,
+      dollar_gamma_down = x.dollar_gamma_down + c.dollar_gamma_down,
+      vega_up = x.vega_up + c.vega_up,
+      vega_down = x.vega_down + c.vega_down,
+      theta_up = x.theta_up + c.theta_up,
+      theta_down = x.theta_down + c.theta_down,
+      gross_exposure = x.gross_exposure + c.gross_exposure
+    from changes as c
+    where x.counter_id = c.counter_id and c.has_greeks and x.unknown = 0
+      and x.delta_up + c.delta_up < (c.level).delta
+      and -(x.delta_down + c.delta_down) < (c.level).delta
+      and x.gamma_up + c.gamma_up < (c.level).gamma
+      and -(x.gamma_down + c.gamma_down) < (c.level).gamma
+      and x.dollar_delta_up + c.dollar_delta_up < (c.level).net_exposure
+      and -(x.dollar_delta_down + c.dollar_delta_down) < (c.level).net_exposure
+      and x.dollar_gamma_up + c.dollar_gamma_up < (c.level).dollar_gamma
+      and -(x.dollar_gamma_down + c.dollar_gamma_down) < (c.level).dollar_gamma
+      and x.vega_up + c.vega_up < (c.level).vega
+      and -(x.vega_down + c.vega_down) < (c.level).vega
+      and x.theta_up + c.theta_up < (c.level).theta
+      and -(x.theta_down + c.theta_down) < (c.level).theta
+      and x.gross_exposure + c.gross_exposure < (c.level).gross_exposure
+    returning x.counter_id
+  )
+  select (select count(*) from changes), (select count(*) from moved) into v_rows, v_moved;
+  return v_rows = v_moved;
+end
+$$;
+comment on function risk_private.reserve_exposures(risk_private.entry[], timestamptz) is
+  'Adds the orders of a batch, whose positions and counters have moved, to exposures. False, to be '
+  'rolled back, where a row is missing, incomplete or reaches a warning level with all of them: '
+  'what they do together is the worst that each of them could meet.';
 
 -- 41_accept_obligations.sql
 -- The lean path's part for accounts with limits on what they may come to owe.
@@ -5040,6 +5702,32 @@ comment on function risk_private.applicable_limits(integer, risk_private.leg[], 
   'The limits in force that bind each leg: per order and per instrument the most specific of each '
   'scope, else every one.';
 
+create function risk_private.limit_check(
+  l risk_private.applicable_limit, current_value numeric, projected_value numeric, binds boolean,
+  allowed_quantity numeric, quantity numeric)
+returns risk_private.risk_check
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_fits boolean := coalesce(projected_value <= l.amount or projected_value <= current_value, false)
+    or not binds;
+  v_warns boolean := v_fits and projected_value > 0
+    and projected_value * 100 >= l.warn_pct * l.amount
+    and l.warns;
+begin
+  return row(
+    l.limit_type, l.scope, l.dimension_name, l.limit_type, l.amount, current_value,
+    projected_value, l.amount - current_value,
+    case when v_fits then quantity else allowed_quantity end,
+    case when not v_fits then 'FAIL' when v_warns then 'WARN' else 'PASS' end,
+    case when not v_fits then l.reason end)::risk_private.risk_check;
+end
+$$;
+comment on function risk_private.limit_check(risk_private.applicable_limit, numeric, numeric,
+  boolean, numeric, numeric) is
+  'The row of one limit: how it is compared, whatever it measures. NULL fails.';
+
 -- 43_gate_checks.sql
 -- Checks that are no limits: states, statuses, expiry, configuration, freshness, reference prices.
 
@@ -5150,6 +5838,8 @@ begin
   select risk_private.gate('freshness', null, 'instrument:' || i.symbol, null,
     v_is_reducing or (
       m.price is not null and f.rate is not null
+        and (i.currency = risk_private.base_currency()
+          or risk_private.is_fresh(f.as_of, v_leaf.max_mark_age, at))
         and risk_private.is_fresh(m.as_of, v_leaf.max_mark_age, at)),
     'STALE_DATA', closable, p.quantity)
   from (
@@ -5188,36 +5878,210 @@ comment on function risk_private.gate_checks(
   'Whether an order may be judged at all: states, statuses, expiry, required limits, freshness, '
   'reference prices.';
 
--- 44_limit_checks.sql
--- Checks against limits. A limit is inclusive. Position, exposure and activity are judged by
--- change: a check fails only where the projected value is above the limit and above the current
--- one, so that nothing blocks a reduction.
+-- 44_greek_checks.sql
+-- Limits on Greeks. An order, netted over its legs, moves one side of a measure: up or down. Each
+-- side is judged by its own change, so that a hedge passes while the other side is breached.
 
-create function risk_private.limit_check(
-  l risk_private.applicable_limit, current_value numeric, projected_value numeric, binds boolean,
-  allowed_quantity numeric, quantity numeric)
+create type risk_private.exposure_measure as (
+  l risk_private.applicable_limit,
+  up numeric,
+  down numeric,
+  is_known boolean,
+  units numeric[],
+  bases numeric[],
+  filled numeric[],
+  slack numeric[]
+);
+comment on type risk_private.exposure_measure is
+  'What a limit on Greeks compares: both sides as they are, and per leg of the order in it the '
+  'signed unit x ratio, what a replace finds held and filled of it at that unit, and by how much '
+  'its worst case exceeds the side that it enlarges. is_known: whether every Greek that counts is.';
+
+create function risk_private.exposure_measures(
+  legs risk_private.leg[], limits risk_private.applicable_limit[])
+returns risk_private.exposure_measure[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select row(
+      g.l, coalesce(s.up, 0), coalesce(s.down, 0), coalesce(x.unknown, 0) = 0 and n.is_known,
+      n.units, n.bases, n.filled, n.slack)::risk_private.exposure_measure
+    from (
+      select (array_agg(k))[1] as l, k.scope_id, k.limit_type, d.dimension, d.key_id,
+        array_agg(k.leg) as numbers
+      from unnest(limits) as k
+      cross join lateral (
+        select case k.judged when 'underlying' then 2 else k.dimension end as dimension,
+          case k.judged when 'underlying' then (legs[k.leg]).underlying_id else k.key_id end
+            as key_id
+      ) as d
+      where risk_private.is_exposure_type(k.limit_type)
+      group by k.scope_id, k.limit_type, k.dimension, k.key_id, d.dimension, d.key_id
+    ) as g
+    left join risk_private.exposures as x
+      on x.counter_id = risk_private.counter_id(g.scope_id, g.dimension, g.key_id)
+    cross join lateral risk_private.greek_sides(x, g.limit_type) as s
+    cross join lateral (
+      select bool_and(coalesce(((legs[m]).units).has_greeks, false)) as is_known,
+        array_agg((legs[m]).ratio * u.unit order by m) as units,
+        array_agg((legs[m]).base * u.unit order by m) as bases,
+        array_agg((legs[m]).filled * u.unit order by m) as filled,
+        array_agg(risk_private.slack(legs[m]) * abs(u.unit) order by m) as slack
+      from unnest(g.numbers) as m
+      cross join lateral (
+        select (legs[m]).sign * coalesce(case g.limit_type
+          when 'delta' then ((legs[m]).units).unit_delta
+          when 'gamma' then ((legs[m]).units).unit_gamma
+          when 'dollar_gamma' then ((legs[m]).units).unit_dollar_gamma
+          when 'vega' then ((legs[m]).units).unit_vega
+          when 'theta' then ((legs[m]).units).unit_theta
+          else ((legs[m]).units).unit_dollar_delta end, 0) as unit
+      ) as u
+    ) as n);
+end
+$$;
+comment on function risk_private.exposure_measures(
+  risk_private.leg[], risk_private.applicable_limit[]) is
+  'What each limit on Greeks that binds an order compares, delta and gamma per underlying.';
+
+create function risk_private.effect(m risk_private.exposure_measure, quantity numeric)
+returns numeric
+language sql immutable
+begin atomic
+  select sum(case when abs(t.unit) * quantity > abs(t.base) then t.unit * quantity else t.base end
+    - t.filled)
+  from unnest(m.units, m.bases, m.filled) as t (unit, base, filled);
+end;
+comment on function risk_private.effect(risk_private.exposure_measure, numeric) is
+  'What an order of that total adds to a measure if the rest of it fills, netted over its legs; 0: '
+  'what the order adds that it replaces.';
+
+-- What either side would be, beyond what is there and beyond the limit: above 0 it fails.
+create function risk_private.excess(
+  m risk_private.exposure_measure, quantity numeric, out up numeric, out down numeric)
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_before numeric := risk_private.effect(m, 0);
+  v_after numeric := risk_private.effect(m, quantity);
+begin
+  up := m.up - greatest(0, v_before) + greatest(0, v_after) - greatest((m.l).amount, m.up);
+  down := -m.down - greatest(0, -v_before) + greatest(0, -v_after)
+    - greatest((m.l).amount, -m.down);
+end
+$$;
+comment on function risk_private.excess(risk_private.exposure_measure, numeric) is
+  'By how much an order of that total would take either side of a measure beyond both its limit '
+  'and what it is now; above 0 it fails.';
+
+create function risk_private.allowed_exposure(
+  m risk_private.exposure_measure, step numeric, quantity numeric)
+returns numeric
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_low numeric := 0;
+  v_high numeric := div(quantity, step);
+  v_middle numeric := v_high;
+  v_excess record;
+begin
+  while v_low < v_high loop
+    v_excess := risk_private.excess(m, v_middle * step);
+    if v_excess.up <= 0 and v_excess.down <= 0 then
+      v_low := v_middle;
+    else
+      v_high := v_middle - 1;
+    end if;
+    v_middle := div(v_low + v_high + 1, 2);
+  end loop;
+  return v_low * step;
+end
+$$;
+comment on function risk_private.allowed_exposure(
+  risk_private.exposure_measure, numeric, numeric) is
+  'The largest multiple of the step, up to quantity, with which neither side fails: bisection.';
+
+create function risk_private.exposure_check(
+  m risk_private.exposure_measure, step numeric, quantity numeric)
 returns risk_private.risk_check
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_fits boolean := coalesce(projected_value <= l.amount or projected_value <= current_value, false)
-    or not binds;
-  v_warns boolean := v_fits and projected_value > 0
-    and projected_value * 100 >= l.warn_pct * l.amount
-    and l.warns;
+  v_excess record := risk_private.excess(m, quantity);
+  v_up numeric := v_excess.up + greatest((m.l).amount, m.up);
+  v_down numeric := v_excess.down + greatest((m.l).amount, -m.down);
+  v_fits boolean := coalesce(v_excess.up <= 0 and v_excess.down <= 0, false);
+  v_allowed numeric := quantity;
 begin
-  return row(
-    l.limit_type, l.scope, l.dimension_name, l.limit_type, l.amount, current_value,
-    projected_value, l.amount - current_value,
-    case when v_fits then quantity else allowed_quantity end,
-    case when not v_fits then 'FAIL' when v_warns then 'WARN' else 'PASS' end,
-    case when not v_fits then l.reason end)::risk_private.risk_check;
+  if not v_fits then
+    v_allowed := risk_private.allowed_exposure(m, step, quantity);
+  end if;
+  if v_excess.up > 0 or v_fits and v_up >= v_down then
+    return risk_private.limit_check(m.l, m.up, v_up, not v_fits, v_allowed, quantity);
+  end if;
+  return risk_private.limit_check(m.l, -m.down, v_down, not v_fits, v_allowed, quantity);
 end
 $$;
-comment on function risk_private.limit_check(risk_private.applicable_limit, numeric, numeric,
-  boolean, numeric, numeric) is
-  'The row of one limit: how it is compared, whatever it measures. NULL fails.';
+comment on function risk_private.exposure_check(
+  risk_private.exposure_measure, numeric, numeric) is
+  'The row of a limit on Greeks. It shows the side that fails, else the larger one.';
+
+create function risk_private.gross_check(
+  m risk_private.exposure_measure, step numeric, quantity numeric)
+returns risk_private.risk_check
+language sql immutable
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select risk_private.limit_check(m.l, m.up, m.up + g.growth, true,
+    case when m.up + g.growth <= (m.l).amount then quantity
+      else risk_private.largest_quantity(greatest(0, (m.l).amount - m.up), g.units, m.slack, step,
+        quantity) end, quantity)
+  from (
+    select array_agg(abs(t.unit)) as units,
+      sum(greatest(0, abs(t.unit) * quantity - t.slack)) as growth
+    from unnest(m.units, m.slack) as t (unit, slack)
+  ) as g;
+end;
+comment on function risk_private.gross_check(risk_private.exposure_measure, numeric, numeric) is
+  'The row of a gross_exposure limit.';
+
+create function risk_private.exposure_checks(
+  p risk_private.proposal, legs risk_private.leg[], limits risk_private.applicable_limit[],
+  closable numeric, step numeric)
+returns risk_private.risk_check[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_checks risk_private.risk_check[] := '{}';
+  m risk_private.exposure_measure;
+begin
+  foreach m in array risk_private.exposure_measures(legs, limits) loop
+    v_checks := v_checks || case
+      when not m.is_known then risk_private.gate(
+        (m.l).limit_type, (m.l).scope, (m.l).dimension_name, (m.l).limit_type,
+        closable = p.quantity, 'STALE_DATA', closable, p.quantity)
+      when (m.l).limit_type = 'gross_exposure'
+        then risk_private.gross_check(m, step, p.quantity)
+      else risk_private.exposure_check(m, step, p.quantity) end;
+  end loop;
+  return v_checks;
+end
+$$;
+comment on function risk_private.exposure_checks(
+  risk_private.proposal, risk_private.leg[], risk_private.applicable_limit[], numeric, numeric) is
+  'Limits on Greeks and exposure. Where a Greek that counts is unknown, of the order or of what is '
+  'held or open there, only reducing orders pass: STALE_DATA.';
+
+-- 44_limit_checks.sql
+-- Checks against limits. A limit is inclusive. Position, exposure and activity are judged by
+-- change: a check fails only where the projected value is above the limit and above the current
+-- one, so that nothing blocks a reduction.
 
 create function risk_private.order_checks(
   p risk_private.proposal, legs risk_private.leg[], limits risk_private.applicable_limit[],
@@ -5353,6 +6217,14 @@ comment on function risk_private.position_checks(
   'net_position (larger of both sides), long_position (q + OB) and short_position (OS - q) of each '
   'leg''s instrument, netted across the accounts below each scope.';
 
+create function risk_private.slack(l risk_private.leg) returns numeric
+language sql immutable
+return risk_private.worst_case((l).quantity, (l).open_buy, (l).open_sell)
+  - case when (l).sign > 0 then (l).quantity + (l).open_buy else (l).open_sell - (l).quantity end
+  + (l).base;
+comment on function risk_private.slack(risk_private.leg) is
+  'Up to what total quantity of a leg the worst case of its instrument stays what it is.';
+
 -- How much each leg adds to a measure: max(0, unit x quantity - offset). A new kind of summed limit
 -- is one line here.
 create function risk_private.measure_of_leg(
@@ -5361,8 +6233,7 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_slack numeric := risk_private.worst_case(l.quantity, l.open_buy, l.open_sell)
-    - case when l.sign > 0 then l.quantity + l.open_buy else l.open_sell - l.quantity end + l.base;
+  v_slack numeric := risk_private.slack(l);
 begin
   case limit_type
     when 'gross_position' then unit := l.ratio; offset_ := v_slack;
@@ -5546,13 +6417,151 @@ begin
     || risk_private.order_checks(p, v_legs, v_limits, v_step)
     || risk_private.position_checks(p, v_legs, v_limits, v_step)
     || risk_private.sum_checks(p, v_legs, v_limits, v_closable, v_step)
+    || risk_private.exposure_checks(p, v_legs, v_limits, v_closable, v_step)
     || risk_private.obligation_checks(p, v_legs, v_closable, v_step, at)
+    || risk_private.loss_checks(p, v_limits, v_closable, at)
     || risk_private.activity_checks(p, v_legs, v_limits, at);
 end
 $$;
 comment on function risk_private.checks(risk_private.proposal, timestamptz) is
   'Every check of an order against the book as it stands. It is accepted exactly when no row '
   'fails.';
+
+-- 44_loss_checks.sql
+-- Limits on losses. An order does not move P&L, so while a loss exceeds its limit only reducing
+-- orders pass; likewise while it is not known.
+
+create function risk_private.has_stale_rate(scope_id integer, max_age double precision,
+  at timestamptz) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return max_age <> 0 and exists (
+    select from risk_private.fx_rates as f
+    join risk_private.cash_balances as b on b.currency = f.currency
+    join risk_private.scopes as s on s.scope_id = b.account_id
+    where f.currency <> risk_private.base_currency()
+      and not risk_private.is_fresh(f.as_of, max_age, at)
+      and (b.amount <> 0 or b.cost <> 0) and s.chain @> array[has_stale_rate.scope_id]);
+end
+$$;
+comment on function risk_private.has_stale_rate(integer, double precision, timestamptz) is
+  'Whether an account at or below a scope has money in a currency whose rate is too old.';
+
+create function risk_private.daily_loss(e risk_private.equities) returns numeric
+language sql immutable
+return e.start_equity + e.flows - e.equity;
+comment on function risk_private.daily_loss(risk_private.equities) is
+  'Loss since the trading day was opened; below 0 a profit; NULL while it is not known.';
+
+create function risk_private.drawdown_pct(peak numeric, equity numeric) returns numeric
+language sql immutable
+return case
+  when peak <= 0 or equity <= 0 then 100
+  else pg_catalog.round((peak - equity) * 100 / peak, 6)
+end;
+comment on function risk_private.drawdown_pct(numeric, numeric) is
+  'How far the equity is below its peak, %; 100 where either is 0 or less; NULL where unknown.';
+
+create function risk_private.is_drawn_down(e risk_private.equities, pct numeric) returns boolean
+language sql immutable
+return case
+  when e.peak <= 0 or e.equity <= 0 then pct < 100
+  else (e.peak - e.equity) * 100 > pct * e.peak
+end;
+comment on function risk_private.is_drawn_down(risk_private.equities, numeric) is
+  'Whether the equity is more than that percentage below its peak; NULL while it is not known.';
+
+create function risk_private.is_far_from_losses(chain integer[], max_age double precision,
+  at timestamptz) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+  return not exists (
+    select
+    from unnest(chain) as c (scope_id)
+    join risk_private.warning_levels as w
+      on w.scope_id = c.scope_id and w.dimension = 0 and w.key_id = 0
+      and w.valid_from <= at and at < w.valid_until
+    join risk_private.equities as e on e.scope_id = c.scope_id
+    where (w.daily_loss is not null or w.drawdown_pct is not null) and (
+      (w.daily_loss is null or risk_private.daily_loss(e) < w.daily_loss) is not true
+      or (w.drawdown_pct is null or e.peak > 0 and e.equity > 0
+        and (e.peak - e.equity) * 100 < w.drawdown_pct * e.peak) is not true
+      or max_age <> 0 and exists (
+        select from risk_private.fx_rates as f
+        where f.currency <> risk_private.base_currency()
+          and not risk_private.is_fresh(f.as_of, max_age, at)
+          and exists (
+            select from risk_private.cash_balances as b where b.currency = f.currency))));
+end
+$$;
+comment on function risk_private.is_far_from_losses(integer[], double precision, timestamptz) is
+  'Whether every loss that a scope of the chain limits is known and below its warning level.';
+
+create function risk_private.watches_losses(account_id integer, at timestamptz) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.scopes as s
+    join risk_private.warning_levels as w
+      on w.scope_id = any (s.chain) and w.dimension = 0 and w.key_id = 0
+      and w.valid_from <= at and at < w.valid_until
+    where s.scope_id = watches_losses.account_id
+      and (w.daily_loss is not null or w.drawdown_pct is not null));
+end
+$$;
+comment on function risk_private.watches_losses(integer, timestamptz) is
+  'Whether a loss is limited somewhere on the chain of an account.';
+
+create function risk_private.loss_checks(
+  p risk_private.proposal, limits risk_private.applicable_limit[], closable numeric,
+  at timestamptz)
+returns risk_private.risk_check[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_max_age double precision := (
+    select s.max_mark_age from risk_private.scopes as s where s.scope_id = p.account_id);
+begin
+  return array(
+    select row(
+      (k.l).limit_type, (k.l).scope, (k.l).dimension_name, (k.l).limit_type, (k.l).amount,
+      v.value, v.value, (k.l).amount - v.value,
+      case when b.fits or closable = p.quantity then p.quantity else closable end,
+      case when not b.fits and closable < p.quantity then 'FAIL'
+        when v.value > 0 and v.value * 100 >= (k.l).warn_pct * (k.l).amount then 'WARN'
+        else 'PASS' end,
+      case when b.fits or closable = p.quantity then null
+        when v.value is null then 'STALE_DATA' else (k.l).reason end)::risk_private.risk_check
+    from (
+      select distinct on (u.scope_id, u.limit_type) u as l
+      from unnest(limits) as u where u.judged = 'loss'
+    ) as k
+    join risk_private.equities as e on e.scope_id = (k.l).scope_id
+    cross join lateral (
+      select case
+        when risk_private.has_stale_rate((k.l).scope_id, v_max_age, at) then null
+        when (k.l).limit_type = 'daily_loss' then risk_private.daily_loss(e)
+        else risk_private.drawdown_pct(e.peak, e.equity) end as value
+    ) as v
+    cross join lateral (
+      select coalesce(v.value is not null and case (k.l).limit_type
+        when 'daily_loss' then v.value <= (k.l).amount
+        else not risk_private.is_drawn_down(e, (k.l).amount) end, false) as fits
+    ) as b);
+end
+$$;
+comment on function risk_private.loss_checks(
+  risk_private.proposal, risk_private.applicable_limit[], numeric, timestamptz) is
+  'daily_loss and drawdown_pct of each scope that limits them.';
 
 -- 44_obligation_checks.sql
 -- Checks against what accounts may come to owe: the worst loss at expiry, sides of the market, and
@@ -6117,6 +7126,25 @@ end;
 comment on function risk_private.opening_of(risk_private.proposal, risk_private.leg[]) is
   'The movements of accepting a proposal.';
 
+create function risk_private.working_legs_of(
+  p risk_private.proposal, legs risk_private.leg[])
+returns risk_private.working_legs[]
+language sql stable
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select pg_catalog.array_agg(row(
+    p.account_id, coalesce(p.replaces, p.client_order_id), l.leg, l.instrument_id,
+    l.sign * l.ratio, greatest(l.base, l.ratio * p.quantity) - l.filled, null,
+    pg_catalog.cardinality(legs))::risk_private.working_legs)
+  from (
+    select pg_catalog.row_number() over () as leg, u.instrument_id, u.sign, u.ratio, u.base,
+      u.filled
+    from unnest(legs) as u
+  ) as l;
+end;
+comment on function risk_private.working_legs_of(risk_private.proposal, risk_private.leg[]) is
+  'What a proposal and the order that it replaces reserve once it is accepted.';
+
 create function risk_private.insert_order(
   p risk_private.proposal, legs risk_private.leg[], checks risk_private.risk_check[],
   at timestamptz) returns text
@@ -6189,6 +7217,7 @@ declare
   v_legs risk_private.leg[] := risk_private.legs(p, v_at);
   v_movements risk_private.movement[] := risk_private.opening_of(p, v_legs);
   v_changes risk_private.change[];
+  v_before risk_private.working_legs[] := risk_private.reserved(p.account_id, array[p.replaces]);
 begin
   if risk_private.insert_order(
     p, v_legs, risk_private.checks(p, v_at), v_at) is not null then
@@ -6200,6 +7229,8 @@ begin
     perform risk_private.fail('RK500', 'a counter is missing', v_changes::text,
       'Run risk.verify_counters().');
   end if;
+  perform risk_private.move_exposures(p.account_id, v_movements, v_before,
+    risk_private.working_legs_of(p, v_legs));
   perform risk_private.renew_obligations(p.account_id, array(
     select distinct l.underlying_id from pg_catalog.unnest(v_legs) as l));
   perform risk_private.number_acceptances(v_changes, v_at);
@@ -7638,6 +8669,7 @@ declare
   v_units risk_private.unit_values[];
   v_changes risk_private.change[];
   v_gained numeric;
+  v_parts risk_private.exposure_part[] := '{}';
 begin
   perform risk_private.begin_change();
   perform risk_private.lock_account(account_id);
@@ -7652,6 +8684,9 @@ begin
   from unnest(v_units) as u
   join risk_private.positions as p
     on p.account_id = revalue.account_id and p.instrument_id = u.instrument_id;
+  if risk_private.keeps_exposures(account_id) then
+    v_parts := array(select x from risk_private.revaluation_parts(account_id, v_units) as x);
+  end if;
   update risk_private.positions as p set
     unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
     unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
@@ -7663,6 +8698,9 @@ begin
   update risk_private.counters as c set gross_notional = c.gross_notional + x.gross_notional
   from unnest(v_changes) as x
   where c.counter_id = x.counter_id and x.gross_notional <> 0;
+  if v_parts <> '{}' then
+    perform risk_private.add_exposures(v_parts);
+  end if;
   perform risk_private.follow_marks(account_id, v_gained);
 end
 $$;
@@ -7811,6 +8849,7 @@ begin
     group by c.instrument_id);
   if pg_catalog.cardinality(v_movements) > 0 then
     perform risk_private.move(v_movements, true);
+    perform risk_private.move_exposures(settle.account_id, v_movements, before, after);
     perform risk_private.renew_obligations(settle.account_id, array(
       select distinct i.underlying_id
       from pg_catalog.unnest(v_movements) as m
@@ -8397,12 +9436,6 @@ comment on procedure risk.dispatch_order(text, text, text, text) is
 -- 52_cash.sql
 -- Cash and equity. Cash is kept per currency at the rate that it is carried at; equities sum it with
 -- the carried value of positions, for the account and every scope above.
-
-create function risk_private.base_currency() returns text
-language sql immutable
-return 'USD';
-comment on function risk_private.base_currency() is
-  'The currency of every sum over instruments; its rate is 1.';
 
 -- The caller holds the account.
 create function risk_private.move_cash(account_id integer, currency text, amount numeric,
@@ -12117,7 +13150,7 @@ comment on table risk_private.limit_warnings is
 
 -- Lock order: the lease.
 create function risk_private.worker_turn(
-  epoch bigint, backend_pids integer[], out has_events boolean, out has_moves boolean)
+  epoch bigint, backend_pids integer[], out has_moves boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -12137,14 +13170,12 @@ begin
       expires_at = v_now + risk_private.lease_time(), backend_pids = worker_turn.backend_pids
     where l.epoch = worker_turn.epoch;
   end if;
-  has_events := exists (select from pgmq.q_risk_events as q where q.vt <= v_now);
   has_moves := exists (select from risk_private.moved_marks as m where m.settles_at is null);
 end
 $$;
 comment on function risk_private.worker_turn(bigint, integer[]) is
-  'What the leader asks some 40 times a second: renews the lease when less than a second of it is '
-  'left, and tells whether messages wait and whether marks have moved. Raises RK409 when the '
-  'epoch is over.';
+  'What the leader asks ten times a second: renews the lease when less than a second of it is left, '
+  'and tells whether marks have moved. Raises RK409 when the epoch is over.';
 
 -- Lock order: the lease.
 create function risk_private.has_unfollowed(epoch bigint) returns boolean
@@ -13411,6 +14442,19 @@ where l.judged = 'obligation';
 comment on view risk_private.used_by_losses is
   'Use of max_loss and buying_power limits, by positions alone and with open orders.';
 
+create view risk_private.used_by_equities as
+select l.limit_id,
+  case when v.value < 0 then 0 else v.value end as used, v.value is null as is_unknown
+from risk_private.limits_in_force as l
+join risk_private.equities as e on e.scope_id = l.scope_id
+cross join lateral (
+  select case l.limit_type when 'daily_loss' then risk_private.daily_loss(e)
+    else risk_private.drawdown_pct(e.peak, e.equity) end as value
+) as v
+where l.judged = 'loss';
+comment on view risk_private.used_by_equities is
+  'Use of limits on losses, as equities stand.';
+
 create view risk.limits as
 select
   l.scope, l.limit_type, case when l.dimension = 3 then k.symbol end as symbol,
@@ -13488,6 +14532,7 @@ left join risk_private.instruments as i
 left join risk_private.used_by_sums as t
   on t.scope_id = l.scope_id and t.dimension = l.dimension and t.key_id = l.key_id
     and t.limit_type = l.limit_type
+left join risk_private.used_by_equities as q on q.limit_id = l.limit_id
 cross join lateral (
   select case when l.judged = 'window' then risk_private.accepted_since(
     risk_private.counter_id(l.scope_id, l.dimension, l.key_id),
@@ -13497,9 +14542,9 @@ cross join lateral (
 ) as w
 cross join lateral (
   select
-    case when l.judged not in ('order', 'switch')
+    case when l.judged = 'loss' then q.used when l.judged not in ('order', 'switch')
          then coalesce(u.used, o.used, x.used, t.used, w.accepted, 0) end as used,
-    case when l.judged not in ('order', 'switch')
+    case when l.judged = 'loss' then q.used when l.judged not in ('order', 'switch')
          then coalesce(u.worst_case, o.worst_case, x.worst_case, t.worst_case, w.accepted, 0)
     end as worst_case
 ) as m
@@ -13507,7 +14552,7 @@ cross join lateral (
   select
     case when m.worst_case <= 0 then 0
          else pg_catalog.round(m.worst_case * 100 / nullif(l.amount, 0), 2) end as utilization_pct,
-    case when m.worst_case > l.amount then 'BREACH'
+    case when m.worst_case > l.amount or q.is_unknown then 'BREACH'
          when l.warns and m.worst_case > 0 and m.worst_case * 100 >= l.warn_pct * l.amount
          then 'WARN'
          else 'OK' end as status
@@ -13530,7 +14575,7 @@ comment on column risk.limit_utilization.sector is 'The one sector it is for.';
 comment on column risk.limit_utilization.limit_value is 'The limit.';
 comment on column risk.limit_utilization.used is
   'What is filled or done: positions, notional traded, orders open, orders accepted in the window '
-  'that ends now.';
+  'that ends now, losses. NULL for a loss that is not known.';
 comment on column risk.limit_utilization.worst_case is
   'The same if every open order were filled on its worse side: what decisions compare with the '
   'limit. Of buying_power below 0: cash that is free.';
@@ -13538,7 +14583,7 @@ comment on column risk.limit_utilization.utilization_pct is
   'worst_case in percent of the limit; NULL where a limit of 0 is exceeded, or nothing is used up.';
 comment on column risk.limit_utilization.status is
   'BREACH: worst_case is above the limit (it was lowered, marks moved, or a fill came that no '
-  'order explains); WARN: at or above its warn_pct; OK.';
+  'order explains), or the loss is not known; WARN: at or above its warn_pct; OK.';
 comment on column risk.limit_utilization.version is 'Version of the limit.';
 comment on column risk.limit_utilization.as_of is 'The moment of reading.';
 comment on column risk.limit_utilization.instrument is
@@ -14174,15 +15219,6 @@ comment on function risk.limit_cache() is
 -- 74_money_views.sql
 -- Views of money.
 
-create function risk_private.drawdown_pct(peak numeric, equity numeric) returns numeric
-language sql immutable
-return case
-  when peak <= 0 or equity <= 0 then 100
-  else pg_catalog.round((peak - equity) * 100 / peak, 6)
-end;
-comment on function risk_private.drawdown_pct(numeric, numeric) is
-  'How far the equity is below its peak, %; 100 where either is 0 or less; NULL where unknown.';
-
 create view risk.pnl as
 select
   s.code as scope,
@@ -14379,6 +15415,157 @@ comment on procedure risk.refresh_views() is
   'Refreshes the materialized views, one after the other, blocking neither readers nor decisions. '
   'A worker does the same by itself.';
 
+-- 78_recount.sql
+-- Positions and counters recomputed from what they summarise, orders and fills.
+
+create function risk_private.recount_positions(scope_id integer default null)
+returns table (account_id integer, instrument_id integer, quantity numeric, open_buy numeric,
+               open_sell numeric, traded_notional numeric)
+language sql stable
+begin atomic
+  with accounts as not materialized (
+    select s.scope_id as account_id, s.trading_day
+    from risk_private.scopes as s
+    where s.is_leaf
+      and (recount_positions.scope_id is null or s.chain @> array[recount_positions.scope_id])
+  )
+  select u.account_id, u.instrument_id, sum(u.quantity), sum(u.open_buy), sum(u.open_sell),
+    sum(u.traded_notional)
+  from (
+    select a.account_id, w.instrument_id, 0::numeric as quantity,
+      case when w.ratio > 0 then w.open_quantity else 0 end as open_buy,
+      case when w.ratio < 0 then w.open_quantity else 0 end as open_sell,
+      w.open_notional as traded_notional
+    from accounts as a
+    join risk_private.working_legs as w on w.account_id = a.account_id
+    union all
+    select a.account_id, f.instrument_id, f.signed_quantity, 0, 0,
+      case when f.trading_day is not distinct from a.trading_day
+           then abs(f.signed_quantity) * f.unit_price else 0 end
+    from accounts as a
+    join risk_private.fills as f on f.account_id = a.account_id
+  ) as u
+  group by u.account_id, u.instrument_id;
+end;
+comment on function risk_private.recount_positions(integer) is
+  'Positions as orders and fills say: of the accounts of one scope, or of all.';
+
+create function risk_private.recount(scope_id integer default null)
+returns setof risk_private.counters
+language sql stable
+begin atomic
+  with kept as (
+    select a.scope_id as account_id, s.scope_id, d.dimension
+    from risk_private.scopes as a
+    cross join unnest(a.chain) as c (scope_id)
+    join risk_private.scopes as s on s.scope_id = c.scope_id
+    cross join lateral (
+      values (0, true), (1, s.tracks_sector), (2, s.tracks_underlying), (3, s.tracks_instrument)
+    ) as d (dimension, is_tracked)
+    where a.is_leaf
+      and case when recount.scope_id is null then d.is_tracked
+               else s.scope_id = recount.scope_id end
+  ), held as (
+    select r.*, i.sector_id, i.underlying_id, p.unit_notional,
+      risk_private.worst_case(r.quantity, r.open_buy, r.open_sell) as worst_case,
+      (r.quantity <> 0 or r.open_buy <> 0 or r.open_sell <> 0)::integer as is_open
+    from risk_private.recount_positions(recount.scope_id) as r
+    join risk_private.instruments as i on i.instrument_id = r.instrument_id
+    left join risk_private.positions as p
+      on p.account_id = r.account_id and p.instrument_id = r.instrument_id
+  ), working as (
+    select w.account_id, w.client_order_id, w.instrument_id, w.legs, i.sector_id, i.underlying_id
+    from risk_private.scopes as a
+    join risk_private.working_legs as w on w.account_id = a.scope_id
+    join risk_private.instruments as i on i.instrument_id = w.instrument_id
+    where recount.scope_id is null or a.chain @> array[recount.scope_id]
+  ), combos as (
+    select distinct w.account_id, w.client_order_id, d.dimension, d.key_id
+    from working as w
+    cross join lateral (
+      values (0, 0), (1, w.sector_id), (2, w.underlying_id), (3, w.instrument_id)
+    ) as d (dimension, key_id)
+    where w.legs > 1
+  )
+  select
+    risk_private.counter_id(m.scope_id, m.dimension, m.key_id), m.scope_id, m.dimension::smallint,
+    m.key_id, sum(m.quantity), sum(m.open_buy), sum(m.open_sell), sum(m.gross_position),
+    sum(m.gross_notional), sum(m.traded_notional), sum(m.open_orders)::integer,
+    sum(m.open_positions)::integer, 0::bigint
+  from (
+    select k.scope_id, k.dimension, h.quantity, h.open_buy, h.open_sell,
+      case k.dimension when 0 then 0 when 1 then h.sector_id when 2 then h.underlying_id
+        else h.instrument_id end as key_id,
+      h.worst_case as gross_position, h.worst_case * h.unit_notional as gross_notional,
+      h.traded_notional, 0 as open_orders, h.is_open as open_positions
+    from kept as k
+    join held as h on h.account_id = k.account_id
+    union all
+    select k.scope_id, k.dimension, 0, 0, 0,
+      case k.dimension when 0 then 0 when 1 then w.sector_id when 2 then w.underlying_id
+        else w.instrument_id end,
+      0, 0, 0, 1, 0
+    from kept as k
+    join working as w on w.account_id = k.account_id and w.legs = 1
+    union all
+    select k.scope_id, k.dimension, 0, 0, 0, c.key_id, 0, 0, 0, 1, 0
+    from kept as k
+    join combos as c on c.account_id = k.account_id and c.dimension = k.dimension
+  ) as m
+  where m.key_id is not null
+  group by m.scope_id, m.dimension, m.key_id;
+end;
+comment on function risk_private.recount(integer) is
+  'Counters as orders, fills and carried values say: of one scope in every dimension, or of all '
+  'in those they track.';
+
+-- 79_recount_greeks.sql
+-- Exposures recomputed from orders, fills and the values that positions carry.
+
+create function risk_private.recount_parts(account_id integer)
+returns setof risk_private.exposure_part
+language sql stable
+begin atomic
+  select p.account_id, p.instrument_id, null::text, 1, r.quantity,
+    w.worst_case * abs(p.unit_dollar_delta),
+    case when p.has_greeks or w.worst_case = 0 then 0 else 1 end,
+    p.unit_delta, p.unit_gamma, p.unit_dollar_delta, p.unit_dollar_gamma, p.unit_vega, p.unit_theta
+  from risk_private.recount_positions(recount_parts.account_id) as r
+  join risk_private.positions as p
+    on p.account_id = r.account_id and p.instrument_id = r.instrument_id
+  cross join lateral (
+    select risk_private.worst_case(r.quantity, r.open_buy, r.open_sell) as worst_case
+  ) as w
+  union all
+  select o.*
+  from risk_private.order_parts(array(
+    select w from risk_private.working_legs as w
+    where w.account_id = recount_parts.account_id), 1) as o;
+end;
+comment on function risk_private.recount_parts(integer) is
+  'The parts of all that orders and fills say of an account, at carried values.';
+
+create function risk_private.recount_exposures(scope_id integer default null)
+returns setof risk_private.exposures
+language sql stable
+begin atomic
+  select x.counter_id, x.scope_id, x.dimension, x.key_id,
+    sum(x.delta), sum(x.delta_up), sum(x.delta_down), sum(x.gamma), sum(x.gamma_up),
+    sum(x.gamma_down), sum(x.dollar_delta), sum(x.dollar_delta_up), sum(x.dollar_delta_down),
+    sum(x.dollar_gamma), sum(x.dollar_gamma_up), sum(x.dollar_gamma_down), sum(x.vega),
+    sum(x.vega_up), sum(x.vega_down), sum(x.theta), sum(x.theta_up), sum(x.theta_down),
+    sum(x.gross_exposure), sum(x.unknown)::integer
+  from risk_private.scopes as a
+  cross join lateral risk_private.sum_exposures(array(
+    select p from risk_private.recount_parts(a.scope_id) as p)) as x
+  where a.is_leaf
+    and (recount_exposures.scope_id is null or x.scope_id = recount_exposures.scope_id)
+    and (recount_exposures.scope_id is null or a.chain @> array[recount_exposures.scope_id])
+  group by x.counter_id, x.scope_id, x.dimension, x.key_id;
+end;
+comment on function risk_private.recount_exposures(integer) is
+  'Exposures as orders, fills and carried values say: of one scope, or of all.';
+
 -- 79_verify_money.sql
 -- Proof of the money: cash, cost, P&L and equity recomputed from executions, postings and carried
 -- values.
@@ -14549,108 +15736,7 @@ comment on function risk_private.money_differences() is
   'Every difference between the money that is stored and what it is made of; none when sound.';
 
 -- 80_verify.sql
--- Proof: counters and positions recomputed from what they summarise, orders and fills.
-
-create function risk_private.recount_positions(scope_id integer default null)
-returns table (account_id integer, instrument_id integer, quantity numeric, open_buy numeric,
-               open_sell numeric, traded_notional numeric)
-language sql stable
-begin atomic
-  with accounts as not materialized (
-    select s.scope_id as account_id, s.trading_day
-    from risk_private.scopes as s
-    where s.is_leaf
-      and (recount_positions.scope_id is null or s.chain @> array[recount_positions.scope_id])
-  )
-  select u.account_id, u.instrument_id, sum(u.quantity), sum(u.open_buy), sum(u.open_sell),
-    sum(u.traded_notional)
-  from (
-    select a.account_id, w.instrument_id, 0::numeric as quantity,
-      case when w.ratio > 0 then w.open_quantity else 0 end as open_buy,
-      case when w.ratio < 0 then w.open_quantity else 0 end as open_sell,
-      w.open_notional as traded_notional
-    from accounts as a
-    join risk_private.working_legs as w on w.account_id = a.account_id
-    union all
-    select a.account_id, f.instrument_id, f.signed_quantity, 0, 0,
-      case when f.trading_day is not distinct from a.trading_day
-           then abs(f.signed_quantity) * f.unit_price else 0 end
-    from accounts as a
-    join risk_private.fills as f on f.account_id = a.account_id
-  ) as u
-  group by u.account_id, u.instrument_id;
-end;
-comment on function risk_private.recount_positions(integer) is
-  'Positions as orders and fills say: of the accounts of one scope, or of all.';
-
-create function risk_private.recount(scope_id integer default null)
-returns setof risk_private.counters
-language sql stable
-begin atomic
-  with kept as (
-    select a.scope_id as account_id, s.scope_id, d.dimension
-    from risk_private.scopes as a
-    cross join unnest(a.chain) as c (scope_id)
-    join risk_private.scopes as s on s.scope_id = c.scope_id
-    cross join lateral (
-      values (0, true), (1, s.tracks_sector), (2, s.tracks_underlying), (3, s.tracks_instrument)
-    ) as d (dimension, is_tracked)
-    where a.is_leaf
-      and case when recount.scope_id is null then d.is_tracked
-               else s.scope_id = recount.scope_id end
-  ), held as (
-    select r.*, i.sector_id, i.underlying_id, p.unit_notional,
-      risk_private.worst_case(r.quantity, r.open_buy, r.open_sell) as worst_case,
-      (r.quantity <> 0 or r.open_buy <> 0 or r.open_sell <> 0)::integer as is_open
-    from risk_private.recount_positions(recount.scope_id) as r
-    join risk_private.instruments as i on i.instrument_id = r.instrument_id
-    left join risk_private.positions as p
-      on p.account_id = r.account_id and p.instrument_id = r.instrument_id
-  ), working as (
-    select w.account_id, w.client_order_id, w.instrument_id, w.legs, i.sector_id, i.underlying_id
-    from risk_private.scopes as a
-    join risk_private.working_legs as w on w.account_id = a.scope_id
-    join risk_private.instruments as i on i.instrument_id = w.instrument_id
-    where recount.scope_id is null or a.chain @> array[recount.scope_id]
-  ), combos as (
-    select distinct w.account_id, w.client_order_id, d.dimension, d.key_id
-    from working as w
-    cross join lateral (
-      values (0, 0), (1, w.sector_id), (2, w.underlying_id), (3, w.instrument_id)
-    ) as d (dimension, key_id)
-    where w.legs > 1
-  )
-  select
-    risk_private.counter_id(m.scope_id, m.dimension, m.key_id), m.scope_id, m.dimension::smallint,
-    m.key_id, sum(m.quantity), sum(m.open_buy), sum(m.open_sell), sum(m.gross_position),
-    sum(m.gross_notional), sum(m.traded_notional), sum(m.open_orders)::integer,
-    sum(m.open_positions)::integer, 0::bigint
-  from (
-    select k.scope_id, k.dimension, h.quantity, h.open_buy, h.open_sell,
-      case k.dimension when 0 then 0 when 1 then h.sector_id when 2 then h.underlying_id
-        else h.instrument_id end as key_id,
-      h.worst_case as gross_position, h.worst_case * h.unit_notional as gross_notional,
-      h.traded_notional, 0 as open_orders, h.is_open as open_positions
-    from kept as k
-    join held as h on h.account_id = k.account_id
-    union all
-    select k.scope_id, k.dimension, 0, 0, 0,
-      case k.dimension when 0 then 0 when 1 then w.sector_id when 2 then w.underlying_id
-        else w.instrument_id end,
-      0, 0, 0, 1, 0
-    from kept as k
-    join working as w on w.account_id = k.account_id and w.legs = 1
-    union all
-    select k.scope_id, k.dimension, 0, 0, 0, c.key_id, 0, 0, 0, 1, 0
-    from kept as k
-    join combos as c on c.account_id = k.account_id and c.dimension = k.dimension
-  ) as m
-  where m.key_id is not null
-  group by m.scope_id, m.dimension, m.key_id;
-end;
-comment on function risk_private.recount(integer) is
-  'Counters as orders, fills and carried values say: of one scope in every dimension, or of all '
-  'in those they track.';
+-- Proof: everything that is summed, beside what it summarises.
 
 create function risk_private.dimension_name(dimension integer, key_id integer) returns text
 language plpgsql stable
@@ -14725,13 +15811,37 @@ begin atomic
   ) as m (measure, stored, expected)
   where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
   union all
+  select s.code,
+    risk_private.dimension_name(coalesce(e.dimension, r.dimension), coalesce(e.key_id, r.key_id)),
+    m.measure, m.stored, m.expected
+  from risk_private.exposures as e
+  full join risk_private.recount_exposures() as r on r.counter_id = e.counter_id
+  join risk_private.scopes as s on s.scope_id = coalesce(e.scope_id, r.scope_id)
+  cross join lateral (
+    values
+      ('delta', e.delta, r.delta), ('delta_up', e.delta_up, r.delta_up),
+      ('delta_down', e.delta_down, r.delta_down), ('gamma', e.gamma, r.gamma),
+      ('gamma_up', e.gamma_up, r.gamma_up), ('gamma_down', e.gamma_down, r.gamma_down),
+      ('dollar_delta', e.dollar_delta, r.dollar_delta),
+      ('dollar_delta_up', e.dollar_delta_up, r.dollar_delta_up),
+      ('dollar_delta_down', e.dollar_delta_down, r.dollar_delta_down),
+      ('dollar_gamma', e.dollar_gamma, r.dollar_gamma),
+      ('dollar_gamma_up', e.dollar_gamma_up, r.dollar_gamma_up),
+      ('dollar_gamma_down', e.dollar_gamma_down, r.dollar_gamma_down),
+      ('vega', e.vega, r.vega), ('vega_up', e.vega_up, r.vega_up),
+      ('vega_down', e.vega_down, r.vega_down), ('theta', e.theta, r.theta),
+      ('theta_up', e.theta_up, r.theta_up), ('theta_down', e.theta_down, r.theta_down),
+      ('gross_exposure', e.gross_exposure, r.gross_exposure), ('unknown', e.unknown, r.unknown)
+  ) as m (measure, stored, expected)
+  where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
+  union all
   select s.code, d.dimension, d.measure, d.stored, d.expected
   from risk_private.money_differences() as d
   join risk_private.scopes as s on s.scope_id = d.scope_id;
 end;
 comment on function risk.verify_counters() is
-  'Recomputes every position, counter, obligation, cash balance and equity from orders, fills, '
-  'postings and carried values: one row per difference, none when sound.';
+  'Recomputes every position, counter, exposure, obligation, cash balance and equity from orders, '
+  'fills, postings and carried values: one row per difference, none when sound.';
 
 -- 90_grants.sql
 -- Who may do what: the only grants there are. Nobody but the owner reaches a table. What a

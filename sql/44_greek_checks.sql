@@ -41,7 +41,7 @@ begin
     ) as g
     left join risk_private.exposures as x
       on x.counter_id = risk_private.counter_id(g.scope_id, g.dimension, g.key_id)
-    cross join lateral risk_private.sides_of(x, g.limit_type) as s
+    cross join lateral risk_private.greek_sides(x, g.limit_type) as s
     cross join lateral (
       select bool_and(coalesce(((legs[m]).units).has_greeks, false)) as is_known,
         array_agg((legs[m]).ratio * u.unit order by m) as units,
@@ -140,7 +140,7 @@ begin
   if not v_fits then
     v_allowed := risk_private.allowed_exposure(m, step, quantity);
   end if;
-  if case when v_fits then v_up >= v_down else v_excess.up > 0 end then
+  if v_excess.up > 0 or v_fits and v_up >= v_down then
     return risk_private.limit_check(m.l, m.up, v_up, not v_fits, v_allowed, quantity);
   end if;
   return risk_private.limit_check(m.l, -m.down, v_down, not v_fits, v_allowed, quantity);

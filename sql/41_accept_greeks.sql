@@ -27,7 +27,7 @@ comment on function risk_private.is_within(
   'these Greeks: then no limit on it can fail.';
 
 create function risk_private.reserve_exposures(
-  position risk_private.positions, sector_id integer, underlying_id integer, quantity numeric,
+  held risk_private.positions, sector_id integer, underlying_id integer, quantity numeric,
   growth numeric, levels risk_private.exposure_level[])
 returns boolean
 language plpgsql volatile
@@ -52,20 +52,20 @@ begin
     gross_exposure = x.gross_exposure + e.gross_exposure
   from (
     select
-      quantity * position.unit_delta as delta,
-      quantity * position.unit_gamma as gamma,
-      quantity * position.unit_dollar_delta as dollar_delta,
-      quantity * position.unit_dollar_gamma as dollar_gamma,
-      quantity * position.unit_vega as vega,
-      quantity * position.unit_theta as theta,
-      growth * abs(position.unit_dollar_delta) as gross_exposure
+      quantity * held.unit_delta as delta,
+      quantity * held.unit_gamma as gamma,
+      quantity * held.unit_dollar_delta as dollar_delta,
+      quantity * held.unit_dollar_gamma as dollar_gamma,
+      quantity * held.unit_vega as vega,
+      quantity * held.unit_theta as theta,
+      growth * abs(held.unit_dollar_delta) as gross_exposure
     offset 0
   ) as e
   cross join unnest(levels) as l
-  where position.has_greeks
+  where held.has_greeks
     and x.counter_id = l.counter_id | case l.dimension when 0 then 0
       when 1 then reserve_exposures.sector_id when 2 then reserve_exposures.underlying_id
-      else position.instrument_id end
+      else held.instrument_id end
     and risk_private.is_within(
       x, l, e.delta, e.gamma, e.dollar_delta, e.dollar_gamma, e.vega, e.theta, e.gross_exposure);
   get diagnostics v_moved = row_count;
