@@ -38,6 +38,7 @@ VALUES: dict[str, tuple[str | None, ...]] = {
     "double precision[]": ARRAYS,
     "date[]": (None, "{}", "{NULL}", "{infinity}", "{2999-01-01}", "{2026-01-02,2026-01-02}"),
     "bigint[]": (),
+    "interval": (None, "-1 second", "infinity", "-infinity"),
 }
 LEGS = '[{"symbol": "AAPL", "side": "buy"}, {"symbol": "XOM", "side": "sell"}]'
 ORDER: Arguments = {
@@ -49,6 +50,8 @@ ORDER: Arguments = {
 }
 FRESH = "a fresh id"
 EXECUTION = "the exec_id of a new fill"
+BREAKER = "the name of an armed breaker"
+TRIPPED = "the name of a tripped breaker"
 LIVE = "the id of a fresh order"
 NEW: Arguments = {"client_order_id": FRESH}
 OPEN: Arguments = {"account": "A1", "client_order_id": LIVE}
@@ -91,6 +94,29 @@ BASE: dict[str, Arguments] = {
     "set_fx": {"currency": "EUR", "rate": "1.1", "as_of": None},
     "post_cash": {"account": "A1", "amount": "5", "reason": "dividend"}
     | {"currency": None, "reference": None},
+    "set_indicator": {"name": "VIX", "value": "20", "as_of": None},
+    "load_position_limits": {
+        "limits": '{"tiers": {"25k": "25000"}, "underlyings": {"XOM": "25k"}}'
+    },
+    "apply_position_limits": {"scope": "D1", "reason": None},
+    "define_breaker": {
+        "name": FRESH,
+        "scope": "D1",
+        "condition": "volatility_level",
+        "threshold": "40",
+        "action": "HALT",
+        "parameters": '{"indicator": "VIX"}',
+        "underlying": None,
+        "cooldown": "1 minute",
+        "reset_policy": "timer",
+        "reason": None,
+    },
+    "remove_breaker": {"name": BREAKER, "reason": "why"},
+    "trip_breaker": {"name": BREAKER, "reason": "why"},
+    "reset_breaker": {"name": TRIPPED, "reason": "why"},
+    "revalue": {},
+    "hot_limits": {"scope": "D1", "symbol": "AAPL"},
+    "limit_cache": {},
     "option_greeks": OPTION | CARRY | {"volatility": "0.2"},
     "implied_volatility": OPTION | CARRY | {"price": "15"},
     "open_day": {"day": "2099-01-05", "equities": None},
@@ -157,6 +183,15 @@ TAKEN: dict[tuple[str, str], set[str]] = {
     ("option_greeks", "volatility"): {"1e300"},
     ("load_closes", "closes"): {"{{1}}"},
     ("open_day", "equities"): {"{}"},
+    ("set_indicator", "name"): CODES,
+    ("set_indicator", "value"): {"-11", "1e300"},
+    ("load_position_limits", "limits"): {"{}"},
+    ("apply_position_limits", "reason"): REASONS,
+    ("define_breaker", "name"): CODES,
+    ("define_breaker", "threshold"): {"0", "0.3"},
+    ("define_breaker", "parameters"): {"{}"},
+    ("define_breaker", "reason"): REASONS,
+    **{(f"{verb}_breaker", "reason"): REASONS for verb in ("remove", "trip", "reset")},
     ("create_scope", "code"): CODES,
     ("create_scope", "parent"): CODES,  # made by then
     ("upsert_instruments", "instruments"): {"[]"},
@@ -179,6 +214,7 @@ OPTIONAL = {
     *("agent", "symbol of record_fill", "executed_at", "broker_order_id", "as_of"),
     *("equities", "parent of firm", "symbol of set_limit", "underlying", "sector", "valid_from"),
     *("valid_until", "reason of set_limit", "reason of set_limits", "reason of remove_limit"),
+    *("reason of apply_position_limits", "reason of define_breaker", "symbol of hot_limits"),
     *("symbol of remove_limit", "scope of set_setting", "bid", "ask", *GREEKS),
 }
 
@@ -291,6 +327,10 @@ def prepare(firm: Caller, routine: str) -> Arguments:
     live = firm.new_name()
     firm.check("A1", live, "AAPL", "buy", 10, 100, time_in_force="GTC")
     stands_for = {FRESH: firm.new_name(), LIVE: live, EXECUTION: f"fill of {live}"}
+    for breaker in {BREAKER, TRIPPED} & set(BASE[routine].values()):
+        stands_for[breaker] = define_breaker(firm)
+    if TRIPPED in stands_for:
+        firm.call("trip_breaker", name=stands_for[TRIPPED], reason="a test")
     if EXECUTION in BASE[routine].values():
         firm.fill("A1", live, stands_for[EXECUTION], 1, 99)
     return {
@@ -299,10 +339,24 @@ def prepare(firm: Caller, routine: str) -> Arguments:
     }
 
 
+def define_breaker(firm: Caller) -> str:
+    """A breaker on the number of orders, of a new name."""
+    name = firm.new_name()
+    firm.call(
+        "define_breaker",
+        name=name,
+        scope="D1",
+        condition="order_rate",
+        threshold=10**6,
+        action="NOTIFY",
+    )
+    return name
+
+
 def attempt(firm: Caller, routine: str, types: dict[str, str], arguments: dict[str, Any]) -> str:
     """What comes of a call: "taken", "refused" in good order, or what is wrong with the error."""
     pairs = ", ".join(f"{name} => %({name})s::{types[name]}" for name in types)
-    is_read = routine.startswith(("preview", "option", "implied"))
+    is_read = routine.startswith(("preview", "option", "implied", "hot", "limit_cache"))
     verb = "select * from" if is_read else "call"
     try:
         firm.rows(f"{verb} risk.{routine}({pairs})", **arguments)

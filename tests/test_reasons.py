@@ -98,9 +98,23 @@ def too_large(firm: Caller) -> Answer:
     return buy(firm)
 
 
-# Gravest first. A tripped breaker comes second; nothing trips one yet.
+def broken(firm: Caller) -> Answer:
+    firm.call(
+        "define_breaker",
+        name="rate",
+        scope="D1",
+        condition="order_rate",
+        threshold=10**6,
+        action="HALT",
+    )
+    firm.call("trip_breaker", name="rate", reason="a test")
+    return buy(firm)
+
+
+# Gravest first.
 REASONS: dict[str, Callable[[Caller], Answer]] = {
     "TRADING_HALTED": halted,
+    "CIRCUIT_BREAKER_TRIPPED": broken,
     "RESTRICTED_INSTRUMENT": restricted,
     "INSTRUMENT_EXPIRED": lambda firm: buy(firm, "GONE"),
     "CONFIG_NOT_FOUND": unconfigured,

@@ -27,6 +27,7 @@ LEGS = """'[{"symbol": "AAPL", "side": "buy"}]'"""
 BATCH = """'[{"account": "A1", "client_order_id": "mine", "symbol": "AAPL", "side": "buy",
   "quantity": 5, "price": 100}]'"""
 ACCOUNT = "(risk_private.visible_accounts())[1]"
+TERMS = "100, 90, 0.5, 0.03, 0.01"
 # What a trader may execute, and how he would to learn of the order "mine".
 ARGUMENTS = {
     "risk.check_order": ORDER,
@@ -58,6 +59,16 @@ ARGUMENTS = {
     "risk_private.visible_accounts": "",
     "risk_private.is_settled": "",
     "risk_private.present_trading_date": "",
+    "risk.hot_limits": "'A1', 'AAPL'",
+    "risk_private.hot_limits": "'A1', 'AAPL'",
+    "risk.limit_cache": "",
+    "risk_private.limit_cache": "",
+    "risk.option_greeks": f"'call', {TERMS}, 0.2",
+    "risk.implied_volatility": f"'call', 15, {TERMS}",
+    "risk_private.option_problem": f"'call', {TERMS}",
+    "risk_private.require_option_terms": f"'call', {TERMS}, 0.2",
+    "risk_private.implied_volatility": f"'call', 15, {TERMS}",
+    "risk_private.find_deviation": "0.1, 0.2, 0.1",
 }
 SILENT = ("25001", "2D000", "RK409")
 DECIDING = ("accept_order", "decide_order", "accept_batch", "decide_batch", "decide_replace")

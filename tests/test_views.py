@@ -453,10 +453,8 @@ def test_queues(db: Database, firm: Caller) -> None:
     columns = ("length", "visible", "most_reads")
     assert only([rows["risk_alerts"]], *columns) == [(2, 1, 1)]
     assert 0 <= rows["risk_alerts"]["oldest_age"] < 60
-    assert only([rows["risk_events"], rows["risk_dead"]], *columns, "oldest_age") == [
-        (0, 0, None, None),
-        (0, 0, None, None),
-    ]
+    assert rows["risk_events"]["length"] > 0
+    assert only([rows["risk_dead"]], *columns, "oldest_age") == [(0, 0, None, None)]
 
 
 # -- verify_counters ---------------------------------------------------------------------------
