@@ -1,29 +1,33 @@
 -- What one unit of a position is worth, and moves by, at the present marks. Positions carry these
 -- values, so that decisions and fills add and subtract the same; revaluation moves them.
 
-create view risk_private.unit_values as
+create view risk_private.priced_instruments as
 select
-  i.instrument_id, m.price * n.factor as unit_value, abs(m.price) * n.factor as unit_notional,
+  i.instrument_id, i.symbol, i.sector_id, i.underlying_id, i.status, i.lot, i.tick,
+  i.allow_negative_price, n.is_expired, m.price, m.bid, m.ask, m.as_of,
+  s.as_of as underlying_as_of,
+  case when i.currency <> risk_private.base_currency() then f.as_of end as rate_as_of, n.factor,
+  m.price * n.factor as unit_value, abs(m.price) * n.factor as unit_notional,
   g.delta * i.multiplier as unit_delta, g.gamma * i.multiplier as unit_gamma,
-  g.delta * u.price * n.factor as unit_dollar_delta,
-  g.gamma * u.price * u.price * 0.01 * n.factor as unit_dollar_gamma,
+  g.delta * coalesce(s.price, 0) * n.factor as unit_dollar_delta,
+  g.gamma * coalesce(s.price * s.price, 0) * 0.01 * n.factor as unit_dollar_gamma,
   g.vega * n.factor as unit_vega, g.theta * n.factor as unit_theta, k.has_greeks
 from risk_private.instruments as i
 join risk_private.marks as m on m.instrument_id = i.instrument_id
 join risk_private.fx_rates as f on f.currency = i.currency
 left join risk_private.marks as s on s.instrument_id = i.underlying_id
 cross join lateral (
+  -- The trading date is not looked up for what never expires.
   select i.multiplier * f.rate as factor,
-    coalesce(i.expiry < (select risk_private.trading_date()), false) as is_expired offset 0
+    case when i.expiry is null then false else i.expiry < (select risk_private.trading_date()) end
+      as is_expired
+  offset 0
 ) as n
 cross join lateral (
   select n.is_expired or s.price is not null and (i.kind <> 'option' or coalesce(
     greatest(abs(m.delta), abs(m.gamma), abs(m.vega), abs(m.theta)) < 'Infinity'
     and num_nulls(m.delta, m.gamma, m.vega, m.theta) = 0, false)) as has_greeks offset 0
 ) as k
-cross join lateral (
-  select coalesce(s.price, 0) as price offset 0
-) as u
 cross join lateral (
   select
     case when n.is_expired or not k.has_greeks then 0 when i.kind <> 'option' then 1
@@ -36,6 +40,15 @@ cross join lateral (
       else pg_catalog.round(m.theta::numeric, 12) end as theta
   offset 0
 ) as g;
+comment on view risk_private.priced_instruments is
+  'Marked instruments whose currency has a rate, with all that deciding an order needs of them: '
+  'terms, quote, data times (rate_as_of: NULL for the base currency), factor (multiplier x rate) '
+  'and unit values.';
+
+create view risk_private.unit_values as
+select p.instrument_id, p.unit_value, p.unit_notional, p.unit_delta, p.unit_gamma,
+  p.unit_dollar_delta, p.unit_dollar_gamma, p.unit_vega, p.unit_theta, p.has_greeks
+from risk_private.priced_instruments as p;
 comment on view risk_private.unit_values is
   'Per marked instrument whose currency has a rate, in base currency: value and |value| of one '
   'unit; delta and gamma in share equivalents; delta and gamma (per 1 %) in money at the '
@@ -68,35 +81,9 @@ comment on function risk_private.carried(risk_private.positions, risk_private.un
   'The values at which a position is carried: its own while anything is held or open, else the '
   'present ones.';
 
--- The caller has locked the account. Only for positions with nothing held or open.
-create function risk_private.pick_up(
-  account_id integer, instrument_id integer, open_buy numeric, open_sell numeric)
-returns risk_private.positions
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_position risk_private.positions;
-begin
-  insert into risk_private.positions as p (
-    account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
-    unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta, has_greeks)
-  select pick_up.account_id, u.instrument_id, i.underlying_id, pick_up.open_buy,
-    pick_up.open_sell, u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
-    u.unit_vega, u.unit_theta, u.has_greeks
-  from risk_private.unit_values as u
-  join risk_private.instruments as i on i.instrument_id = u.instrument_id
-  where u.instrument_id = pick_up.instrument_id
-  on conflict on constraint positions_pkey do update set
-    open_buy = excluded.open_buy, open_sell = excluded.open_sell,
-    unit_value = excluded.unit_value, unit_notional = excluded.unit_notional,
-    unit_delta = excluded.unit_delta, unit_gamma = excluded.unit_gamma,
-    unit_dollar_delta = excluded.unit_dollar_delta,
-    unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
-    unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
-  returning p.* into v_position;
-  return v_position;
-end
-$$;
-comment on function risk_private.pick_up(integer, integer, numeric, numeric) is
-  'Opens a flat position with the orders it begins with, at the present unit values.';
+create function risk_private.is_flat(quantity numeric, open_buy numeric, open_sell numeric)
+returns boolean
+language sql immutable
+return quantity = 0 and open_buy = 0 and open_sell = 0;
+comment on function risk_private.is_flat(numeric, numeric, numeric) is
+  'Whether a position has nothing held or open: then an order or fill picks up the present values.';
