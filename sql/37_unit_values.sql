@@ -1,54 +1,53 @@
 -- What one unit of a position is worth, and moves by, at the present marks. Positions carry these
 -- values, so that decisions and fills add and subtract the same; revaluation moves them.
 
+-- The trading date is not looked up for what never expires.
 create view risk_private.priced_instruments as
 select
-  i.instrument_id, i.symbol, i.sector_id, i.underlying_id, i.status, i.lot, i.tick,
-  i.allow_negative_price, n.is_expired, m.price, m.bid, m.ask, m.as_of,
-  s.as_of as underlying_as_of,
-  case when i.currency <> risk_private.base_currency() then f.as_of end as rate_as_of, n.factor,
-  m.price * n.factor as unit_value, abs(m.price) * n.factor as unit_notional,
-  g.delta * i.multiplier as unit_delta, g.gamma * i.multiplier as unit_gamma,
-  g.delta * coalesce(s.price, 0) * n.factor as unit_dollar_delta,
-  g.gamma * coalesce(s.price * s.price, 0) * 0.01 * n.factor as unit_dollar_gamma,
-  g.vega * n.factor as unit_vega, g.theta * n.factor as unit_theta, k.has_greeks
+  i.instrument_id, i.symbol, i.kind, i.sector_id, i.underlying_id, i.status, i.lot, i.tick,
+  i.allow_negative_price, i.multiplier, m.price, m.bid, m.ask, m.as_of,
+  s.price as underlying_price, s.as_of as underlying_as_of,
+  case when i.currency <> risk_private.base_currency() then f.as_of end as rate_as_of,
+  i.multiplier * f.rate as factor,
+  case when i.expiry is null then false else i.expiry < (select risk_private.trading_date()) end
+    as is_expired,
+  m.delta, m.gamma, m.vega, m.theta
 from risk_private.instruments as i
 join risk_private.marks as m on m.instrument_id = i.instrument_id
 join risk_private.fx_rates as f on f.currency = i.currency
-left join risk_private.marks as s on s.instrument_id = i.underlying_id
+left join risk_private.marks as s on s.instrument_id = i.underlying_id;
+comment on view risk_private.priced_instruments is
+  'Marked instruments whose currency has a rate: terms, quote and Greeks of one unit, data times '
+  '(rate_as_of: NULL for the base currency), and factor, multiplier x rate.';
+
+create view risk_private.unit_values as
+select
+  n.instrument_id, n.price * n.factor as unit_value, abs(n.price) * n.factor as unit_notional,
+  g.delta * n.multiplier as unit_delta, g.gamma * n.multiplier as unit_gamma,
+  g.delta * coalesce(n.underlying_price, 0) * n.factor as unit_dollar_delta,
+  g.gamma * coalesce(n.underlying_price * n.underlying_price, 0) * 0.01 * n.factor
+    as unit_dollar_gamma,
+  g.vega * n.factor as unit_vega, g.theta * n.factor as unit_theta, k.has_greeks
+from risk_private.priced_instruments as n
 cross join lateral (
-  -- The trading date is not looked up for what never expires.
-  select i.multiplier * f.rate as factor,
-    case when i.expiry is null then false else i.expiry < (select risk_private.trading_date()) end
-      as is_expired
+  select n.is_expired or n.underlying_price is not null and (n.kind <> 'option' or coalesce(
+    greatest(abs(n.delta), abs(n.gamma), abs(n.vega), abs(n.theta)) < 'Infinity'
+    and num_nulls(n.delta, n.gamma, n.vega, n.theta) = 0, false)) as has_greeks,
+    n.is_expired
   offset 0
-) as n
-cross join lateral (
-  select n.is_expired or s.price is not null and (i.kind <> 'option' or coalesce(
-    greatest(abs(m.delta), abs(m.gamma), abs(m.vega), abs(m.theta)) < 'Infinity'
-    and num_nulls(m.delta, m.gamma, m.vega, m.theta) = 0, false)) as has_greeks offset 0
 ) as k
 cross join lateral (
   select
-    case when n.is_expired or not k.has_greeks then 0 when i.kind <> 'option' then 1
-      else pg_catalog.round(m.delta::numeric, 12) end as delta,
-    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
-      else pg_catalog.round(m.gamma::numeric, 12) end as gamma,
-    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
-      else pg_catalog.round(m.vega::numeric, 12) end as vega,
-    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
-      else pg_catalog.round(m.theta::numeric, 12) end as theta
+    case when k.is_expired or not k.has_greeks then 0 when n.kind <> 'option' then 1
+      else pg_catalog.round(n.delta::numeric, 12) end as delta,
+    case when k.is_expired or not k.has_greeks or n.kind <> 'option' then 0
+      else pg_catalog.round(n.gamma::numeric, 12) end as gamma,
+    case when k.is_expired or not k.has_greeks or n.kind <> 'option' then 0
+      else pg_catalog.round(n.vega::numeric, 12) end as vega,
+    case when k.is_expired or not k.has_greeks or n.kind <> 'option' then 0
+      else pg_catalog.round(n.theta::numeric, 12) end as theta
   offset 0
 ) as g;
-comment on view risk_private.priced_instruments is
-  'Marked instruments whose currency has a rate, with all that deciding an order needs of them: '
-  'terms, quote, data times (rate_as_of: NULL for the base currency), factor (multiplier x rate) '
-  'and unit values.';
-
-create view risk_private.unit_values as
-select p.instrument_id, p.unit_value, p.unit_notional, p.unit_delta, p.unit_gamma,
-  p.unit_dollar_delta, p.unit_dollar_gamma, p.unit_vega, p.unit_theta, p.has_greeks
-from risk_private.priced_instruments as p;
 comment on view risk_private.unit_values is
   'Per marked instrument whose currency has a rate, in base currency: value and |value| of one '
   'unit; delta and gamma in share equivalents; delta and gamma (per 1 %) in money at the '

@@ -119,11 +119,11 @@ declare
   v_required_types bit(32);
   v_at timestamptz;
   v_levels risk_private.account_levels;
-  i risk_private.priced_instruments;
+  i record;
+  v_units risk_private.unit_values;
   v_buy numeric;
   v_sell numeric;
   v_unit_price numeric;
-  v_reference numeric;
   v_traded numeric;
   v_position risk_private.positions;
   v_long numeric;
@@ -154,7 +154,9 @@ begin
   select l.* into v_levels
   from risk_private.account_levels as l where l.account_id = v_account_id;
 
-  select p.* into i
+  select p.instrument_id, p.sector_id, p.underlying_id, p.factor, p.price * p.factor as unit_value,
+    case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference
+  into i
   from risk_private.priced_instruments as p
   where p.symbol = accept_order.symbol and p.status = 'ACTIVE' and not p.is_expired
     and accept_order.quantity % p.lot = 0
@@ -183,9 +185,8 @@ begin
       v_levels, i.sector_id, i.underlying_id, i.instrument_id, v_at);
   end if;
 
-  v_reference := case when v_is_buy then coalesce(i.ask, i.price) else coalesce(i.bid, i.price) end;
-  v_unit_price := abs(case when v_is_buy then coalesce(price, v_reference)
-    else greatest(price, v_reference) end) * i.factor;
+  v_unit_price := abs(case when v_is_buy then coalesce(price, i.reference)
+    else greatest(price, i.reference) end) * i.factor;
   v_traded := quantity * v_unit_price;
   if (quantity > 0 and quantity <= 1e12 and min_scale(quantity) <= 8
       and (price is null or abs(price) <= 1e12 and min_scale(price) <= 8)
@@ -203,8 +204,8 @@ begin
   end if;
   if v_levels.price_collar_pct < 'Infinity'
     and (price is null
-      or case when v_is_buy then price - v_reference else v_reference - price end * 100
-        <= v_levels.price_collar_pct * abs(v_reference)) is not true then
+      or case when v_is_buy then price - i.reference else i.reference - price end * 100
+        <= v_levels.price_collar_pct * abs(i.reference)) is not true then
     return false;
   end if;
   if v_heartbeat_age <> 0 then
@@ -224,7 +225,7 @@ begin
     v_account_id, accept_order.client_order_id, accept_order.agent, i.underlying_id,
     array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], accept_order.quantity,
     accept_order.price, false, accept_order.time_in_force, array[v_unit_price],
-    case when accept_order.price is null then array[v_reference] end, array[0::numeric],
+    case when accept_order.price is null then array[i.reference] end, array[0::numeric],
     'ACCEPTED', accept_order.quantity, 'ACCEPTED', v_at)
   on conflict on constraint orders_pkey do nothing;
   if not found then
@@ -233,36 +234,37 @@ begin
 
   v_buy := case when v_is_buy then quantity else 0 end;
   v_sell := quantity - v_buy;
-  insert into risk_private.positions as p (
-    account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
-    unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta,
-    has_greeks)
-  values (
-    v_account_id, i.instrument_id, i.underlying_id, v_buy, v_sell, i.unit_value, i.unit_notional,
-    i.unit_delta, i.unit_gamma, i.unit_dollar_delta, i.unit_dollar_gamma, i.unit_vega,
-    i.unit_theta, i.has_greeks)
-  on conflict on constraint positions_pkey do update set
-    open_buy = p.open_buy + excluded.open_buy,
-    open_sell = p.open_sell + excluded.open_sell,
-    unit_value = case when risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
-      then excluded.unit_value else p.unit_value end,
-    unit_notional = case when risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
-      then excluded.unit_notional else p.unit_notional end,
-    unit_delta = case when risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
-      then excluded.unit_delta else p.unit_delta end,
-    unit_gamma = case when risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
-      then excluded.unit_gamma else p.unit_gamma end,
-    unit_dollar_delta = case when risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
-      then excluded.unit_dollar_delta else p.unit_dollar_delta end,
-    unit_dollar_gamma = case when risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
-      then excluded.unit_dollar_gamma else p.unit_dollar_gamma end,
-    unit_vega = case when risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
-      then excluded.unit_vega else p.unit_vega end,
-    unit_theta = case when risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
-      then excluded.unit_theta else p.unit_theta end,
-    has_greeks = case when risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
-      then excluded.has_greeks else p.has_greeks end
+  update risk_private.positions as p set
+    open_buy = p.open_buy + v_buy,
+    open_sell = p.open_sell + v_sell
+  where p.account_id = v_account_id and p.instrument_id = i.instrument_id
+    and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
   returning p.* into v_position;
+  if not found then
+    -- Greeks are carried where a limit needs them: tracking begins with a revaluation.
+    if v_levels.exposures is null then
+      v_units := risk_private.valued(null, i.instrument_id, i.unit_value);
+    else
+      select u.* into v_units
+      from risk_private.unit_values as u where u.instrument_id = i.instrument_id;
+    end if;
+    insert into risk_private.positions as p (
+      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
+      unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta,
+      has_greeks)
+    values (
+      v_account_id, i.instrument_id, i.underlying_id, v_buy, v_sell, v_units.unit_value,
+      v_units.unit_notional, v_units.unit_delta, v_units.unit_gamma, v_units.unit_dollar_delta,
+      v_units.unit_dollar_gamma, v_units.unit_vega, v_units.unit_theta, v_units.has_greeks)
+    on conflict on constraint positions_pkey do update set
+      open_buy = excluded.open_buy, open_sell = excluded.open_sell,
+      unit_value = excluded.unit_value, unit_notional = excluded.unit_notional,
+      unit_delta = excluded.unit_delta, unit_gamma = excluded.unit_gamma,
+      unit_dollar_delta = excluded.unit_dollar_delta,
+      unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
+      unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
+    returning p.* into v_position;
+  end if;
   v_long := v_position.quantity + v_position.open_buy;
   v_short := v_position.open_sell - v_position.quantity;
   -- What the account itself has no room for shall not lock its parents.
