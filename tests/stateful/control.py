@@ -200,7 +200,9 @@ class Control(Firm):
         self.engine.set_clock(self.world.now)
         if milliseconds > 46000:
             marked = [code for code in SYMBOLS if self.name(code) in self.world.marks]
-            self.move_marks({code: self.last_price(code) for code in marked}, quoted=True)
+            self.move_marks(
+                {code: max(self.last_price(code), 10 * CENT) for code in marked}, quoted=True
+            )
 
     @rule(
         days=st.sampled_from([1, 0, 1, -1]),
