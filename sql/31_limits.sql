@@ -286,7 +286,9 @@ begin
       pg_catalog.format('amount must be a finite number of 0 to 1e15, got %s',
       coalesce(request.amount::text, 'NULL')), 'argument: amount', '0 permits nothing.');
   end if;
-  if request.limit_type in ('same_side', 'max_loss') and request.symbol is not null then
+  if request.symbol is not null and (request.limit_type = 'max_loss' or exists (
+    select from risk_private.limit_types as t
+    where t.limit_type = request.limit_type and t.judged = 'underlying')) then
     perform risk_private.fail('RK400',
       request.limit_type || ' is measured per underlying, not per symbol', 'argument: symbol',
       'Name the underlying instead.');

@@ -271,9 +271,9 @@ begin
   return (
     select array_agg(row(
       risk_private.counter_id(s.scope_id, d.dimension), d.dimension,
-      case d.dimension when 2 then coalesce(l2.delta, l1.delta, l0.delta, 'Infinity')
+      case d.dimension when 2 then coalesce(l2.delta, lu.delta, l0.delta, 'Infinity')
         else 'Infinity' end,
-      case d.dimension when 2 then coalesce(l2.gamma, l1.gamma, l0.gamma, 'Infinity')
+      case d.dimension when 2 then coalesce(l2.gamma, lu.gamma, l0.gamma, 'Infinity')
         else 'Infinity' end,
       coalesce((k.l).net_exposure, 'Infinity'), coalesce((k.l).dollar_gamma, 'Infinity'),
       coalesce((k.l).vega, 'Infinity'), coalesce((k.l).theta, 'Infinity'),
@@ -282,12 +282,16 @@ begin
     from risk_private.scopes as leaf
     join risk_private.scopes as s on s.scope_id = any (leaf.chain)
     cross join unnest(s.exposure_dimensions) as d (dimension)
+    left join risk_private.instruments as u on u.instrument_id = exposure_levels.underlying_id
     left join risk_private.warning_levels as l0
       on l0.scope_id = s.scope_id and l0.dimension = 0 and l0.key_id = 0
       and at < l0.valid_until and l0.valid_from <= at
     left join risk_private.warning_levels as l1
       on l1.scope_id = s.scope_id and l1.dimension = 1 and l1.key_id = exposure_levels.sector_id
       and at < l1.valid_until and l1.valid_from <= at
+    left join risk_private.warning_levels as lu
+      on lu.scope_id = s.scope_id and lu.dimension = 1 and lu.key_id = u.sector_id
+      and at < lu.valid_until and lu.valid_from <= at
     left join risk_private.warning_levels as l2
       on l2.scope_id = s.scope_id and l2.dimension = 2
       and l2.key_id = exposure_levels.underlying_id
@@ -305,8 +309,8 @@ $$;
 comment on function risk_private.exposure_levels(integer, integer, integer, integer, timestamptz)
 is
   'The rows of exposures that an account''s orders in one instrument move, and the lowest values '
-  'there from which a decision must be explained; keys NULL: those that hold for all. NULL where '
-  'no scope of the chain keeps any.';
+  'there from which a decision must be explained; keys NULL: those that hold for all. Limits per '
+  'underlying go by the sector of the underlying. NULL where no scope of the chain keeps any.';
 
 create function risk_private.greek_sides(
   x risk_private.exposures, limit_type text, out net numeric, out up numeric, out down numeric)
