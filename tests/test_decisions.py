@@ -36,10 +36,15 @@ EXACT = {
     "open_positions": (1, 0),
     "order_rate": (1, 0),
     "order_rate_minute": (1, 0),
+    "delta": (10, 9),
+    "gross_exposure": (1000, 9),
+    "net_exposure": (1000, 9),
     "max_loss": (1000, 9),
 }
+PER_UNDERLYING = {"delta", "max_loss"}
 # Tested below or in a file of their own, each in its own way.
 OTHERS = {"price_collar_pct", "duplicate_window", "self_cross", "same_side", "buying_power"}
+OTHERS |= {"gamma", "dollar_gamma", "vega", "theta", "daily_loss", "drawdown_pct"}
 
 
 @pytest.fixture
@@ -71,7 +76,7 @@ def test_equal_passes_and_one_lot_more_does_not(
         "combo": lambda name: firm.combo("A1", name, f"{side} 1 AAPL", 10, 100),
         "batch": lambda name: firm.batch([item("A1", name, f"{side} AAPL", 10, price="100")])[0],
     }
-    keys = [key for key in KEYS if limit_type != "max_loss" or "symbol" not in KEYS[key]]
+    keys = [key for key in KEYS if limit_type not in PER_UNDERLYING or key != "instrument:AAPL"]
     for number, (scope, dimension) in enumerate(itertools.product(("A1", "D1", "F"), keys)):
         db.set_clock(NOW + number * timedelta(minutes=2))
         firm.limit(scope, limit_type, exact - 1, **KEYS[dimension])
