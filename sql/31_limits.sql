@@ -229,7 +229,8 @@ return t.judged = 'window' or t.limit_type = 'duplicate_window'
       and case t.judged when 'underlying' then 2 else dimension end <> all (s.exposure_dimensions))
   or (t.judged in ('underlying', 'obligation')
       and not risk_private.is_exposure_type(t.limit_type)
-      and case t.judged when 'underlying' then 2 else dimension end <> all (s.obligation_dimensions))
+      and case t.judged when 'underlying' then 2 else dimension end
+        <> all (s.obligation_dimensions))
   or (not s.is_leaf and not s.tracks_instrument
     and (t.judged = 'instrument' or t.limit_type = 'self_cross'));
 comment on function risk_private.stops_orders(risk_private.scopes, risk_private.limit_types,

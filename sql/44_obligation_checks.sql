@@ -138,7 +138,8 @@ $$;
 comment on function risk_private.obligation_check(
   risk_private.applicable_limit, numeric, numeric, numeric, numeric, numeric) is
   'The row of a limit on losses or cash: above it, an order that only reduces passes whatever it '
-  'costs; while the loss is infinite, or cash cannot be told for want of a rate, nothing else does.';
+  'costs; while the loss is infinite, or cash cannot be told for want of a rate, nothing else '
+  'does.';
 
 -- How far a proposal of some quantity takes one limit.
 create function risk_private.projected_obligation(

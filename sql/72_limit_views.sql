@@ -1,4 +1,4 @@
--- Views of limits, of what is used of them, and of the exposure that they limit.
+-- Views of limits and of what is used of them.
 
 create view risk_private.limits_in_force as
 select
@@ -346,52 +346,3 @@ comment on column risk.limit_utilization.as_of is 'The moment of reading.';
 comment on column risk.limit_utilization.instrument is
   'For limits per instrument or underlying: the one that is measured, for a default the one with '
   'the worst use.';
-
-create view risk.exposure as
-select
-  s.code as scope, case when c.dimension = 3 then k.symbol end as symbol,
-  case when c.dimension = 2 then k.symbol end as underlying, e.name as sector,
-  case when c.dimension = 3 then c.quantity end as quantity,
-  case when c.dimension = 3 then c.open_buy end as open_buy,
-  case when c.dimension = 3 then c.open_sell end as open_sell,
-  c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-  (
-    select min(m.as_of)
-    from risk_private.scopes as a
-    join risk_private.positions as p on p.account_id = a.scope_id
-    join risk_private.instruments as i on i.instrument_id = p.instrument_id
-    join risk_private.marks as m on m.instrument_id = p.instrument_id
-    where a.chain @> array[c.scope_id] and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-      and c.key_id = case c.dimension when 0 then 0 when 1 then i.sector_id
-                       when 2 then i.underlying_id else i.instrument_id end
-  ) as as_of
-from risk_private.counters as c
-join risk_private.scopes as s on s.scope_id = c.scope_id
-left join risk_private.instruments as k on c.dimension in (2, 3) and k.instrument_id = c.key_id
-left join risk_private.sectors as e on c.dimension = 1 and e.sector_id = c.key_id
-where (select risk_private.is_settled());
-comment on view risk.exposure is
-  'What decisions go by: one row per scope, and one per scope and sector, underlying or '
-  'instrument where a limit needs it. Positions net within an instrument and nowhere else; open '
-  'orders never net. Money is in the base currency.';
-comment on column risk.exposure.scope is 'The scope, with all accounts below it.';
-comment on column risk.exposure.symbol is
-  'The instrument. Without symbol, underlying and sector: everything.';
-comment on column risk.exposure.underlying is 'The underlying.';
-comment on column risk.exposure.sector is 'The sector.';
-comment on column risk.exposure.quantity is
-  'Net position over the accounts; of an instrument only, like the next two.';
-comment on column risk.exposure.open_buy is 'Unfilled quantity of open buys.';
-comment on column risk.exposure.open_sell is 'Unfilled quantity of open sells.';
-comment on column risk.exposure.gross_position is
-  'Sum of worst-case quantities per account and instrument.';
-comment on column risk.exposure.gross_notional is
-  'Sum of worst-case quantities x |mark| x multiplier x rate.';
-comment on column risk.exposure.traded_notional is
-  'Notional filled since the day opened, and what open orders reserve.';
-comment on column risk.exposure.open_orders is
-  'Live orders: a combo is one, a pending replace is one.';
-comment on column risk.exposure.open_positions is
-  'Pairs of account and instrument held or in open orders.';
-comment on column risk.exposure.as_of is
-  'Data time of the oldest mark in it; NULL where nothing is held.';
