@@ -104,6 +104,23 @@ def test_open_orders_do_not_net(firm: Caller) -> None:
     assert firm.check("A1", "hedge", "AAPL", "sell", 100).is_accepted
 
 
+def test_exposure_shows_both_sides(firm: Caller) -> None:
+    firm.limit("D1", "delta", PLENTY)
+    firm.limit("D1", "vega", PLENTY, symbol="AAPL C100")
+    firm.hold("A1", "AAPL C100", 10)
+    assert firm.check("A2", "1", "AAPL C100", "sell", 2).is_accepted
+    assert firm.combo("A2", "2", "buy 100 AAPL, sell 1 AAPL C100", 1).is_accepted
+    rows = firm.rows(
+        """select symbol, underlying, delta_up, delta_down, net_exposure_up, net_exposure_down,
+             vega_up, vega_down, gross_exposure, unknown_greeks
+           from risk.exposure where scope = 'D1' and vega_up <> 0 order by symbol"""
+    )
+    assert [tuple(row.values()) for row in rows] == [
+        ("AAPL C100", None, None, None, 50_000, 35_000, 100, 70, 65_000, 0),
+        (None, "AAPL", 550, 400, 55_000, 40_000, 100, 70, 75_000, 0),
+    ]
+
+
 @pytest.mark.parametrize("limit_type", ["delta", "net_exposure"])
 def test_a_delta_neutral_straddle_passes_where_its_legs_would_not(
     firm: Caller, limit_type: str

@@ -37,17 +37,11 @@ def test_parents_net_across_accounts(firm: Caller) -> None:
     assert exit_.allowed_quantity == 0
 
 
-@pytest.mark.parametrize(("limit_type", "each"), [("delta", 10), ("gamma", 1)])
-def test_delta_and_gamma_are_per_underlying_and_the_most_specific_row_wins(
-    firm: Caller, limit_type: str, each: int
-) -> None:
-    firm.limit("A1", limit_type, 2 * each)
-    firm.limit("A1", limit_type, 3 * each, sector="Tech")
-    firm.limit("A1", limit_type, 4 * each, underlying="AAPL")
+def test_delta_is_per_underlying_and_the_most_specific_row_wins(firm: Caller) -> None:
+    firm.limit("A1", "delta", 20)
+    firm.limit("A1", "delta", 30, sector="Tech")
+    firm.limit("A1", "delta", 40, underlying="AAPL")
     firm.limit("F", "delta", 1000)
-    if limit_type == "gamma":
-        assert firm.check("A1", "0", "AAPL C100", "buy", 3).allowed_quantity == 2
-        return
     for symbol, most in {"XOM": 20, "MSFT": 30, "AAPL": 40}.items():
         assert firm.check("A1", f"over {symbol}", symbol, "buy", most + 1).allowed_quantity == most
         assert firm.check("A1", f"at {symbol}", symbol, "buy", most).is_accepted
@@ -61,6 +55,14 @@ def test_delta_and_gamma_are_per_underlying_and_the_most_specific_row_wins(
         (40, 40, "AAPL"),
         (1000, 40, "AAPL"),
     ]
+
+
+def test_a_row_for_the_underlying_may_allow_more_than_the_default(firm: Caller) -> None:
+    firm.limit("A1", "gamma", 2)
+    firm.limit("A1", "gamma", 6, underlying="AAPL")
+    refused = firm.check("A1", "1", "AAPL C100", "buy", 4)
+    assert refused.failed == {("gamma", "A1", "underlying:AAPL")}
+    assert refused.allowed_quantity == 3
 
 
 def test_a_combo_over_two_underlyings_is_judged_in_each(firm: Caller) -> None:
@@ -147,6 +149,9 @@ def test_while_greeks_of_anything_held_are_unknown_only_reducing_orders_pass(
     firm.hold("A2", "AAPL C110", -2, 5)
     firm.limit("D1", "vega", 10_000, underlying="AAPL")
     assert used(firm, "D1", "vega") == (None, None, "BREACH")
+    hot = firm.value("select risk.hot_limits('D1', 'AAPL C100')")["limits"]
+    (shown,) = (limit for limit in hot if limit["limit_type"] == "vega")
+    assert (shown["worst_case"], shown["status"]) == (None, "BREACH")
     refused = firm.check("A1", "1", "AAPL C100", "buy", 1)
     assert (refused.reason, refused.allowed_quantity) == ("STALE_DATA", 0)
     assert firm.check("A1", "2", "MSFT", "buy", 1).is_accepted
