@@ -80,12 +80,12 @@ def test_equal_passes_and_one_lot_more_does_not(
     for number, (scope, dimension) in enumerate(itertools.product(("A1", "D1", "F"), keys)):
         db.set_clock(NOW + number * timedelta(minutes=2))
         firm.limit(scope, limit_type, exact - 1, **KEYS[dimension])
-        refused = ask[way](f"no {number}")
+        refused = ask[way](f"no-{number}")
         assert refused.failed == {(limit_type, scope, dimension)}
         assert refused.allowed_quantity == below
         firm.limit(scope, limit_type, exact, **KEYS[dimension])
-        assert ask[way](f"yes {number}").is_accepted
-        release(firm, "A1", f"yes {number}")
+        assert ask[way](f"yes-{number}").is_accepted
+        release(firm, "A1", f"yes-{number}")
         firm.limit(scope, limit_type, PLENTY, **KEYS[dimension])
     db.set_clock(NOW + timedelta(hours=1))
     assert ask[way]("unlimited").is_accepted
@@ -113,8 +113,8 @@ def test_the_most_specific_dimension_of_a_scope_wins_and_every_scope_counts(firm
     firm.limit("A1", "order_quantity", 9, underlying="AAPL")
     firm.limit("A1", "order_quantity", 3, symbol="AAPL C100")
     for symbol, most in {"XOM": 5, "MSFT": 7, "AAPL": 9, "AAPL C110": 9, "AAPL C100": 3}.items():
-        assert firm.check("A1", f"at {symbol}", symbol, "buy", most).is_accepted
-        assert firm.check("A1", f"over {symbol}", symbol, "buy", most + 1).allowed_quantity == most
+        assert firm.check("A1", f"at-{symbol}", symbol, "buy", most).is_accepted
+        assert firm.check("A1", f"over-{symbol}", symbol, "buy", most + 1).allowed_quantity == most
     firm.limit("F", "order_quantity", 4)
     answer = firm.check("A1", "both", "XOM", "buy", 6)
     assert answer.failed == {("order_quantity", "A1", "all"), ("order_quantity", "F", "all")}

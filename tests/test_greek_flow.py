@@ -44,12 +44,13 @@ def test_limits_follow_the_marks(firm: Caller) -> None:
 
 
 def test_marks_that_move_reach_a_combo_as_one_order(firm: Caller) -> None:
+    """Whichever of its legs they are of: 10 straddles, 70 - 50 shares each, then 20 - 50."""
     firm.limit("A1", "delta", 1000)
     assert firm.combo("A1", "straddle", STRADDLE, 10).is_accepted
-    mark(firm, spot=110, C100=(0.7, 0.015, 0.1, -0.05), P100=(-0.3, 0.015, 0.1, -0.04))
-    assert used(firm, "A1", "delta") == (0, 400, "OK")
-    mark(firm, spot=90, C100=(0.2, 0.015, 0.1, -0.05), P100=(-0.8, 0.015, 0.1, -0.04))
-    assert used(firm, "A1", "delta") == (0, 600, "OK")
+    for delta, worst_case in ((0.7, 200), (0.2, 300)):
+        greeks = {"gammas": [0.02], "vegas": [0.1], "thetas": [-0.05]}
+        firm.mark({"AAPL C100": 5}, deltas=[delta], **greeks)
+        assert used(firm, "A1", "delta") == (0, worst_case, "OK")
 
 
 def test_what_has_expired_has_no_greeks_any_more(firm: Caller) -> None:

@@ -50,18 +50,18 @@ def test_equal_passes_and_one_contract_more_does_not(
     keys = [k for k in KEYS if limit_type not in PER_UNDERLYING or "symbol" not in KEYS[k]]
     for number, (scope, dimension) in enumerate(itertools.product(("A1", "D1", "F"), keys)):
         firm.limit(scope, limit_type, exact, **KEYS[dimension])
-        refused = ask[way](f"no {number}", 11)
+        refused = ask[way](f"no-{number}", 11)
         assert refused.failed == {(limit_type, scope, dimension)}
         assert refused.reason == "RISK_LIMIT_EXCEEDED"
         assert refused.allowed_quantity == 10
-        assert ask[way](f"below {number}", 9).is_accepted
-        assert ask[way](f"equal {number}", 1).is_accepted
-        assert not ask[way](f"above {number}", 1).is_accepted
+        assert ask[way](f"below-{number}", 9).is_accepted
+        assert ask[way](f"equal-{number}", 1).is_accepted
+        assert not ask[way](f"above-{number}", 1).is_accepted
         for name in ("below", "equal"):
             firm.call(
                 "release_order",
                 account="A1",
-                client_order_id=f"{name} {number}",
+                client_order_id=f"{name}-{number}",
                 reason="cancelled",
             )
         firm.limit(scope, limit_type, PLENTY, **KEYS[dimension])
@@ -127,7 +127,7 @@ def test_a_delta_neutral_straddle_passes_where_its_legs_would_not(
 ) -> None:
     firm.limit("A1", limit_type, 30)
     for number, leg in enumerate(("AAPL C100", "AAPL P100")):
-        refused = firm.check("A1", f"leg {number}", leg, "buy", 1)
+        refused = firm.check("A1", f"leg-{number}", leg, "buy", 1)
         assert refused.failed == {(limit_type, "A1", "all")}
         assert refused.allowed_quantity == 0
     assert firm.combo("A1", "straddle", STRADDLE, 1000).is_accepted
@@ -169,7 +169,7 @@ def test_an_order_enlarges_gross_exposure_only_by_what_worsens_the_worst_case(
 def test_a_replace_is_judged_as_the_increment(firm: Caller) -> None:
     firm.limit("A1", "vega", 100)
     assert firm.check("A1", "old", "AAPL C100", "buy", 6, 5).is_accepted
-    assert firm.replace("A1", "old", "too much", 11, 5).allowed_quantity == 10
+    assert firm.replace("A1", "old", "too-much", 11, 5).allowed_quantity == 10
     assert firm.replace("A1", "old", "new", 10, 5).is_accepted
     assert used(firm, "A1", "vega") == (0, 100, "WARN")
     firm.call("reject_replace", account="A1", new_client_order_id="new")

@@ -43,8 +43,8 @@ def test_delta_is_per_underlying_and_the_most_specific_row_wins(firm: Caller) ->
     firm.limit("A1", "delta", 40, underlying="AAPL")
     firm.limit("F", "delta", 1000)
     for symbol, most in {"XOM": 20, "MSFT": 30, "AAPL": 40}.items():
-        assert firm.check("A1", f"over {symbol}", symbol, "buy", most + 1).allowed_quantity == most
-        assert firm.check("A1", f"at {symbol}", symbol, "buy", most).is_accepted
+        assert firm.check("A1", f"over-{symbol}", symbol, "buy", most + 1).allowed_quantity == most
+        assert firm.check("A1", f"at-{symbol}", symbol, "buy", most).is_accepted
     rows = firm.rows(
         """select limit_value, worst_case, instrument from risk.limit_utilization
            where limit_type = 'delta' order by limit_value"""
