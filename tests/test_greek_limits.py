@@ -188,13 +188,16 @@ def test_an_over_fill_counts_in_full(firm: Caller) -> None:
 # -- judged by change --------------------------------------------------------------------------
 
 
-def test_a_hedge_passes_while_the_other_side_is_breached(firm: Caller) -> None:
-    firm.hold("A1", "AAPL C100", 10)
+@pytest.mark.parametrize(("held", "worse", "hedge"), [(10, "buy", "sell"), (-10, "sell", "buy")])
+def test_a_hedge_passes_while_the_other_side_is_breached(
+    firm: Caller, held: int, worse: str, hedge: str
+) -> None:
+    firm.hold("A1", "AAPL C100", held)
     firm.limit("A1", "delta", 100)
     assert used(firm, "A1", "delta") == (500, 500, "BREACH")
-    assert not firm.check("A1", "worse", "AAPL", "buy", 1).is_accepted
-    assert firm.check("A1", "puts", "AAPL P100", "buy", 4).is_accepted
-    assert firm.check("A1", "stock", "AAPL", "sell", 300).is_accepted
+    assert not firm.check("A1", "worse", "AAPL", worse, 1).is_accepted
+    assert firm.check("A1", "puts", "AAPL P100", worse, 4).is_accepted
+    assert firm.check("A1", "stock", "AAPL", hedge, 300).is_accepted
 
 
 def test_an_order_that_crosses_zero_is_judged_on_the_far_side(firm: Caller) -> None:

@@ -146,15 +146,19 @@ def test_while_greeks_of_anything_held_are_unknown_only_reducing_orders_pass(
     firm: Caller,
 ) -> None:
     mark(firm, C110=None)
+    firm.hold("B1", "AAPL C100", 1)  # a first trade in an instrument is decided the long way
     firm.hold("A2", "AAPL C110", -2, 5)
     firm.limit("D1", "vega", 10_000, underlying="AAPL")
     assert used(firm, "D1", "vega") == (None, None, "BREACH")
     hot = firm.value("select risk.hot_limits('D1', 'AAPL C100')")["limits"]
     (shown,) = (limit for limit in hot if limit["limit_type"] == "vega")
     assert (shown["worst_case"], shown["status"]) == (None, "BREACH")
-    refused = firm.check("A1", "1", "AAPL C100", "buy", 1)
-    assert refused.reason == "STALE_DATA"
-    assert refused.allowed_quantity == 0
+    for refused in (
+        firm.check("A1", "1", "AAPL C100", "buy", 1, 5),
+        firm.batch([item("A1", "b", "buy AAPL C100", 1)])[0],
+    ):
+        assert refused.reason == "STALE_DATA"
+        assert refused.allowed_quantity == 0
     assert firm.check("A1", "2", "MSFT", "buy", 1).is_accepted
     assert firm.check("A2", "3", "AAPL C110", "buy", 3, 500).allowed_quantity == 2
     assert firm.check("A2", "4", "AAPL C110", "buy", 2, 500).is_accepted
