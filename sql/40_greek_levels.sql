@@ -13,7 +13,8 @@ $$;
 comment on function risk_private.keeps_exposures(integer) is
   'Whether any scope of an account''s chain keeps exposures.';
 
--- Lock order: accounts below, ascending.
+-- Positions may carry no Greeks before: they are carried at the present ones first.
+-- Lock order: accounts below, ascending; then, account by account, the counters of its chain.
 create function risk_private.track_exposures(scope_id integer, dimension integer) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -26,6 +27,13 @@ begin
     return;
   end if;
   perform risk_private.lock_accounts_below(array[scope_id]);
+  perform risk_private.revalue(a.scope_id, array(
+    select p.instrument_id from risk_private.positions as p where p.account_id = a.scope_id))
+  from (
+    select s.scope_id from risk_private.scopes as s
+    where s.is_leaf and s.chain @> array[track_exposures.scope_id]
+    order by s.scope_id
+  ) as a;
   update risk_private.scopes as s set
     exposure_dimensions = s.exposure_dimensions || track_exposures.dimension
   where s.scope_id = track_exposures.scope_id;

@@ -36,58 +36,84 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_rows integer := (
+    select count(*) from unnest(levels) as l where l.dimension <> 1 or sector_id is not null);
   v_moved integer;
+  v_made bigint[];
 begin
-  update risk_private.exposures as x set
-    delta_up = x.delta_up + e.delta_up,
-    delta_down = x.delta_down + e.delta_down,
-    gamma_up = x.gamma_up + e.gamma_up,
-    gamma_down = x.gamma_down + e.gamma_down,
-    dollar_delta_up = x.dollar_delta_up + e.dollar_delta_up,
-    dollar_delta_down = x.dollar_delta_down + e.dollar_delta_down,
-    dollar_gamma_up = x.dollar_gamma_up + e.dollar_gamma_up,
-    dollar_gamma_down = x.dollar_gamma_down + e.dollar_gamma_down,
-    vega_up = x.vega_up + e.vega_up,
-    vega_down = x.vega_down + e.vega_down,
-    theta_up = x.theta_up + e.theta_up,
-    theta_down = x.theta_down + e.theta_down,
-    gross_exposure = x.gross_exposure + e.gross_exposure
-  from (
-    select
-      greatest(0, quantity * held.unit_delta) as delta_up,
-      least(0, quantity * held.unit_delta) as delta_down,
-      greatest(0, quantity * held.unit_gamma) as gamma_up,
-      least(0, quantity * held.unit_gamma) as gamma_down,
-      greatest(0, quantity * held.unit_dollar_delta) as dollar_delta_up,
-      least(0, quantity * held.unit_dollar_delta) as dollar_delta_down,
-      greatest(0, quantity * held.unit_dollar_gamma) as dollar_gamma_up,
-      least(0, quantity * held.unit_dollar_gamma) as dollar_gamma_down,
-      greatest(0, quantity * held.unit_vega) as vega_up,
-      least(0, quantity * held.unit_vega) as vega_down,
-      greatest(0, quantity * held.unit_theta) as theta_up,
-      least(0, quantity * held.unit_theta) as theta_down,
-      growth * abs(held.unit_dollar_delta) as gross_exposure
-    offset 0
-  ) as e
-  cross join unnest(levels) as l
-  where held.has_greeks
-    and x.counter_id = l.counter_id | case l.dimension when 0 then 0
-      when 1 then reserve_exposures.sector_id when 2 then reserve_exposures.underlying_id
-      else held.instrument_id end
-    and risk_private.is_within(
-      x, l, e.delta_up, e.delta_down, e.gamma_up, e.gamma_down, e.dollar_delta_up,
-      e.dollar_delta_down, e.dollar_gamma_up, e.dollar_gamma_down, e.vega_up, e.vega_down,
-      e.theta_up, e.theta_down, e.gross_exposure);
-  get diagnostics v_moved = row_count;
-  return v_moved = cardinality(levels) or sector_id is null and v_moved = (
-    select count(*) from unnest(levels) as l where l.dimension <> 1);
+  loop
+    update risk_private.exposures as x set
+      delta_up = x.delta_up + e.delta_up,
+      delta_down = x.delta_down + e.delta_down,
+      gamma_up = x.gamma_up + e.gamma_up,
+      gamma_down = x.gamma_down + e.gamma_down,
+      dollar_delta_up = x.dollar_delta_up + e.dollar_delta_up,
+      dollar_delta_down = x.dollar_delta_down + e.dollar_delta_down,
+      dollar_gamma_up = x.dollar_gamma_up + e.dollar_gamma_up,
+      dollar_gamma_down = x.dollar_gamma_down + e.dollar_gamma_down,
+      vega_up = x.vega_up + e.vega_up,
+      vega_down = x.vega_down + e.vega_down,
+      theta_up = x.theta_up + e.theta_up,
+      theta_down = x.theta_down + e.theta_down,
+      gross_exposure = x.gross_exposure + e.gross_exposure
+    from (
+      select
+        greatest(0, quantity * held.unit_delta) as delta_up,
+        least(0, quantity * held.unit_delta) as delta_down,
+        greatest(0, quantity * held.unit_gamma) as gamma_up,
+        least(0, quantity * held.unit_gamma) as gamma_down,
+        greatest(0, quantity * held.unit_dollar_delta) as dollar_delta_up,
+        least(0, quantity * held.unit_dollar_delta) as dollar_delta_down,
+        greatest(0, quantity * held.unit_dollar_gamma) as dollar_gamma_up,
+        least(0, quantity * held.unit_dollar_gamma) as dollar_gamma_down,
+        greatest(0, quantity * held.unit_vega) as vega_up,
+        least(0, quantity * held.unit_vega) as vega_down,
+        greatest(0, quantity * held.unit_theta) as theta_up,
+        least(0, quantity * held.unit_theta) as theta_down,
+        growth * abs(held.unit_dollar_delta) as gross_exposure
+      offset 0
+    ) as e
+    cross join unnest(levels) as l
+    where held.has_greeks and (v_made is null or x.counter_id = any (v_made))
+      and x.counter_id = l.counter_id | case l.dimension when 0 then 0
+        when 1 then reserve_exposures.sector_id when 2 then reserve_exposures.underlying_id
+        else held.instrument_id end
+      and risk_private.is_within(
+        x, l, e.delta_up, e.delta_down, e.gamma_up, e.gamma_down, e.dollar_delta_up,
+        e.dollar_delta_down, e.dollar_gamma_up, e.dollar_gamma_down, e.vega_up, e.vega_down,
+        e.theta_up, e.theta_down, e.gross_exposure);
+    get diagnostics v_moved = row_count;
+    v_rows := v_rows - v_moved;
+    if v_rows = 0 then
+      return true;
+    elsif v_made is not null then
+      return false;
+    end if;
+    -- What nobody has traded there yet has no row: the first order makes it.
+    with made as (
+      insert into risk_private.exposures (counter_id, scope_id, dimension, key_id)
+      select l.counter_id | k.key_id, l.counter_id >> 34, l.dimension, k.key_id
+      from unnest(levels) as l
+      cross join lateral (
+        select case l.dimension when 0 then 0 when 1 then reserve_exposures.sector_id
+          when 2 then reserve_exposures.underlying_id else held.instrument_id end as key_id
+      ) as k
+      where k.key_id is not null and not exists (
+        select from risk_private.exposures as x where x.counter_id = l.counter_id | k.key_id)
+      returning exposures.counter_id
+    )
+    select array_agg(m.counter_id) into v_made from made as m;
+    if v_made is null then
+      return false;
+    end if;
+  end loop;
 end
 $$;
 comment on function risk_private.reserve_exposures(
   risk_private.positions, integer, integer, numeric, numeric, risk_private.exposure_level[]) is
   'Adds an order of a signed quantity, by which the worst case of the position grows, to every row '
-  'of exposures of its chain. False, to be rolled back, where one is missing, incomplete or '
-  'reaches a warning level.';
+  'of exposures of its chain. False, to be rolled back, where one is incomplete or reaches a '
+  'warning level.';
 
 create function risk_private.reserve_exposures(entries risk_private.entry[], at timestamptz)
 returns boolean
