@@ -310,6 +310,10 @@ begin
       v_position, v_sector_id, v_underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
       return true;
     end if;
+    if v_levels.concentrations is not null and not risk_private.is_far_from_concentration(
+      v_levels.concentrations, v_sector_id, v_underlying_id, v_mark_age, v_at) then
+      return true;
+    end if;
   end if;
   if v_levels.obligations is not null and not risk_private.add_obligations(
     v_underlying_id, v_levels.obligations, v_obligations) then

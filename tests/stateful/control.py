@@ -27,6 +27,7 @@ AMOUNTS: dict[str, tuple[int, ...]] = {
     "order_rate_minute": (4, 8, 12, 2, 0),
     "duplicate_window": (5, 1, 40, 0),
     "self_cross": (1, 1, 0),
+    "concentration_pct": (40, 100, 15, 300, 0),
 }
 SCOPE = st.sampled_from(sorted(TREE))
 CHOICE = st.integers(0, 5)
@@ -41,6 +42,8 @@ class Control(Firm):
     def key(self, scope: str, limit_type: str, detail: int) -> LimitKey:
         """A limit key; `detail` picks the dimension and its value."""
         dimension = (Dimension.ALL, *Dimension)[detail % 5]
+        if limit_type == "concentration_pct" and dimension is Dimension.INSTRUMENT:
+            dimension = Dimension.UNDERLYING
         stock = detail // 5 % 2
         value = {
             Dimension.ALL: None,
