@@ -317,7 +317,7 @@ begin
   case limit_type
     when 'delta' then net := x.delta; up := x.delta_up; down := x.delta_down;
     when 'gamma' then net := x.gamma; up := x.gamma_up; down := x.gamma_down;
-    when 'net_exposure', 'concentration_pct' then net := x.dollar_delta; up := x.dollar_delta_up; down := x.dollar_delta_down;
+    when 'net_exposure' then net := x.dollar_delta; up := x.dollar_delta_up; down := x.dollar_delta_down;
     when 'dollar_gamma' then net := x.dollar_gamma; up := x.dollar_gamma_up; down := x.dollar_gamma_down;
     when 'vega' then net := x.vega; up := x.vega_up; down := x.vega_down;
     when 'theta' then net := x.theta; up := x.theta_up; down := x.theta_down;
@@ -328,4 +328,4 @@ end
 $$;
 comment on function risk_private.greek_sides(risk_private.exposures, text) is
   'What a row of exposures says of a type of limit: filled, and both sides with open orders. '
-  'gross_exposure has one side, and no figure of what is filled; concentration_pct is money here.';
+  'gross_exposure has one side, and no figure of what is filled.';

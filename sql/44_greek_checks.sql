@@ -32,11 +32,11 @@ begin
         array_agg(k.leg) as numbers
       from unnest(limits) as k
       cross join lateral (
-        select e.dimension,
-          case when e.dimension = k.dimension then k.key_id else (legs[k.leg]).underlying_id end
+        select case k.judged when 'underlying' then 2 else k.dimension end as dimension,
+          case k.judged when 'underlying' then (legs[k.leg]).underlying_id else k.key_id end
             as key_id
-        from (select risk_private.exposure_dimension(k.judged, k.dimension) as dimension) as e
       ) as d
+      where risk_private.is_exposure_type(k.limit_type) and k.judged <> 'concentration'
       group by k.scope_id, k.limit_type, k.dimension, k.key_id, d.dimension, d.key_id
     ) as g
     left join risk_private.exposures as x
@@ -63,7 +63,7 @@ end
 $$;
 comment on function risk_private.exposure_measures(
   risk_private.leg[], risk_private.applicable_limit[]) is
-  'What each of these limits compares, all of them judged by exposures.';
+  'What each limit on Greeks that binds an order compares, delta and gamma per underlying.';
 
 create function risk_private.effect(m risk_private.exposure_measure, quantity numeric)
 returns numeric
@@ -180,9 +180,7 @@ declare
   v_checks risk_private.risk_check[] := '{}';
   m risk_private.exposure_measure;
 begin
-  foreach m in array risk_private.exposure_measures(legs, array(
-    select k from unnest(limits) as k
-    where risk_private.is_exposure_type(k.limit_type) and k.judged <> 'concentration')) loop
+  foreach m in array risk_private.exposure_measures(legs, limits) loop
     v_checks := v_checks || case
       when not m.is_known then risk_private.gate(
         (m.l).limit_type, (m.l).scope, (m.l).dimension_name, (m.l).limit_type,

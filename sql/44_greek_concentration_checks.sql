@@ -120,6 +120,48 @@ $$;
 comment on function risk_private.known_equity(integer, double precision, timestamptz) is
   'The equity of a scope; NULL where a rate that it needs is missing or too old.';
 
+create function risk_private.concentration_measures(
+  legs risk_private.leg[], limits risk_private.applicable_limit[])
+returns risk_private.exposure_measure[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select row(
+      g.l, coalesce(x.dollar_delta_up, 0), coalesce(x.dollar_delta_down, 0),
+      coalesce(x.unknown, 0) = 0 and n.is_known, n.units, n.bases, n.filled,
+      null)::risk_private.exposure_measure
+    from (
+      select (array_agg(k))[1] as l, k.scope_id, d.dimension, d.key_id,
+        array_agg(k.leg) as numbers
+      from unnest(limits) as k
+      cross join lateral (
+        select case k.dimension when 1 then 1 else 2 end as dimension,
+          case k.dimension when 1 then k.key_id else (legs[k.leg]).underlying_id end as key_id
+      ) as d
+      where k.judged = 'concentration'
+      group by k.scope_id, d.dimension, d.key_id
+    ) as g
+    left join risk_private.exposures as x
+      on x.counter_id = risk_private.counter_id(g.scope_id, g.dimension, g.key_id)
+    cross join lateral (
+      select bool_and(coalesce(((legs[m]).units).has_greeks, false)) as is_known,
+        array_agg((legs[m]).ratio * u.unit order by m) as units,
+        array_agg((legs[m]).base * u.unit order by m) as bases,
+        array_agg((legs[m]).filled * u.unit order by m) as filled
+      from unnest(g.numbers) as m
+      cross join lateral (
+        select (legs[m]).sign * coalesce(((legs[m]).units).unit_dollar_delta, 0) as unit
+      ) as u
+    ) as n);
+end
+$$;
+comment on function risk_private.concentration_measures(
+  risk_private.leg[], risk_private.applicable_limit[]) is
+  'What each concentration_pct limit compares, in money: the dollar delta of a sector, or of each '
+  'underlying.';
+
 create function risk_private.concentration_check(
   m risk_private.exposure_measure, equity numeric, closable numeric, step numeric,
   quantity numeric)
@@ -170,8 +212,7 @@ declare
   v_checks risk_private.risk_check[] := '{}';
   m risk_private.exposure_measure;
 begin
-  foreach m in array risk_private.exposure_measures(legs, array(
-    select k from unnest(limits) as k where k.judged = 'concentration')) loop
+  foreach m in array risk_private.concentration_measures(legs, limits) loop
     v_checks := v_checks || risk_private.concentration_check(
       m, risk_private.known_equity((m.l).scope_id, v_max_age, at), closable, step, p.quantity);
   end loop;

@@ -4397,7 +4397,7 @@ begin
   case limit_type
     when 'delta' then net := x.delta; up := x.delta_up; down := x.delta_down;
     when 'gamma' then net := x.gamma; up := x.gamma_up; down := x.gamma_down;
-    when 'net_exposure', 'concentration_pct' then net := x.dollar_delta; up := x.dollar_delta_up; down := x.dollar_delta_down;
+    when 'net_exposure' then net := x.dollar_delta; up := x.dollar_delta_up; down := x.dollar_delta_down;
     when 'dollar_gamma' then net := x.dollar_gamma; up := x.dollar_gamma_up; down := x.dollar_gamma_down;
     when 'vega' then net := x.vega; up := x.vega_up; down := x.vega_down;
     when 'theta' then net := x.theta; up := x.theta_up; down := x.theta_down;
@@ -4408,7 +4408,7 @@ end
 $$;
 comment on function risk_private.greek_sides(risk_private.exposures, text) is
   'What a row of exposures says of a type of limit: filled, and both sides with open orders. '
-  'gross_exposure has one side, and no figure of what is filled; concentration_pct is money here.';
+  'gross_exposure has one side, and no figure of what is filled.';
 
 -- 41_accept.sql
 -- The lean path of a decision: accept what is comfortably inside every limit, or leave it. Whatever
@@ -5951,11 +5951,11 @@ begin
         array_agg(k.leg) as numbers
       from unnest(limits) as k
       cross join lateral (
-        select e.dimension,
-          case when e.dimension = k.dimension then k.key_id else (legs[k.leg]).underlying_id end
+        select case k.judged when 'underlying' then 2 else k.dimension end as dimension,
+          case k.judged when 'underlying' then (legs[k.leg]).underlying_id else k.key_id end
             as key_id
-        from (select risk_private.exposure_dimension(k.judged, k.dimension) as dimension) as e
       ) as d
+      where risk_private.is_exposure_type(k.limit_type) and k.judged <> 'concentration'
       group by k.scope_id, k.limit_type, k.dimension, k.key_id, d.dimension, d.key_id
     ) as g
     left join risk_private.exposures as x
@@ -5982,7 +5982,7 @@ end
 $$;
 comment on function risk_private.exposure_measures(
   risk_private.leg[], risk_private.applicable_limit[]) is
-  'What each of these limits compares, all of them judged by exposures.';
+  'What each limit on Greeks that binds an order compares, delta and gamma per underlying.';
 
 create function risk_private.effect(m risk_private.exposure_measure, quantity numeric)
 returns numeric
@@ -6099,9 +6099,7 @@ declare
   v_checks risk_private.risk_check[] := '{}';
   m risk_private.exposure_measure;
 begin
-  foreach m in array risk_private.exposure_measures(legs, array(
-    select k from unnest(limits) as k
-    where risk_private.is_exposure_type(k.limit_type) and k.judged <> 'concentration')) loop
+  foreach m in array risk_private.exposure_measures(legs, limits) loop
     v_checks := v_checks || case
       when not m.is_known then risk_private.gate(
         (m.l).limit_type, (m.l).scope, (m.l).dimension_name, (m.l).limit_type,
@@ -6241,6 +6239,48 @@ $$;
 comment on function risk_private.known_equity(integer, double precision, timestamptz) is
   'The equity of a scope; NULL where a rate that it needs is missing or too old.';
 
+create function risk_private.concentration_measures(
+  legs risk_private.leg[], limits risk_private.applicable_limit[])
+returns risk_private.exposure_measure[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select row(
+      g.l, coalesce(x.dollar_delta_up, 0), coalesce(x.dollar_delta_down, 0),
+      coalesce(x.unknown, 0) = 0 and n.is_known, n.units, n.bases, n.filled,
+      null)::risk_private.exposure_measure
+    from (
+      select (array_agg(k))[1] as l, k.scope_id, d.dimension, d.key_id,
+        array_agg(k.leg) as numbers
+      from unnest(limits) as k
+      cross join lateral (
+        select case k.dimension when 1 then 1 else 2 end as dimension,
+          case k.dimension when 1 then k.key_id else (legs[k.leg]).underlying_id end as key_id
+      ) as d
+      where k.judged = 'concentration'
+      group by k.scope_id, d.dimension, d.key_id
+    ) as g
+    left join risk_private.exposures as x
+      on x.counter_id = risk_private.counter_id(g.scope_id, g.dimension, g.key_id)
+    cross join lateral (
+      select bool_and(coalesce(((legs[m]).units).has_greeks, false)) as is_known,
+        array_agg((legs[m]).ratio * u.unit order by m) as units,
+        array_agg((legs[m]).base * u.unit order by m) as bases,
+        array_agg((legs[m]).filled * u.unit order by m) as filled
+      from unnest(g.numbers) as m
+      cross join lateral (
+        select (legs[m]).sign * coalesce(((legs[m]).units).unit_dollar_delta, 0) as unit
+      ) as u
+    ) as n);
+end
+$$;
+comment on function risk_private.concentration_measures(
+  risk_private.leg[], risk_private.applicable_limit[]) is
+  'What each concentration_pct limit compares, in money: the dollar delta of a sector, or of each '
+  'underlying.';
+
 create function risk_private.concentration_check(
   m risk_private.exposure_measure, equity numeric, closable numeric, step numeric,
   quantity numeric)
@@ -6291,8 +6331,7 @@ declare
   v_checks risk_private.risk_check[] := '{}';
   m risk_private.exposure_measure;
 begin
-  foreach m in array risk_private.exposure_measures(legs, array(
-    select k from unnest(limits) as k where k.judged = 'concentration')) loop
+  foreach m in array risk_private.concentration_measures(legs, limits) loop
     v_checks := v_checks || risk_private.concentration_check(
       m, risk_private.known_equity((m.l).scope_id, v_max_age, at), closable, step, p.quantity);
   end loop;
