@@ -214,7 +214,7 @@ def test_a_fall_of_the_equity_alone_is_a_breach_that_only_lets_exposure_shrink(
 @pytest.mark.parametrize("scope", ["A1", "D1", "F"])
 def test_of_no_equity_any_exposure_is_infinite(firm: Caller, scope: str) -> None:
     firm.limit(scope, "concentration_pct", 10**6)
-    trade(firm, "A1", "AAPL", 5, 100)
+    trade(firm, "A1", "AAPL", 50, 100)
     for account, equity in EQUITIES.items():
         post(firm, account, -equity, "withdrawal")
     answer = order(firm, "A1", "buy", 1, "MSFT", 50)
@@ -222,8 +222,10 @@ def test_of_no_equity_any_exposure_is_infinite(firm: Caller, scope: str) -> None
     assert [violation["projected"] for violation in answer.violations] == ["Infinity"]
     assert utilization(firm, scope) == (Decimal("Infinity"), Decimal("Infinity"), "BREACH", "AAPL")
     assert order(firm, "A1", "sell", 1, "MSFT", 50).reason == "RISK_LIMIT_EXCEEDED"
-    assert outcome(order(firm, "A1", "sell", 6)) == ("RISK_LIMIT_EXCEEDED", 5)
-    assert order(firm, "A1", "sell", 5).is_accepted
+    hedge = order(firm, "A1", "buy", 1, "AAPL P90", 5)  # smaller, but not by closing
+    assert outcome(hedge) == ("RISK_LIMIT_EXCEEDED", 0)
+    assert outcome(order(firm, "A1", "sell", 51)) == ("RISK_LIMIT_EXCEEDED", 50)
+    assert order(firm, "A1", "sell", 50).is_accepted
     post(firm, "A1", -10, "fee")
     assert order(firm, "A1", "buy", 1).reason == "RISK_LIMIT_EXCEEDED"
     assert order(firm, "S1", "buy", 1).is_accepted is (scope != "F")
@@ -297,14 +299,17 @@ def test_unknown_greeks_stop_all_but_reductions_in_their_underlying(firm: Caller
 def test_a_batch_is_judged_like_its_orders(firm: Caller) -> None:
     firm.limit("D1", "concentration_pct", 20)
     firm.limit("F", "concentration_pct", 15, sector="Tech", warn_pct=90)
-    fine = [item(account, "fine", "buy AAPL", 10, price=100) for account in ("A1", "A2")]
+    for account in EQUITIES:
+        for symbol, price in (("AAPL", 100), ("MSFT", 50), ("XOM", 80)):
+            assert order(firm, account, "buy", 1, symbol, price).is_accepted
+    fine = [item(account, "fine", "buy AAPL", 9, price=100) for account in ("A1", "A2")]
     assert [answer.decision for answer in firm.batch(fine)] == ["ACCEPTED"] * 2
     orders = [
         item("A1", "b1", "buy AAPL", 20, price=100),
         item("A2", "b2", "buy AAPL", 1, price=100),
         item("A2", "b3", "sell AAPL", 5, price=100),
-        item("B1", "b4", "buy MSFT", 41, price=50),
-        item("B1", "b5", "buy MSFT", 40, price=50),
+        item("B1", "b4", "buy MSFT", 36, price=50),
+        item("B1", "b5", "buy MSFT", 35, price=50),
         item("B1", "b6", "buy XOM", 100, price=80),
     ]
     reasons = [answer.reason for answer in firm.batch(orders)]

@@ -40,6 +40,7 @@ EXACT = {
 }
 # Tested below or in a file of their own, each in its own way.
 OTHERS = {"price_collar_pct", "duplicate_window", "self_cross", "same_side", "buying_power"}
+OTHERS |= {"concentration_pct"}
 
 
 @pytest.fixture
