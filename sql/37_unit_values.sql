@@ -82,8 +82,8 @@ begin
     account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
     unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta, has_greeks)
   select pick_up.account_id, u.instrument_id, i.underlying_id, pick_up.open_buy,
-    pick_up.open_sell, u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
-    u.unit_vega, u.unit_theta, u.has_greeks
+    pick_up.open_sell, u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma,
+    u.unit_dollar_delta, u.unit_dollar_gamma, u.unit_vega, u.unit_theta, u.has_greeks
   from risk_private.unit_values as u
   join risk_private.instruments as i on i.instrument_id = u.instrument_id
   where u.instrument_id = pick_up.instrument_id

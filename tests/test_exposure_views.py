@@ -208,7 +208,7 @@ def test_exposure_shows_dollar_deltas_wherever_it_has_a_row(firm: Caller, shadow
         if row["symbol"] is None:
             assert sides(row) == shadow.sides(row["scope"], key), row
             assert row["gross_exposure"] == shadow.gross(row["scope"], key), row
-        assert row["unknown"] == 0
+        assert row["unknown_greeks"] == 0
 
 
 def test_totals_are_the_sums_of_what_is_held(firm: Caller, shadow: Shadow) -> None:
@@ -275,7 +275,7 @@ def test_what_is_unknown_is_counted_and_has_no_percentage(firm: Caller) -> None:
     (row,) = firm.rows(
         "select * from risk.exposure where scope = 'A1' and symbol is null and underlying is null"
     )
-    assert (*sides(row), row["gross_exposure"], row["unknown"]) == (200, 200, 200, 200, 1)
+    assert (*sides(row), row["gross_exposure"], row["unknown_greeks"]) == (200, 200, 200, 200, 1)
 
 
 def test_without_equity_any_exposure_is_infinite(firm: Caller) -> None:

@@ -63,16 +63,17 @@ class Views(Records):
         }
 
     def utilization(self) -> dict[LimitKey, tuple[Decimal, Decimal]]:
-        """Per limit that something uses up: the limit, and its worst case with all open orders."""
+        """Per limit that something uses up: the limit, and its worst case with all open orders.
+
+        What is not known is not shown.
+        """
         book = self.book()
         used = {}
         for limit in self.world.limits_in_force():
             if limit.key.limit_type not in NOT_MEASURED:
                 assert limit.amount is not None
                 parts = self._parts(limit.key)
-                if limit.key.limit_type == CONCENTRATION and any(
-                    is_unknown(book, part) for part in parts
-                ):
+                if any(is_unknown(book, key) for key in parts):
                     continue
                 highest = max([ZERO, *(amount for key in parts for amount in sides(book, key))])
                 if limit.key.limit_type == CONCENTRATION and highest.is_finite():
