@@ -359,7 +359,7 @@ def test_hot_limits_show_what_limit_utilization_shows(firm: Caller) -> None:
     order(firm, "A1", "sell", 4, "MSFT", 50)
     firm.mark({"AAPL": 200})
     limits = firm.value("select risk.hot_limits('A1', 'AAPL C100')")["limits"]
-    shown = {
+    shown: dict[tuple[str, str], tuple[object, ...]] = {
         (limit["scope"], limit["dimension"]): (Decimal(limit["worst_case"]), limit["status"])
         for limit in limits
         if limit["limit_type"] == "concentration_pct"
