@@ -85,7 +85,7 @@ select
   c.net as net_exposure, c.up as net_exposure_up, c.down as net_exposure_down, q.equity,
   p.concentration_pct,
   rank() over (
-    partition by s.scope_id, c.dimension order by greatest(c.up, -c.down) desc nulls first) as rank,
+    partition by s.code, c.dimension order by greatest(c.up, -c.down) desc nulls first) as rank,
   c.unknown, c.as_of
 from risk_private.dollar_deltas as c
 join risk_private.scopes as s on s.scope_id = c.scope_id

@@ -14659,7 +14659,7 @@ select
   c.net as net_exposure, c.up as net_exposure_up, c.down as net_exposure_down, q.equity,
   p.concentration_pct,
   rank() over (
-    partition by s.scope_id, c.dimension order by greatest(c.up, -c.down) desc nulls first) as rank,
+    partition by s.code, c.dimension order by greatest(c.up, -c.down) desc nulls first) as rank,
   c.unknown, c.as_of
 from risk_private.dollar_deltas as c
 join risk_private.scopes as s on s.scope_id = c.scope_id
@@ -14709,16 +14709,7 @@ select
   case when d.dimension = 3 then c.open_buy end as open_buy,
   case when d.dimension = 3 then c.open_sell end as open_sell,
   c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-  (
-    select min(m.as_of)
-    from risk_private.scopes as a
-    join risk_private.positions as p on p.account_id = a.scope_id
-    join risk_private.instruments as i on i.instrument_id = p.instrument_id
-    join risk_private.marks as m on m.instrument_id = p.instrument_id
-    where a.chain @> array[d.scope_id] and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-      and d.key_id = case d.dimension when 0 then 0 when 1 then i.sector_id
-                       when 2 then i.underlying_id else i.instrument_id end
-  ) as as_of,
+  v.as_of,
   case when d.dimension = 2 then x.delta_up end as delta_up,
   case when d.dimension = 2 then x.delta_down end as delta_down,
   case when d.dimension = 2 then x.gamma_up end as gamma_up,
