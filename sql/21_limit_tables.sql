@@ -4,7 +4,7 @@ create table risk_private.limit_types (
   limit_type text primary key,
   bit smallint not null unique check (bit between 0 and 31),
   judged text not null check (judged in ('order', 'instrument', 'underlying', 'sum', 'exposure',
-    'obligation', 'window', 'switch', 'loss')),
+    'obligation', 'window', 'switch', 'loss', 'concentration')),
   reason text not null,
   warns boolean not null,
   description text not null
@@ -13,8 +13,8 @@ comment on table risk_private.limit_types is
   'The kinds of limit. A new kind is a row here and its measure in 42_checks.sql.';
 comment on column risk_private.limit_types.judged is
   'order, instrument and underlying: a wider limit is the default for each instrument or '
-  'underlying, and within a scope the most specific one wins; else every matching limit applies to '
-  'its own dimension.';
+  'underlying, and within a scope the most specific one wins; concentration likewise, but for '
+  'sectors; else every matching limit applies to its own dimension.';
 comment on column risk_private.limit_types.warns is
   'Whether reaching warn_pct of the limit is reported as a warning.';
 
@@ -65,6 +65,8 @@ insert into risk_private.limit_types (limit_type, bit, judged, reason, warns, de
   'Start equity and flows since less equity: beyond it only reducing orders pass.'),
 ('drawdown_pct', 23, 'loss', 'RISK_LIMIT_EXCEEDED', true,
   'Equity below its peak, %: beyond it only reducing orders pass.'),
+('concentration_pct', 24, 'concentration', 'RISK_LIMIT_EXCEEDED', true,
+  'Dollar delta of an underlying, or sector, up or down, in % of the equity.'),
 ('same_side', 25, 'underlying', 'RISK_LIMIT_EXCEEDED', true,
   'Options on one side of the market, bullish or bearish, in units of 100 shares.'),
 ('max_loss', 26, 'obligation', 'RISK_LIMIT_EXCEEDED', true,
@@ -114,9 +116,19 @@ comment on table risk_private.limit_periods is
 create function risk_private.is_exposure_type(limit_type text) returns boolean
 language sql immutable
 return limit_type in (
-  'delta', 'gamma', 'dollar_gamma', 'vega', 'theta', 'gross_exposure', 'net_exposure');
+  'delta', 'gamma', 'dollar_gamma', 'vega', 'theta', 'gross_exposure', 'net_exposure',
+  'concentration_pct');
 comment on function risk_private.is_exposure_type(text) is
   'Whether limits of this type are judged by exposures.';
+
+create function risk_private.exposure_dimension(judged text, dimension integer) returns integer
+language sql immutable
+return case
+  when judged = 'underlying' or judged = 'concentration' and dimension = 0 then 2
+  else dimension
+end;
+comment on function risk_private.exposure_dimension(text, integer) is
+  'The dimension of the exposures by which a limit set in that dimension is judged.';
 
 create function risk_private.is_level(value numeric) returns boolean
 language sql immutable
@@ -158,6 +170,7 @@ create table risk_private.warning_levels (
   net_exposure numeric check (risk_private.is_level(net_exposure)),
   daily_loss numeric check (risk_private.is_level(daily_loss)),
   drawdown_pct numeric check (risk_private.is_level(drawdown_pct)),
+  concentration_pct numeric check (risk_private.is_level(concentration_pct)),
   same_side numeric check (risk_private.is_level(same_side)),
   max_loss numeric check (risk_private.is_level(max_loss)),
   buying_power numeric check (risk_private.is_level(buying_power)),

@@ -226,7 +226,7 @@ return t.judged = 'window' or t.limit_type = 'duplicate_window'
       and not (array[true, s.tracks_sector, s.tracks_underlying,
         s.tracks_instrument])[dimension + 1])
   or (risk_private.is_exposure_type(t.limit_type)
-      and case t.judged when 'underlying' then 2 else dimension end <> all (s.exposure_dimensions))
+      and risk_private.exposure_dimension(t.judged, dimension) <> all (s.exposure_dimensions))
   or (t.judged in ('underlying', 'obligation')
       and not risk_private.is_exposure_type(t.limit_type)
       and case t.judged when 'underlying' then 2 else dimension end
@@ -289,7 +289,7 @@ begin
   end if;
   if request.symbol is not null and (request.limit_type = 'max_loss' or exists (
     select from risk_private.limit_types as t
-    where t.limit_type = request.limit_type and t.judged = 'underlying')) then
+    where t.limit_type = request.limit_type and t.judged in ('underlying', 'concentration'))) then
     perform risk_private.fail('RK400',
       request.limit_type || ' is measured per underlying, not per symbol', 'argument: symbol',
       'Name the underlying instead.');
@@ -366,7 +366,7 @@ begin
       perform risk_private.track(v_scope.scope_id, v_dimension);
     elsif risk_private.is_exposure_type(v_type.limit_type) then
       perform risk_private.track_exposures(
-        v_scope.scope_id, case v_type.judged when 'underlying' then 2 else v_dimension end);
+        v_scope.scope_id, risk_private.exposure_dimension(v_type.judged, v_dimension));
     elsif v_type.judged in ('underlying', 'obligation') then
       perform risk_private.track_obligations(
         v_scope.scope_id, case v_type.judged when 'underlying' then 2 else v_dimension end);

@@ -48,6 +48,16 @@ comment on type risk_private.obligation_level is
   'A row of obligations that orders of an account move, and the warning levels in force there; '
   'else as counter_level.';
 
+create type risk_private.concentration_level as (
+  counter_id bigint,
+  scope_id integer,
+  dimension integer,
+  concentration_pct numeric
+);
+comment on type risk_private.concentration_level is
+  'A row of exposures and the warning level of concentration_pct in force there; else as '
+  'counter_level. Only where there is one.';
+
 create table risk_private.account_levels (
   account_id integer primary key,
   is_narrowed boolean not null,
@@ -72,6 +82,7 @@ create table risk_private.account_levels (
   counters risk_private.counter_level[] not null,
   exposures risk_private.exposure_level[],
   obligations risk_private.obligation_level[],
+  concentrations risk_private.concentration_level[],
   watches_losses boolean,
   version bigint
 );
@@ -88,7 +99,8 @@ comment on column risk_private.account_levels.net_position is
 comment on column risk_private.account_levels.keeps_track is
   'Whether a rate or duplicate limit looks back on the account''s orders.';
 comment on column risk_private.account_levels.exposures is
-  'The same for exposures; NULL where none are kept. Likewise obligations.';
+  'The same for exposures; NULL where none are kept. Likewise obligations and '
+  'concentrations.';
 comment on column risk_private.account_levels.watches_losses is
   'Whether daily_loss or drawdown_pct is limited on the chain.';
 comment on column risk_private.account_levels.counters is
@@ -193,6 +205,8 @@ begin
   v_levels.exposures := risk_private.exposure_levels(
     account_id, sector_id, underlying_id, instrument_id, at);
   v_levels.obligations := risk_private.obligation_levels(account_id, underlying_id, at);
+  v_levels.concentrations := risk_private.concentration_levels(
+    account_id, sector_id, underlying_id, at);
   v_levels.watches_losses := risk_private.watches_losses(account_id, at);
   return v_levels;
 end
@@ -270,7 +284,7 @@ begin
     open_positions = n.open_positions,
     duplicate_window = n.duplicate_window, keeps_track = n.keeps_track,
     keeps_fingerprints = n.keeps_fingerprints, counters = n.counters,
-    exposures = n.exposures, obligations = n.obligations,
+    exposures = n.exposures, obligations = n.obligations, concentrations = n.concentrations,
     watches_losses = n.watches_losses
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n

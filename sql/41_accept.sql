@@ -314,9 +314,15 @@ begin
       return true;
     end if;
   end if;
-  if v_levels.exposures is not null and not risk_private.reserve_exposures(
-    v_position, i.sector_id, i.underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
-    return true;
+  if v_levels.exposures is not null then
+    if not risk_private.reserve_exposures(
+      v_position, i.sector_id, i.underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
+      return true;
+    end if;
+    if v_levels.concentrations is not null and not risk_private.is_far_from_concentration(
+      v_levels.concentrations, i.sector_id, i.underlying_id, v_mark_age, v_at) then
+      return true;
+    end if;
   end if;
   if v_levels.obligations is not null and not risk_private.add_obligations(
     i.underlying_id, v_levels.obligations, v_obligations) then

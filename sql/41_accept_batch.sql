@@ -315,6 +315,10 @@ begin
     and not risk_private.reserve_exposures(v_entries, v_at) then
     return true;
   end if;
+  if v_reservation.keeps_exposures
+    and not risk_private.is_far_from_concentration(v_entries, v_at) then
+    return true;
+  end if;
   return v_reservation.keeps_track and not risk_private.keep_track(
     v_reservation.changes,
     array(

@@ -317,7 +317,9 @@ begin
         k.warn_pct, t.judged, t.reason, t.warns,
         case k.dimension when 0 then 'all'
           else risk_private.dimension_name(k.dimension, k.key_id) end as dimension_name,
-        pg_catalog.rank() over (partition by l.leg, s.scope_id, k.limit_type
+        pg_catalog.rank() over (
+          partition by l.leg, s.scope_id, k.limit_type,
+            t.judged = 'concentration' and k.dimension = 1
           order by k.dimension desc) as rank
       from risk_private.scopes as leaf
       join risk_private.scopes as s on s.scope_id = any (leaf.chain)
@@ -335,7 +337,7 @@ begin
       join risk_private.limit_types as t on t.limit_type = k.limit_type
       where leaf.scope_id = applicable_limits.account_id
     ) as a
-    where a.judged not in ('order', 'instrument', 'underlying') or a.rank = 1
+    where a.judged not in ('order', 'instrument', 'underlying', 'concentration') or a.rank = 1
     order by a.scope_id, a.limit_type, a.dimension, a.leg);
 end
 $$;

@@ -19,6 +19,25 @@ $$;
 comment on function risk_private.has_stale_rate(integer, double precision, timestamptz) is
   'Whether an account at or below a scope has money in a currency whose rate is too old.';
 
+create function risk_private.may_have_stale_rate(max_age double precision, at timestamptz)
+returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+  return max_age <> 0 and exists (
+    select from risk_private.fx_rates as f
+    where f.currency <> risk_private.base_currency()
+      and not risk_private.is_fresh(f.as_of, max_age, at)
+      and exists (
+        select from risk_private.cash_balances as b where b.currency = f.currency));
+end
+$$;
+comment on function risk_private.may_have_stale_rate(double precision, timestamptz) is
+  'Whether any account at all has money in a currency whose rate is too old: cheaper to ask.';
+
 create function risk_private.daily_loss(e risk_private.equities) returns numeric
 language sql immutable
 return e.start_equity + e.flows - e.equity;
@@ -62,12 +81,7 @@ begin
       (w.daily_loss is null or risk_private.daily_loss(e) < w.daily_loss) is not true
       or (w.drawdown_pct is null or e.peak > 0 and e.equity > 0
         and (e.peak - e.equity) * 100 < w.drawdown_pct * e.peak) is not true
-      or max_age <> 0 and exists (
-        select from risk_private.fx_rates as f
-        where f.currency <> risk_private.base_currency()
-          and not risk_private.is_fresh(f.as_of, max_age, at)
-          and exists (
-            select from risk_private.cash_balances as b where b.currency = f.currency))));
+      or risk_private.may_have_stale_rate(max_age, at)));
 end
 $$;
 comment on function risk_private.is_far_from_losses(integer[], double precision, timestamptz) is

@@ -8,23 +8,15 @@ select
   case when d.dimension = 3 then c.open_buy end as open_buy,
   case when d.dimension = 3 then c.open_sell end as open_sell,
   c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-  (
-    select min(m.as_of)
-    from risk_private.scopes as a
-    join risk_private.positions as p on p.account_id = a.scope_id
-    join risk_private.instruments as i on i.instrument_id = p.instrument_id
-    join risk_private.marks as m on m.instrument_id = p.instrument_id
-    where a.chain @> array[d.scope_id] and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-      and d.key_id = case d.dimension when 0 then 0 when 1 then i.sector_id
-                       when 2 then i.underlying_id else i.instrument_id end
-  ) as as_of,
+  v.as_of,
   case when d.dimension = 2 then x.delta_up end as delta_up,
   case when d.dimension = 2 then x.delta_down end as delta_down,
   case when d.dimension = 2 then x.gamma_up end as gamma_up,
   case when d.dimension = 2 then x.gamma_down end as gamma_down,
-  x.gross_exposure, x.dollar_delta_up as net_exposure_up, x.dollar_delta_down as net_exposure_down,
+  coalesce(v.gross, n.nothing) as gross_exposure, coalesce(v.net, n.nothing) as net_exposure,
+  coalesce(v.up, n.nothing) as net_exposure_up, coalesce(v.down, n.nothing) as net_exposure_down,
   x.dollar_gamma_up, x.dollar_gamma_down, x.vega_up, x.vega_down, x.theta_up, x.theta_down,
-  x.unknown as unknown_greeks
+  coalesce(v.unknown, 0) as unknown_greeks
 from risk_private.counters as c
 full join risk_private.exposures as x on x.counter_id = c.counter_id
 cross join lateral (
@@ -34,11 +26,15 @@ cross join lateral (
 join risk_private.scopes as s on s.scope_id = d.scope_id
 left join risk_private.instruments as k on d.dimension in (2, 3) and k.instrument_id = d.key_id
 left join risk_private.sectors as e on d.dimension = 1 and e.sector_id = d.key_id
+left join risk_private.dollar_deltas as v
+  on v.scope_id = d.scope_id and v.dimension = d.dimension and v.key_id = d.key_id
+cross join lateral (select case when v.scope_id is null then 0 end as nothing) as n
 where (select risk_private.is_settled());
 comment on view risk.exposure is
   'What decisions go by: one row per scope, and one per scope and sector, underlying or '
   'instrument where a limit needs it. Positions net within an instrument and nowhere else; open '
-  'orders never net. Money is in the base currency. What no limit there needs is NULL.';
+  'orders never net. Money is in the base currency. What no limit there needs is NULL, but '
+  'for gross_exposure and net_exposure, which are live from positions, open orders and marks.';
 comment on column risk.exposure.scope is 'The scope, with all accounts below it.';
 comment on column risk.exposure.symbol is
   'The instrument. Without symbol, underlying and sector: everything.';
@@ -68,9 +64,12 @@ comment on column risk.exposure.gamma_up is
   'Gamma, in shares per 1.00 of the underlying, likewise.';
 comment on column risk.exposure.gamma_down is 'Likewise.';
 comment on column risk.exposure.gross_exposure is
-  'Sum of worst-case quantities x |delta| x mark of the underlying x multiplier x rate.';
+  'Sum of worst-case quantities x |delta| x mark of the underlying x multiplier x rate. NULL, like '
+  'the next three, where none of it is known.';
+comment on column risk.exposure.net_exposure is
+  'Dollar delta of what is held, netted over everything.';
 comment on column risk.exposure.net_exposure_up is
-  'Dollar delta, netted over everything, if every open order fills that raises it.';
+  'The same if every open order fills that raises it.';
 comment on column risk.exposure.net_exposure_down is 'If every open order fills that lowers it.';
 comment on column risk.exposure.dollar_gamma_up is
   'Change of the dollar delta per 1 % of the underlyings, likewise.';

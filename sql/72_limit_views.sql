@@ -208,6 +208,34 @@ comment on view risk_private.used_by_exposures is
   'Greeks of anything held or open are unknown. Of delta and gamma the most specific limit governs '
   'an underlying; a wider one shows the worst of those that it governs.';
 
+create view risk_private.used_by_concentrations as
+select distinct on (l.limit_id)
+  l.limit_id, case when x.dimension = 2 then x.key_id end as underlying_id, v.used, v.worst_case,
+  v.worst_case is null as is_unknown
+from risk_private.limits_in_force as l
+join risk_private.equities as e on e.scope_id = l.scope_id
+left join risk_private.exposures as x
+  on x.scope_id = l.scope_id and x.dimension = case l.dimension when 1 then 1 else 2 end
+  and (l.dimension = 0 or x.key_id = l.key_id)
+  and not exists (
+    select from risk_private.limits_in_force as n
+    where n.scope_id = l.scope_id and n.limit_type = l.limit_type and n.dimension = 2
+      and l.dimension = 0 and n.key_id = x.key_id)
+cross join lateral (
+  select
+    risk_private.concentration_pct(coalesce(abs(x.dollar_delta), 0), e.equity) as used,
+    risk_private.concentration_pct(
+      coalesce(greatest(x.dollar_delta_up, -x.dollar_delta_down), 0), e.equity) as worst_case
+  where coalesce(x.unknown, 0) = 0
+  union all
+  select null, null where x.unknown > 0
+) as v
+where l.judged = 'concentration'
+order by l.limit_id, v.worst_case desc nulls first, v.used desc, x.key_id;
+comment on view risk_private.used_by_concentrations is
+  'Use of concentration_pct limits. The limit of an underlying governs it; the one for all shows '
+  'the worst of those that it governs. Unknown where the equity or a Greek that counts is.';
+
 create view risk.limits as
 select
   l.scope, l.limit_type, case when l.dimension = 3 then k.symbol end as symbol,
@@ -281,8 +309,10 @@ left join risk_private.used_by_instruments as u on u.limit_id = l.limit_id
 left join risk_private.used_by_obligations as o on o.limit_id = l.limit_id
 left join risk_private.used_by_exposures as g on g.limit_id = l.limit_id
 left join risk_private.used_by_losses as x on x.limit_id = l.limit_id
+left join risk_private.used_by_concentrations as c on c.limit_id = l.limit_id
 left join risk_private.instruments as i
-  on i.instrument_id = coalesce(u.instrument_id, o.underlying_id, g.underlying_id)
+  on i.instrument_id = coalesce(
+    u.instrument_id, o.underlying_id, g.underlying_id, c.underlying_id)
 left join risk_private.used_by_sums as t
   on t.scope_id = l.scope_id and t.dimension = l.dimension and t.key_id = l.key_id
     and t.limit_type = l.limit_type
@@ -296,10 +326,10 @@ cross join lateral (
 ) as w
 cross join lateral (
   select
-    case when l.judged = 'loss' then q.used
+    case when l.judged = 'loss' then q.used when l.judged = 'concentration' then c.used
          when l.judged not in ('order', 'switch') and g.is_unknown is not true
          then coalesce(u.used, o.used, x.used, g.used, t.used, w.accepted, 0) end as used,
-    case when l.judged = 'loss' then q.used
+    case when l.judged = 'loss' then q.used when l.judged = 'concentration' then c.worst_case
          when l.judged not in ('order', 'switch') and g.is_unknown is not true
          then coalesce(u.worst_case, o.worst_case, x.worst_case, g.worst_case, t.worst_case,
            w.accepted, 0)
@@ -309,7 +339,8 @@ cross join lateral (
   select
     case when m.worst_case <= 0 then 0
          else pg_catalog.round(m.worst_case * 100 / nullif(l.amount, 0), 2) end as utilization_pct,
-    case when m.worst_case > l.amount or q.is_unknown or g.is_unknown then 'BREACH'
+    case when m.worst_case > l.amount or q.is_unknown or g.is_unknown or c.is_unknown
+         then 'BREACH'
          when l.warns and m.worst_case > 0 and m.worst_case * 100 >= l.warn_pct * l.amount
          then 'WARN'
          else 'OK' end as status
@@ -332,7 +363,7 @@ comment on column risk.limit_utilization.sector is 'The one sector it is for.';
 comment on column risk.limit_utilization.limit_value is 'The limit.';
 comment on column risk.limit_utilization.used is
   'What is filled or done: positions, Greeks, notional traded, orders open, orders accepted in the '
-  'window that ends now, losses. NULL for a loss or Greeks that are not known.';
+  'window that ends now, losses. NULL for a loss, Greeks or a concentration that is not known.';
 comment on column risk.limit_utilization.worst_case is
   'The same if every open order were filled on its worse side: what decisions compare with the '
   'limit. Of buying_power below 0: cash that is free.';
@@ -340,7 +371,8 @@ comment on column risk.limit_utilization.utilization_pct is
   'worst_case in percent of the limit; NULL where a limit of 0 is exceeded, or nothing is used up.';
 comment on column risk.limit_utilization.status is
   'BREACH: worst_case is above the limit (it was lowered, marks moved, or a fill came that no '
-  'order explains), or the loss or a Greek is not known; WARN: at or above its warn_pct; OK.';
+  'order explains), or the loss, a Greek or the equity that it is measured by is not known; WARN: '
+  'at or above its warn_pct; OK.';
 comment on column risk.limit_utilization.version is 'Version of the limit.';
 comment on column risk.limit_utilization.as_of is 'The moment of reading.';
 comment on column risk.limit_utilization.instrument is

@@ -123,6 +123,15 @@ begin
   elsif k.judged = 'window' then
     return risk_private.accepted_since(v_key, at - case k.limit_type
       when 'order_rate' then interval '1 second' else interval '60 seconds' end);
+  elsif k.judged = 'concentration' and (k.dimension = 1 or underlying_id is not null) then
+    return (
+      select case when coalesce(x.unknown, 0) = 0 then risk_private.concentration_pct(
+        coalesce(greatest(x.dollar_delta_up, -x.dollar_delta_down), 0), e.equity) end
+      from risk_private.equities as e
+      left join risk_private.exposures as x
+        on x.counter_id = case k.dimension when 1 then v_key
+          else risk_private.counter_id(k.scope_id, 2, hot_use.underlying_id) end
+      where e.scope_id = k.scope_id);
   elsif k.limit_type = 'same_side' and underlying_id is not null then
     return coalesce((
       select greatest(o.bull, o.bear) from risk_private.obligations as o
@@ -164,7 +173,7 @@ comment on function risk_private.hot_use(
   risk_private.applicable_limit, integer, integer, timestamptz) is
   'What decisions compare with a limit now. NULL where nothing is used up, as with limits on '
   'single orders, where the instrument or underlying that it would be measured for is NULL, and '
-  'where a loss or a Greek is not known.';
+  'where a loss, a Greek or an equity is not known.';
 
 create function risk_private.hot_uses(
   chain integer[], sector_id integer, underlying_id integer, instrument_id integer,
@@ -189,7 +198,9 @@ begin
         else trim_scale(round(u.worst_case * 100 / nullif(k.amount, 0), 2))::text end,
       'status', case when u.worst_case > k.amount
           or u.worst_case is null and (k.judged in ('exposure', 'loss')
-            or k.judged = 'underlying' and hot_uses.underlying_id is not null) then 'BREACH'
+            or k.judged = 'concentration' and k.dimension = 1
+            or k.judged in ('underlying', 'concentration') and hot_uses.underlying_id is not null)
+        then 'BREACH'
         when k.warns and u.worst_case > 0 and u.worst_case * 100 >= k.warn_pct * k.amount
         then 'WARN' else 'OK' end,
       'version', f.version)

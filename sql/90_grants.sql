@@ -139,7 +139,7 @@ grant select on
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on
   risk.settings, risk.trading_grants, risk.limits, risk.limit_history, risk.limit_utilization,
-  risk.exposure, risk.same_side_positions, risk.position_limits, risk.pnl
+  risk.exposure, risk.concentration, risk.same_side_positions, risk.position_limits, risk.pnl
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.order_id, risk_private.visible_accounts, risk_private.is_settled,
@@ -149,8 +149,8 @@ grant execute on function risk_private.clock
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.counter_id, risk_private.greek_sides, risk_private.worst_case,
-  risk_private.accepted_since,
-  risk_private.daily_loss, risk_private.drawdown_pct, risk_private.sides_of
+  risk_private.accepted_since, risk_private.daily_loss, risk_private.drawdown_pct,
+  risk_private.concentration_pct, risk_private.sides_of
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 
 reset role;

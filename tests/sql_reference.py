@@ -58,7 +58,8 @@ SUBJECTS = {
         "orders open_orders decisions violations fills fill_corrections positions"
     ),
     "Views of limits and exposure": (
-        "limits limit_history limit_utilization exposure same_side_positions position_limits"
+        "limits limit_history limit_utilization exposure concentration same_side_positions "
+        "position_limits"
     ),
     "Greeks of portfolios": "portfolio_greeks",
     "Returns and correlations": "return_history correlation_matrix refresh_views",

@@ -45,6 +45,7 @@ PER_UNDERLYING = {"delta", "max_loss"}
 # Tested below or in a file of their own, each in its own way.
 OTHERS = {"price_collar_pct", "duplicate_window", "self_cross", "same_side", "buying_power"}
 OTHERS |= {"gamma", "dollar_gamma", "vega", "theta", "daily_loss", "drawdown_pct"}
+OTHERS |= {"concentration_pct"}
 
 
 @pytest.fixture

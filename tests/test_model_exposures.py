@@ -108,3 +108,51 @@ def test_a_move_of_the_underlying_moves_the_dollar_delta_of_its_options(desk: De
     desk.limit("A1", "net_exposure", 10_000, sector="Tech")
     assert numbers(*desk.oracle.utilization()[key]) == (10_000, 10_000)
     assert desk.check("A1", "buy 1 X").reason == "RISK_LIMIT_EXCEEDED"
+
+
+def paid(desk: Desk, account: str, amount: int) -> None:
+    desk.oracle.post_cash(account, D(amount), "deposit")
+
+
+def test_concentration_is_of_the_equity_and_binds_both_sides(desk: Desk) -> None:
+    paid(desk, "A1", 10_000)
+    desk.limit("A1", "concentration_pct", 20)
+    assert outcome(desk.check("A1", "buy 21 X")) == ("RISK_LIMIT_EXCEEDED", 20)
+    assert desk.check("A1", "buy 20 X").decision == "ACCEPTED"
+    assert outcome(desk.check("A1", "sell 21 X")) == ("RISK_LIMIT_EXCEEDED", 20)
+    assert desk.check("A1", "20: buy 1 C100, sell 50 X", 0).reason is None
+    assert desk.check("A1", "buy 20 Y").decision == "ACCEPTED"
+
+
+def test_a_sector_holds_beside_the_rows_per_underlying(desk: Desk) -> None:
+    paid(desk, "A1", 10_000)
+    desk.limit("A1", "concentration_pct", 20)
+    desk.limit("A1", "concentration_pct", 30, underlying="X")
+    desk.limit("A1", "concentration_pct", 25, sector="Tech")
+    hit = desk.check("A1", "buy 26 X").violations
+    assert {violation.dimension for violation in hit} == {"sector:Tech"}
+    hit = desk.check("A1", "buy 31 X").violations
+    assert {violation.dimension for violation in hit} == {"sector:Tech", "underlying:X"}
+    assert outcome(desk.check("A1", "buy 21 Y")) == ("RISK_LIMIT_EXCEEDED", 20)
+
+
+def test_concentration_of_parents_nets_and_follows_the_equity(desk: Desk) -> None:
+    paid(desk, "A1", 10_000)
+    desk.trade("A1", "X", 30, 100)
+    desk.hold("A2", X=-10)
+    desk.limit("D1", "concentration_pct", 25)
+    key = LimitKey("D1", "concentration_pct")
+    assert float(desk.oracle.utilization()[key][1]) == pytest.approx(2_000 / 90, abs=1e-6)
+    desk.oracle.set_mark("X", D(50))
+    assert float(desk.oracle.utilization()[key][1]) == pytest.approx(1_000 / 80, abs=1e-6)
+    assert outcome(desk.check("A2", "buy 50 X", 50)) == ("RISK_LIMIT_EXCEEDED", 20)
+
+
+def test_of_no_equity_only_reducing_orders_pass(desk: Desk) -> None:
+    desk.limit("A1", "concentration_pct", 10**6)
+    assert outcome(desk.check("A1", "buy 1 X")) == ("RISK_LIMIT_EXCEEDED", 0)
+    paid(desk, "A1", 100)
+    desk.trade("A1", "X", 5, 100)
+    desk.trade("A1", "Y", 1, 200)
+    assert outcome(desk.check("A1", "sell 6 X")) == ("RISK_LIMIT_EXCEEDED", 5)
+    assert desk.check("A1", "sell 5 X").decision == "ACCEPTED"

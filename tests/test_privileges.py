@@ -101,6 +101,7 @@ ALLOWED: dict[str, set[str]] = {
     "same_side_positions": OVERSEERS,
     "position_limits": OVERSEERS,
     "exposure": OVERSEERS,
+    "concentration": OVERSEERS,
     "portfolio_greeks": OVERSEERS,
     "return_history": OVERSEERS,
     "correlation_matrix": OVERSEERS,

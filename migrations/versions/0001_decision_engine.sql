@@ -352,7 +352,7 @@ create table risk_private.limit_types (
   limit_type text primary key,
   bit smallint not null unique check (bit between 0 and 31),
   judged text not null check (judged in ('order', 'instrument', 'underlying', 'sum', 'exposure',
-    'obligation', 'window', 'switch', 'loss')),
+    'obligation', 'window', 'switch', 'loss', 'concentration')),
   reason text not null,
   warns boolean not null,
   description text not null
@@ -361,8 +361,8 @@ comment on table risk_private.limit_types is
   'The kinds of limit. A new kind is a row here and its measure in 42_checks.sql.';
 comment on column risk_private.limit_types.judged is
   'order, instrument and underlying: a wider limit is the default for each instrument or '
-  'underlying, and within a scope the most specific one wins; else every matching limit applies to '
-  'its own dimension.';
+  'underlying, and within a scope the most specific one wins; concentration likewise, but for '
+  'sectors; else every matching limit applies to its own dimension.';
 comment on column risk_private.limit_types.warns is
   'Whether reaching warn_pct of the limit is reported as a warning.';
 
@@ -413,6 +413,8 @@ insert into risk_private.limit_types (limit_type, bit, judged, reason, warns, de
   'Start equity and flows since less equity: beyond it only reducing orders pass.'),
 ('drawdown_pct', 23, 'loss', 'RISK_LIMIT_EXCEEDED', true,
   'Equity below its peak, %: beyond it only reducing orders pass.'),
+('concentration_pct', 24, 'concentration', 'RISK_LIMIT_EXCEEDED', true,
+  'Dollar delta of an underlying, or sector, up or down, in % of the equity.'),
 ('same_side', 25, 'underlying', 'RISK_LIMIT_EXCEEDED', true,
   'Options on one side of the market, bullish or bearish, in units of 100 shares.'),
 ('max_loss', 26, 'obligation', 'RISK_LIMIT_EXCEEDED', true,
@@ -462,9 +464,19 @@ comment on table risk_private.limit_periods is
 create function risk_private.is_exposure_type(limit_type text) returns boolean
 language sql immutable
 return limit_type in (
-  'delta', 'gamma', 'dollar_gamma', 'vega', 'theta', 'gross_exposure', 'net_exposure');
+  'delta', 'gamma', 'dollar_gamma', 'vega', 'theta', 'gross_exposure', 'net_exposure',
+  'concentration_pct');
 comment on function risk_private.is_exposure_type(text) is
   'Whether limits of this type are judged by exposures.';
+
+create function risk_private.exposure_dimension(judged text, dimension integer) returns integer
+language sql immutable
+return case
+  when judged = 'underlying' or judged = 'concentration' and dimension = 0 then 2
+  else dimension
+end;
+comment on function risk_private.exposure_dimension(text, integer) is
+  'The dimension of the exposures by which a limit set in that dimension is judged.';
 
 create function risk_private.is_level(value numeric) returns boolean
 language sql immutable
@@ -506,6 +518,7 @@ create table risk_private.warning_levels (
   net_exposure numeric check (risk_private.is_level(net_exposure)),
   daily_loss numeric check (risk_private.is_level(daily_loss)),
   drawdown_pct numeric check (risk_private.is_level(drawdown_pct)),
+  concentration_pct numeric check (risk_private.is_level(concentration_pct)),
   same_side numeric check (risk_private.is_level(same_side)),
   max_loss numeric check (risk_private.is_level(max_loss)),
   buying_power numeric check (risk_private.is_level(buying_power)),
@@ -1914,7 +1927,7 @@ return t.judged = 'window' or t.limit_type = 'duplicate_window'
       and not (array[true, s.tracks_sector, s.tracks_underlying,
         s.tracks_instrument])[dimension + 1])
   or (risk_private.is_exposure_type(t.limit_type)
-      and case t.judged when 'underlying' then 2 else dimension end <> all (s.exposure_dimensions))
+      and risk_private.exposure_dimension(t.judged, dimension) <> all (s.exposure_dimensions))
   or (t.judged in ('underlying', 'obligation')
       and not risk_private.is_exposure_type(t.limit_type)
       and case t.judged when 'underlying' then 2 else dimension end
@@ -1977,7 +1990,7 @@ begin
   end if;
   if request.symbol is not null and (request.limit_type = 'max_loss' or exists (
     select from risk_private.limit_types as t
-    where t.limit_type = request.limit_type and t.judged = 'underlying')) then
+    where t.limit_type = request.limit_type and t.judged in ('underlying', 'concentration'))) then
     perform risk_private.fail('RK400',
       request.limit_type || ' is measured per underlying, not per symbol', 'argument: symbol',
       'Name the underlying instead.');
@@ -2054,7 +2067,7 @@ begin
       perform risk_private.track(v_scope.scope_id, v_dimension);
     elsif risk_private.is_exposure_type(v_type.limit_type) then
       perform risk_private.track_exposures(
-        v_scope.scope_id, case v_type.judged when 'underlying' then 2 else v_dimension end);
+        v_scope.scope_id, risk_private.exposure_dimension(v_type.judged, v_dimension));
     elsif v_type.judged in ('underlying', 'obligation') then
       perform risk_private.track_obligations(
         v_scope.scope_id, case v_type.judged when 'underlying' then 2 else v_dimension end);
@@ -2567,6 +2580,16 @@ comment on type risk_private.obligation_level is
   'A row of obligations that orders of an account move, and the warning levels in force there; '
   'else as counter_level.';
 
+create type risk_private.concentration_level as (
+  counter_id bigint,
+  scope_id integer,
+  dimension integer,
+  concentration_pct numeric
+);
+comment on type risk_private.concentration_level is
+  'A row of exposures and the warning level of concentration_pct in force there; else as '
+  'counter_level. Only where there is one.';
+
 create table risk_private.account_levels (
   account_id integer primary key,
   is_narrowed boolean not null,
@@ -2591,6 +2614,7 @@ create table risk_private.account_levels (
   counters risk_private.counter_level[] not null,
   exposures risk_private.exposure_level[],
   obligations risk_private.obligation_level[],
+  concentrations risk_private.concentration_level[],
   watches_losses boolean,
   version bigint
 );
@@ -2607,7 +2631,8 @@ comment on column risk_private.account_levels.net_position is
 comment on column risk_private.account_levels.keeps_track is
   'Whether a rate or duplicate limit looks back on the account''s orders.';
 comment on column risk_private.account_levels.exposures is
-  'The same for exposures; NULL where none are kept. Likewise obligations.';
+  'The same for exposures; NULL where none are kept. Likewise obligations and '
+  'concentrations.';
 comment on column risk_private.account_levels.watches_losses is
   'Whether daily_loss or drawdown_pct is limited on the chain.';
 comment on column risk_private.account_levels.counters is
@@ -2712,6 +2737,8 @@ begin
   v_levels.exposures := risk_private.exposure_levels(
     account_id, sector_id, underlying_id, instrument_id, at);
   v_levels.obligations := risk_private.obligation_levels(account_id, underlying_id, at);
+  v_levels.concentrations := risk_private.concentration_levels(
+    account_id, sector_id, underlying_id, at);
   v_levels.watches_losses := risk_private.watches_losses(account_id, at);
   return v_levels;
 end
@@ -2789,7 +2816,7 @@ begin
     open_positions = n.open_positions,
     duplicate_window = n.duplicate_window, keeps_track = n.keeps_track,
     keeps_fingerprints = n.keeps_fingerprints, counters = n.counters,
-    exposures = n.exposures, obligations = n.obligations,
+    exposures = n.exposures, obligations = n.obligations, concentrations = n.concentrations,
     watches_losses = n.watches_losses
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n
@@ -4738,9 +4765,15 @@ begin
       return true;
     end if;
   end if;
-  if v_levels.exposures is not null and not risk_private.reserve_exposures(
-    v_position, i.sector_id, i.underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
-    return true;
+  if v_levels.exposures is not null then
+    if not risk_private.reserve_exposures(
+      v_position, i.sector_id, i.underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
+      return true;
+    end if;
+    if v_levels.concentrations is not null and not risk_private.is_far_from_concentration(
+      v_levels.concentrations, i.sector_id, i.underlying_id, v_mark_age, v_at) then
+      return true;
+    end if;
   end if;
   if v_levels.obligations is not null and not risk_private.add_obligations(
     i.underlying_id, v_levels.obligations, v_obligations) then
@@ -5110,6 +5143,10 @@ begin
   end if;
   if v_reservation.keeps_exposures
     and not risk_private.reserve_exposures(v_entries, v_at) then
+    return true;
+  end if;
+  if v_reservation.keeps_exposures
+    and not risk_private.is_far_from_concentration(v_entries, v_at) then
     return true;
   end if;
   return v_reservation.keeps_track and not risk_private.keep_track(
@@ -5749,7 +5786,9 @@ begin
         k.warn_pct, t.judged, t.reason, t.warns,
         case k.dimension when 0 then 'all'
           else risk_private.dimension_name(k.dimension, k.key_id) end as dimension_name,
-        pg_catalog.rank() over (partition by l.leg, s.scope_id, k.limit_type
+        pg_catalog.rank() over (
+          partition by l.leg, s.scope_id, k.limit_type,
+            t.judged = 'concentration' and k.dimension = 1
           order by k.dimension desc) as rank
       from risk_private.scopes as leaf
       join risk_private.scopes as s on s.scope_id = any (leaf.chain)
@@ -5767,7 +5806,7 @@ begin
       join risk_private.limit_types as t on t.limit_type = k.limit_type
       where leaf.scope_id = applicable_limits.account_id
     ) as a
-    where a.judged not in ('order', 'instrument', 'underlying') or a.rank = 1
+    where a.judged not in ('order', 'instrument', 'underlying', 'concentration') or a.rank = 1
     order by a.scope_id, a.limit_type, a.dimension, a.leg);
 end
 $$;
@@ -6160,6 +6199,234 @@ comment on function risk_private.exposure_checks(
   'Limits on Greeks and exposure. Where a Greek that counts is unknown, of the order or of what is '
   'held or open there, only reducing orders pass: STALE_DATA.';
 
+-- 44_greek_concentration_checks.sql
+-- Limits on concentration: the dollar delta of an underlying, or of a sector, in percent of the
+-- scope's equity. An order does not move the equity, so they are compared in money, without a
+-- division: exposure x 100 <= limit x equity.
+
+create function risk_private.concentration_pct(exposure numeric, equity numeric) returns numeric
+language sql immutable
+return case
+  when equity > 0 then pg_catalog.round(exposure * 100 / equity, 6)
+  when equity <= 0 then case when exposure > 0 then 'Infinity'::numeric else 0 end
+end;
+comment on function risk_private.concentration_pct(numeric, numeric) is
+  'An exposure in % of the equity: of one of 0 or less, anything is infinite. NULL where either is '
+  'unknown.';
+
+create function risk_private.concentration_levels(
+  account_id integer, sector_id integer, underlying_id integer, at timestamptz)
+returns risk_private.concentration_level[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select array_agg(row(
+      risk_private.counter_id(s.scope_id, d.dimension), s.scope_id, d.dimension,
+      d.level)::risk_private.concentration_level order by s.scope_id, d.dimension)
+    from risk_private.scopes as leaf
+    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    left join risk_private.warning_levels as l0
+      on l0.scope_id = s.scope_id and l0.dimension = 0 and l0.key_id = 0
+      and at < l0.valid_until and l0.valid_from <= at
+    left join risk_private.warning_levels as l1
+      on l1.scope_id = s.scope_id and l1.dimension = 1
+      and l1.key_id = concentration_levels.sector_id
+      and at < l1.valid_until and l1.valid_from <= at
+    left join risk_private.warning_levels as l2
+      on l2.scope_id = s.scope_id and l2.dimension = 2
+      and l2.key_id = concentration_levels.underlying_id
+      and at < l2.valid_until and l2.valid_from <= at
+    cross join lateral (
+      values (1, l1.concentration_pct), (2, coalesce(l2.concentration_pct, l0.concentration_pct))
+    ) as d (dimension, level)
+    where leaf.scope_id = concentration_levels.account_id and d.level is not null);
+end
+$$;
+comment on function risk_private.concentration_levels(integer, integer, integer, timestamptz) is
+  'The warning levels of concentration_pct for an account''s orders in one underlying and sector; '
+  'keys NULL: those that hold for all. NULL where the chain has none.';
+
+-- Lock order: the caller holds the counters of the chain, without which neither exposures nor
+-- equities move.
+create function risk_private.is_far_from_concentration(
+  levels risk_private.concentration_level[], sector_id integer, underlying_id integer,
+  max_age double precision, at timestamptz)
+returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  return not risk_private.may_have_stale_rate(max_age, at) and not exists (
+    select
+    from unnest(levels) as l
+    left join risk_private.exposures as x on x.counter_id = l.counter_id | case l.dimension
+      when 1 then is_far_from_concentration.sector_id
+      else is_far_from_concentration.underlying_id end
+    left join risk_private.equities as e on e.scope_id = l.scope_id
+    where (x.unknown = 0 and e.equity > 0
+      and greatest(x.dollar_delta_up, -x.dollar_delta_down) * 100
+        < l.concentration_pct * e.equity) is not true);
+end
+$$;
+comment on function risk_private.is_far_from_concentration(
+  risk_private.concentration_level[], integer, integer, double precision, timestamptz) is
+  'Whether exposures as they stand, with the order already in them, are known and below every '
+  'warning level of concentration_pct.';
+
+create function risk_private.is_far_from_concentration(
+  entries risk_private.entry[], at timestamptz)
+returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return not exists (
+    select
+    from (
+      select distinct o.account_id, o.sector_id, o.underlying_id from unnest(entries) as o
+    ) as e
+    join risk_private.scopes as s on s.scope_id = e.account_id
+    join risk_private.account_levels as a on a.account_id = e.account_id
+    cross join lateral (
+      select case when a.is_narrowed then risk_private.concentration_levels(
+          e.account_id, e.sector_id, e.underlying_id, at)
+        else a.concentrations end as levels
+      offset 0
+    ) as n
+    where n.levels is not null and not risk_private.is_far_from_concentration(
+      n.levels, e.sector_id, e.underlying_id, s.max_mark_age, at));
+end
+$$;
+comment on function risk_private.is_far_from_concentration(risk_private.entry[], timestamptz) is
+  'The same for the orders of a batch.';
+
+create function risk_private.known_equity(
+  scope_id integer, max_age double precision, at timestamptz)
+returns numeric
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select e.equity from risk_private.equities as e
+    where e.scope_id = known_equity.scope_id
+      and not risk_private.has_stale_rate(known_equity.scope_id, max_age, at));
+end
+$$;
+comment on function risk_private.known_equity(integer, double precision, timestamptz) is
+  'The equity of a scope; NULL where a rate that it needs is missing or too old.';
+
+create function risk_private.concentration_measures(
+  legs risk_private.leg[], limits risk_private.applicable_limit[])
+returns risk_private.exposure_measure[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select row(
+      g.l, coalesce(x.dollar_delta_up, 0), coalesce(x.dollar_delta_down, 0),
+      coalesce(x.unknown, 0) = 0 and n.is_known, n.units, n.bases, n.filled,
+      null)::risk_private.exposure_measure
+    from (
+      select (array_agg(k))[1] as l, k.scope_id, d.dimension, d.key_id,
+        array_agg(k.leg) as numbers
+      from unnest(limits) as k
+      cross join lateral (
+        select case k.dimension when 1 then 1 else 2 end as dimension,
+          case k.dimension when 1 then k.key_id else (legs[k.leg]).underlying_id end as key_id
+      ) as d
+      where k.judged = 'concentration'
+      group by k.scope_id, d.dimension, d.key_id
+    ) as g
+    left join risk_private.exposures as x
+      on x.counter_id = risk_private.counter_id(g.scope_id, g.dimension, g.key_id)
+    cross join lateral (
+      select bool_and(coalesce(((legs[m]).units).has_greeks, false)) as is_known,
+        array_agg((legs[m]).ratio * u.unit order by m) as units,
+        array_agg((legs[m]).base * u.unit order by m) as bases,
+        array_agg((legs[m]).filled * u.unit order by m) as filled
+      from unnest(g.numbers) as m
+      cross join lateral (
+        select (legs[m]).sign * coalesce(((legs[m]).units).unit_dollar_delta, 0) as unit
+      ) as u
+    ) as n);
+end
+$$;
+comment on function risk_private.concentration_measures(
+  risk_private.leg[], risk_private.applicable_limit[]) is
+  'What each concentration_pct limit compares, in money: the dollar delta of a sector, or of each '
+  'underlying.';
+
+create function risk_private.concentration_check(
+  m risk_private.exposure_measure, equity numeric, closable numeric, step numeric,
+  quantity numeric)
+returns risk_private.risk_check
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_pct numeric := (m.l).amount;
+  v_check risk_private.risk_check;
+begin
+  if equity is null or not m.is_known then
+    return risk_private.gate(
+      (m.l).limit_type, (m.l).scope, (m.l).dimension_name, (m.l).limit_type,
+      closable = quantity, 'STALE_DATA', closable, quantity);
+  end if;
+  if equity <= 0 then
+    v_check := risk_private.limit_check(
+      m.l, 0, 'Infinity', closable < quantity, closable, quantity);
+    v_check.current_value := risk_private.concentration_pct(greatest(m.up, -m.down), equity);
+  else
+    m.l.amount := v_pct * equity * 0.01;
+    v_check := risk_private.exposure_check(m, step, quantity);
+    v_check.current_value := risk_private.concentration_pct(v_check.current_value, equity);
+    v_check.projected_value := risk_private.concentration_pct(v_check.projected_value, equity);
+    v_check.limit_value := v_pct;
+  end if;
+  v_check.headroom := v_pct - v_check.current_value;
+  return v_check;
+end
+$$;
+comment on function risk_private.concentration_check(
+  risk_private.exposure_measure, numeric, numeric, numeric, numeric) is
+  'The row of a concentration_pct limit, in percent: of the side that fails, else the larger one. '
+  'Of an equity of 0 or less any exposure is infinite, and only reducing orders pass; likewise, as '
+  'STALE_DATA, while the equity (NULL) or a Greek that counts is unknown.';
+
+create function risk_private.concentration_checks(
+  p risk_private.proposal, legs risk_private.leg[], limits risk_private.applicable_limit[],
+  closable numeric, step numeric, at timestamptz)
+returns risk_private.risk_check[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_max_age double precision := (
+    select s.max_mark_age from risk_private.scopes as s where s.scope_id = p.account_id);
+  v_checks risk_private.risk_check[] := '{}';
+  m risk_private.exposure_measure;
+begin
+  foreach m in array risk_private.concentration_measures(legs, limits) loop
+    v_checks := v_checks || risk_private.concentration_check(
+      m, risk_private.known_equity((m.l).scope_id, v_max_age, at), closable, step, p.quantity);
+  end loop;
+  return v_checks;
+end
+$$;
+comment on function risk_private.concentration_checks(
+  risk_private.proposal, risk_private.leg[], risk_private.applicable_limit[], numeric, numeric,
+  timestamptz) is
+  'concentration_pct of every underlying of the order and of every sector that limits it, netted '
+  'over the order''s legs and over the accounts below each scope.';
+
 -- 44_limit_checks.sql
 -- Checks against limits. A limit is inclusive. Position, exposure and activity are judged by
 -- change: a check fails only where the projected value is above the limit and above the current
@@ -6500,6 +6767,7 @@ begin
     || risk_private.position_checks(p, v_legs, v_limits, v_step)
     || risk_private.sum_checks(p, v_legs, v_limits, v_closable, v_step)
     || risk_private.exposure_checks(p, v_legs, v_limits, v_closable, v_step, at)
+    || risk_private.concentration_checks(p, v_legs, v_limits, v_closable, v_step, at)
     || risk_private.obligation_checks(p, v_legs, v_closable, v_step, at)
     || risk_private.loss_checks(p, v_limits, v_closable, at)
     || risk_private.activity_checks(p, v_legs, v_limits, at);
@@ -6530,6 +6798,25 @@ end
 $$;
 comment on function risk_private.has_stale_rate(integer, double precision, timestamptz) is
   'Whether an account at or below a scope has money in a currency whose rate is too old.';
+
+create function risk_private.may_have_stale_rate(max_age double precision, at timestamptz)
+returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+  return max_age <> 0 and exists (
+    select from risk_private.fx_rates as f
+    where f.currency <> risk_private.base_currency()
+      and not risk_private.is_fresh(f.as_of, max_age, at)
+      and exists (
+        select from risk_private.cash_balances as b where b.currency = f.currency));
+end
+$$;
+comment on function risk_private.may_have_stale_rate(double precision, timestamptz) is
+  'Whether any account at all has money in a currency whose rate is too old: cheaper to ask.';
 
 create function risk_private.daily_loss(e risk_private.equities) returns numeric
 language sql immutable
@@ -6574,12 +6861,7 @@ begin
       (w.daily_loss is null or risk_private.daily_loss(e) < w.daily_loss) is not true
       or (w.drawdown_pct is null or e.peak > 0 and e.equity > 0
         and (e.peak - e.equity) * 100 < w.drawdown_pct * e.peak) is not true
-      or max_age <> 0 and exists (
-        select from risk_private.fx_rates as f
-        where f.currency <> risk_private.base_currency()
-          and not risk_private.is_fresh(f.as_of, max_age, at)
-          and exists (
-            select from risk_private.cash_balances as b where b.currency = f.currency))));
+      or risk_private.may_have_stale_rate(max_age, at)));
 end
 $$;
 comment on function risk_private.is_far_from_losses(integer[], double precision, timestamptz) is
@@ -14327,6 +14609,133 @@ comment on column risk.positions.theta is 'Money per calendar day.';
 comment on column risk.positions.rho is 'Money per 1 % of interest rate.';
 comment on column risk.positions.as_of is 'Data time of the mark.';
 
+-- 72_concentration_views.sql
+-- Dollar deltas and what they are of the equity, live from positions, open orders and marks, for
+-- every scope, whether or not a limit needs them there.
+
+create view risk_private.unit_dollar_deltas as
+select
+  i.instrument_id, i.sector_id, i.underlying_id, least(m.as_of, u.as_of) as as_of,
+  case
+    when e.is_expired and m.price is not null then 0
+    when i.kind <> 'option' then d.per_delta
+    when num_nulls(m.delta, m.gamma, m.vega, m.theta) = 0
+    then round(m.delta::numeric, 12) * d.per_delta
+  end as dollar_delta
+from risk_private.instruments as i
+left join risk_private.marks as m on m.instrument_id = i.instrument_id
+left join risk_private.marks as u on u.instrument_id = i.underlying_id
+left join risk_private.fx_rates as f on f.currency = i.currency
+cross join lateral (
+  select coalesce(i.expiry < (select risk_private.present_trading_date()), false) as is_expired
+  offset 0
+) as e
+cross join lateral (
+  select case when m.price is not null then u.price * i.multiplier * f.rate end as per_delta
+  offset 0
+) as d;
+comment on view risk_private.unit_dollar_deltas is
+  'Dollar delta of one unit of every instrument at the present marks, as unit_values has it; NULL '
+  'where it is unknown.';
+
+create view risk_private.dollar_deltas as
+select s.scope_id, g.*
+from risk_private.scopes as s
+cross join lateral (
+  select
+    t.dimension, t.key_id,
+    sum(t.effect) filter (where t.is_held) as net,
+    sum(case when t.is_held then t.effect else greatest(0, t.effect) end) as up,
+    sum(case when t.is_held then t.effect else least(0, t.effect) end) as down,
+    sum(t.gross) filter (where t.is_held) as gross, sum(t.unknown)::integer as unknown,
+    min(t.as_of) as as_of
+  from (
+    select
+      d.dimension, d.key_id, b.client_order_id is null as is_held,
+      sum(b.quantity * u.dollar_delta) as effect,
+      sum(b.worst_case * abs(u.dollar_delta)) as gross,
+      sum(case when u.dollar_delta is null then b.positions else 0 end) as unknown,
+      min(u.as_of) as as_of
+    from (
+      select
+        null::integer as account_id, null::text as client_order_id, p.instrument_id,
+        sum(p.quantity) as quantity,
+        sum(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell)) as worst_case,
+        count(*) as positions
+      from risk_private.positions as p
+      where (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0) and p.account_id in (
+        select a.scope_id from risk_private.scopes as a
+        where a.is_leaf and a.chain @> array[s.scope_id])
+      group by p.instrument_id
+      union all
+      select
+        w.account_id, w.client_order_id, w.instrument_id,
+        sign(w.ratio::numeric) * w.open_quantity, 0, 0
+      from risk_private.working_legs as w
+      where w.open_quantity > 0 and w.account_id in (
+        select a.scope_id from risk_private.scopes as a
+        where a.is_leaf and a.chain @> array[s.scope_id])
+    ) as b
+    join risk_private.unit_dollar_deltas as u on u.instrument_id = b.instrument_id
+    cross join lateral (
+      values (0, 0), (1, u.sector_id), (2, u.underlying_id), (3, u.instrument_id)
+    ) as d (dimension, key_id)
+    where d.key_id is not null
+    group by d.dimension, d.key_id, b.account_id, b.client_order_id
+  ) as t
+  group by t.dimension, t.key_id
+) as g;
+comment on view risk_private.dollar_deltas is
+  'Dollar deltas over the accounts below every scope, for all (dimension 0) and per sector, '
+  'underlying and instrument: held (net), with every order open that raises it filled (up) or '
+  'that lowers it (down), each netted over its legs; and of worst cases, none netted (gross). '
+  'unknown: pairs of account and instrument that are in none of them.';
+
+create view risk.concentration as
+select
+  s.code as scope, u.symbol as underlying, e.name as sector,
+  c.net as net_exposure, c.up as net_exposure_up, c.down as net_exposure_down, q.equity,
+  p.concentration_pct,
+  rank() over (
+    partition by s.code, c.dimension order by greatest(c.up, -c.down) desc nulls first) as rank,
+  c.unknown, c.as_of
+from risk_private.dollar_deltas as c
+join risk_private.scopes as s on s.scope_id = c.scope_id
+join risk_private.equities as q on q.scope_id = c.scope_id
+left join risk_private.instruments as u on c.dimension = 2 and u.instrument_id = c.key_id
+left join risk_private.sectors as e on c.dimension = 1 and e.sector_id = c.key_id
+cross join lateral (
+  select case when c.unknown = 0 then risk_private.concentration_pct(
+    greatest(c.up, -c.down), q.equity) end as concentration_pct
+) as p
+where c.dimension in (1, 2) and (select risk_private.is_settled());
+comment on view risk.concentration is
+  'What every scope has at stake in each underlying, and in each sector, and what that is of its '
+  'equity: as limits on concentration_pct compare it, whether or not there are any. Dollar deltas '
+  'net over all accounts below, orders over their legs; open orders never net. In base currency.';
+comment on column risk.concentration.scope is 'The scope, with all accounts below it.';
+comment on column risk.concentration.underlying is 'The underlying; NULL in rows of a sector.';
+comment on column risk.concentration.sector is
+  'The sector, summed over its underlyings; NULL in rows of an underlying.';
+comment on column risk.concentration.net_exposure is
+  'Dollar delta of what is held: sum of quantity x multiplier x delta x mark of the underlying x '
+  'rate.';
+comment on column risk.concentration.net_exposure_up is
+  'The same with every open order filled that raises it.';
+comment on column risk.concentration.net_exposure_down is
+  'The same with every open order filled that lowers it.';
+comment on column risk.concentration.equity is 'Equity of the scope, as in risk.pnl.';
+comment on column risk.concentration.concentration_pct is
+  'The larger of |net_exposure_up| and |net_exposure_down| in % of the equity. Infinity: there is '
+  'exposure, and the equity is 0 or less; NULL: the equity, or some dollar delta, is unknown.';
+comment on column risk.concentration.rank is
+  'Counted from 1 at the largest, among the underlyings (or the sectors) of the scope.';
+comment on column risk.concentration.unknown is
+  'Pairs of account and instrument, held or in open orders, that are in none of the sums, because '
+  'a Greek, a mark or a rate is missing.';
+comment on column risk.concentration.as_of is
+  'Data time of the oldest mark in it; NULL where there is none.';
+
 -- 72_exposure_views.sql
 -- What decisions go by, as it stands.
 
@@ -14338,23 +14747,15 @@ select
   case when d.dimension = 3 then c.open_buy end as open_buy,
   case when d.dimension = 3 then c.open_sell end as open_sell,
   c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-  (
-    select min(m.as_of)
-    from risk_private.scopes as a
-    join risk_private.positions as p on p.account_id = a.scope_id
-    join risk_private.instruments as i on i.instrument_id = p.instrument_id
-    join risk_private.marks as m on m.instrument_id = p.instrument_id
-    where a.chain @> array[d.scope_id] and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-      and d.key_id = case d.dimension when 0 then 0 when 1 then i.sector_id
-                       when 2 then i.underlying_id else i.instrument_id end
-  ) as as_of,
+  v.as_of,
   case when d.dimension = 2 then x.delta_up end as delta_up,
   case when d.dimension = 2 then x.delta_down end as delta_down,
   case when d.dimension = 2 then x.gamma_up end as gamma_up,
   case when d.dimension = 2 then x.gamma_down end as gamma_down,
-  x.gross_exposure, x.dollar_delta_up as net_exposure_up, x.dollar_delta_down as net_exposure_down,
+  coalesce(v.gross, n.nothing) as gross_exposure, coalesce(v.net, n.nothing) as net_exposure,
+  coalesce(v.up, n.nothing) as net_exposure_up, coalesce(v.down, n.nothing) as net_exposure_down,
   x.dollar_gamma_up, x.dollar_gamma_down, x.vega_up, x.vega_down, x.theta_up, x.theta_down,
-  x.unknown as unknown_greeks
+  coalesce(v.unknown, 0) as unknown_greeks
 from risk_private.counters as c
 full join risk_private.exposures as x on x.counter_id = c.counter_id
 cross join lateral (
@@ -14364,11 +14765,15 @@ cross join lateral (
 join risk_private.scopes as s on s.scope_id = d.scope_id
 left join risk_private.instruments as k on d.dimension in (2, 3) and k.instrument_id = d.key_id
 left join risk_private.sectors as e on d.dimension = 1 and e.sector_id = d.key_id
+left join risk_private.dollar_deltas as v
+  on v.scope_id = d.scope_id and v.dimension = d.dimension and v.key_id = d.key_id
+cross join lateral (select case when v.scope_id is null then 0 end as nothing) as n
 where (select risk_private.is_settled());
 comment on view risk.exposure is
   'What decisions go by: one row per scope, and one per scope and sector, underlying or '
   'instrument where a limit needs it. Positions net within an instrument and nowhere else; open '
-  'orders never net. Money is in the base currency. What no limit there needs is NULL.';
+  'orders never net. Money is in the base currency. What no limit there needs is NULL, but '
+  'for gross_exposure and net_exposure, which are live from positions, open orders and marks.';
 comment on column risk.exposure.scope is 'The scope, with all accounts below it.';
 comment on column risk.exposure.symbol is
   'The instrument. Without symbol, underlying and sector: everything.';
@@ -14398,9 +14803,12 @@ comment on column risk.exposure.gamma_up is
   'Gamma, in shares per 1.00 of the underlying, likewise.';
 comment on column risk.exposure.gamma_down is 'Likewise.';
 comment on column risk.exposure.gross_exposure is
-  'Sum of worst-case quantities x |delta| x mark of the underlying x multiplier x rate.';
+  'Sum of worst-case quantities x |delta| x mark of the underlying x multiplier x rate. NULL, like '
+  'the next three, where none of it is known.';
+comment on column risk.exposure.net_exposure is
+  'Dollar delta of what is held, netted over everything.';
 comment on column risk.exposure.net_exposure_up is
-  'Dollar delta, netted over everything, if every open order fills that raises it.';
+  'The same if every open order fills that raises it.';
 comment on column risk.exposure.net_exposure_down is 'If every open order fills that lowers it.';
 comment on column risk.exposure.dollar_gamma_up is
   'Change of the dollar delta per 1 % of the underlyings, likewise.';
@@ -14713,6 +15121,34 @@ comment on view risk_private.used_by_exposures is
   'Greeks of anything held or open are unknown. Of delta and gamma the most specific limit governs '
   'an underlying; a wider one shows the worst of those that it governs.';
 
+create view risk_private.used_by_concentrations as
+select distinct on (l.limit_id)
+  l.limit_id, case when x.dimension = 2 then x.key_id end as underlying_id, v.used, v.worst_case,
+  v.worst_case is null as is_unknown
+from risk_private.limits_in_force as l
+join risk_private.equities as e on e.scope_id = l.scope_id
+left join risk_private.exposures as x
+  on x.scope_id = l.scope_id and x.dimension = case l.dimension when 1 then 1 else 2 end
+  and (l.dimension = 0 or x.key_id = l.key_id)
+  and not exists (
+    select from risk_private.limits_in_force as n
+    where n.scope_id = l.scope_id and n.limit_type = l.limit_type and n.dimension = 2
+      and l.dimension = 0 and n.key_id = x.key_id)
+cross join lateral (
+  select
+    risk_private.concentration_pct(coalesce(abs(x.dollar_delta), 0), e.equity) as used,
+    risk_private.concentration_pct(
+      coalesce(greatest(x.dollar_delta_up, -x.dollar_delta_down), 0), e.equity) as worst_case
+  where coalesce(x.unknown, 0) = 0
+  union all
+  select null, null where x.unknown > 0
+) as v
+where l.judged = 'concentration'
+order by l.limit_id, v.worst_case desc nulls first, v.used desc, x.key_id;
+comment on view risk_private.used_by_concentrations is
+  'Use of concentration_pct limits. The limit of an underlying governs it; the one for all shows '
+  'the worst of those that it governs. Unknown where the equity or a Greek that counts is.';
+
 create view risk.limits as
 select
   l.scope, l.limit_type, case when l.dimension = 3 then k.symbol end as symbol,
@@ -14786,8 +15222,10 @@ left join risk_private.used_by_instruments as u on u.limit_id = l.limit_id
 left join risk_private.used_by_obligations as o on o.limit_id = l.limit_id
 left join risk_private.used_by_exposures as g on g.limit_id = l.limit_id
 left join risk_private.used_by_losses as x on x.limit_id = l.limit_id
+left join risk_private.used_by_concentrations as c on c.limit_id = l.limit_id
 left join risk_private.instruments as i
-  on i.instrument_id = coalesce(u.instrument_id, o.underlying_id, g.underlying_id)
+  on i.instrument_id = coalesce(
+    u.instrument_id, o.underlying_id, g.underlying_id, c.underlying_id)
 left join risk_private.used_by_sums as t
   on t.scope_id = l.scope_id and t.dimension = l.dimension and t.key_id = l.key_id
     and t.limit_type = l.limit_type
@@ -14801,10 +15239,10 @@ cross join lateral (
 ) as w
 cross join lateral (
   select
-    case when l.judged = 'loss' then q.used
+    case when l.judged = 'loss' then q.used when l.judged = 'concentration' then c.used
          when l.judged not in ('order', 'switch') and g.is_unknown is not true
          then coalesce(u.used, o.used, x.used, g.used, t.used, w.accepted, 0) end as used,
-    case when l.judged = 'loss' then q.used
+    case when l.judged = 'loss' then q.used when l.judged = 'concentration' then c.worst_case
          when l.judged not in ('order', 'switch') and g.is_unknown is not true
          then coalesce(u.worst_case, o.worst_case, x.worst_case, g.worst_case, t.worst_case,
            w.accepted, 0)
@@ -14814,7 +15252,8 @@ cross join lateral (
   select
     case when m.worst_case <= 0 then 0
          else pg_catalog.round(m.worst_case * 100 / nullif(l.amount, 0), 2) end as utilization_pct,
-    case when m.worst_case > l.amount or q.is_unknown or g.is_unknown then 'BREACH'
+    case when m.worst_case > l.amount or q.is_unknown or g.is_unknown or c.is_unknown
+         then 'BREACH'
          when l.warns and m.worst_case > 0 and m.worst_case * 100 >= l.warn_pct * l.amount
          then 'WARN'
          else 'OK' end as status
@@ -14837,7 +15276,7 @@ comment on column risk.limit_utilization.sector is 'The one sector it is for.';
 comment on column risk.limit_utilization.limit_value is 'The limit.';
 comment on column risk.limit_utilization.used is
   'What is filled or done: positions, Greeks, notional traded, orders open, orders accepted in the '
-  'window that ends now, losses. NULL for a loss or Greeks that are not known.';
+  'window that ends now, losses. NULL for a loss, Greeks or a concentration that is not known.';
 comment on column risk.limit_utilization.worst_case is
   'The same if every open order were filled on its worse side: what decisions compare with the '
   'limit. Of buying_power below 0: cash that is free.';
@@ -14845,7 +15284,8 @@ comment on column risk.limit_utilization.utilization_pct is
   'worst_case in percent of the limit; NULL where a limit of 0 is exceeded, or nothing is used up.';
 comment on column risk.limit_utilization.status is
   'BREACH: worst_case is above the limit (it was lowered, marks moved, or a fill came that no '
-  'order explains), or the loss or a Greek is not known; WARN: at or above its warn_pct; OK.';
+  'order explains), or the loss, a Greek or the equity that it is measured by is not known; WARN: '
+  'at or above its warn_pct; OK.';
 comment on column risk.limit_utilization.version is 'Version of the limit.';
 comment on column risk.limit_utilization.as_of is 'The moment of reading.';
 comment on column risk.limit_utilization.instrument is
@@ -15278,6 +15718,15 @@ begin
   elsif k.judged = 'window' then
     return risk_private.accepted_since(v_key, at - case k.limit_type
       when 'order_rate' then interval '1 second' else interval '60 seconds' end);
+  elsif k.judged = 'concentration' and (k.dimension = 1 or underlying_id is not null) then
+    return (
+      select case when coalesce(x.unknown, 0) = 0 then risk_private.concentration_pct(
+        coalesce(greatest(x.dollar_delta_up, -x.dollar_delta_down), 0), e.equity) end
+      from risk_private.equities as e
+      left join risk_private.exposures as x
+        on x.counter_id = case k.dimension when 1 then v_key
+          else risk_private.counter_id(k.scope_id, 2, hot_use.underlying_id) end
+      where e.scope_id = k.scope_id);
   elsif k.limit_type = 'same_side' and underlying_id is not null then
     return coalesce((
       select greatest(o.bull, o.bear) from risk_private.obligations as o
@@ -15319,7 +15768,7 @@ comment on function risk_private.hot_use(
   risk_private.applicable_limit, integer, integer, timestamptz) is
   'What decisions compare with a limit now. NULL where nothing is used up, as with limits on '
   'single orders, where the instrument or underlying that it would be measured for is NULL, and '
-  'where a loss or a Greek is not known.';
+  'where a loss, a Greek or an equity is not known.';
 
 create function risk_private.hot_uses(
   chain integer[], sector_id integer, underlying_id integer, instrument_id integer,
@@ -15344,7 +15793,9 @@ begin
         else trim_scale(round(u.worst_case * 100 / nullif(k.amount, 0), 2))::text end,
       'status', case when u.worst_case > k.amount
           or u.worst_case is null and (k.judged in ('exposure', 'loss')
-            or k.judged = 'underlying' and hot_uses.underlying_id is not null) then 'BREACH'
+            or k.judged = 'concentration' and k.dimension = 1
+            or k.judged in ('underlying', 'concentration') and hot_uses.underlying_id is not null)
+        then 'BREACH'
         when k.warns and u.worst_case > 0 and u.worst_case * 100 >= k.warn_pct * k.amount
         then 'WARN' else 'OK' end,
       'version', f.version)
@@ -16220,7 +16671,7 @@ grant select on
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on
   risk.settings, risk.trading_grants, risk.limits, risk.limit_history, risk.limit_utilization,
-  risk.exposure, risk.same_side_positions, risk.position_limits, risk.pnl
+  risk.exposure, risk.concentration, risk.same_side_positions, risk.position_limits, risk.pnl
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.order_id, risk_private.visible_accounts, risk_private.is_settled,
@@ -16230,8 +16681,8 @@ grant execute on function risk_private.clock
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.counter_id, risk_private.greek_sides, risk_private.worst_case,
-  risk_private.accepted_since,
-  risk_private.daily_loss, risk_private.drawdown_pct, risk_private.sides_of
+  risk_private.accepted_since, risk_private.daily_loss, risk_private.drawdown_pct,
+  risk_private.concentration_pct, risk_private.sides_of
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 
 reset role;

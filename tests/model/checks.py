@@ -8,9 +8,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from .book import ZERO, Book, OpenOrder
-from .facts import SWITCHES, Leg, LimitVersion, Order
+from .facts import CONCENTRATION, SWITCHES, Leg, LimitVersion, Order
 from .lookup import Lookup
 from .measures import is_unknown, sides
+from .money import Money
 from .payoff import INFINITE
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Checks(Lookup):
             binds = not (reducing and key.limit_type in NOT_BINDING_REDUCING)
             compared = list(zip(sides(before, key), sides(after, key), strict=True))
             assert limit.amount is not None
+            if key.limit_type == CONCENTRATION and Money(after).equity(key.scope) <= 0:
+                compared = [(-INFINITE, INFINITE)]
             if key.limit_type in COSTS and reducing:
                 binds = compared[0][0] <= limit.amount
             elif key.limit_type in LOSSES or compared[0][1] == INFINITE:

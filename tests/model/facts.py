@@ -19,6 +19,7 @@ PER_ORDER = ("order_quantity", "order_notional", "price_collar_pct")
 PER_INSTRUMENT = ("net_position", "long_position", "short_position")
 PER_UNDERLYING = ("delta", "gamma", "same_side")
 GREEKS = ("delta", "gamma", "dollar_gamma", "vega", "theta", "net_exposure")
+CONCENTRATION = "concentration_pct"
 SWITCHES = ("duplicate_window", "self_cross")
 LIVE = ("ACCEPTED", "SENT", "ACKNOWLEDGED", "PARTIALLY_FILLED")
 
@@ -116,6 +117,13 @@ class LimitKey:
     def dimension_text(self) -> str:
         name = self.dimension.name.lower()
         return name if self.dimension is Dimension.ALL else f"{name}:{self.value}"
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it holds for each instrument or underlying in it, where no narrower one does."""
+        if self.limit_type == CONCENTRATION:
+            return self.dimension is not Dimension.SECTOR
+        return self.limit_type in (*PER_INSTRUMENT, *PER_UNDERLYING)
 
     def matches(self, instrument: Instrument) -> bool:
         if self.dimension is Dimension.ALL:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from .facts import PER_INSTRUMENT, PER_ORDER, PER_UNDERLYING, SWITCHES
+from .facts import CONCENTRATION, PER_INSTRUMENT, PER_ORDER, PER_UNDERLYING, SWITCHES
 from .measures import narrowed
 
 if TYPE_CHECKING:
@@ -116,7 +116,9 @@ class Lookup:
                 limits = [
                     limit
                     for limit in self.matching(limit_type, order)
-                    if limit.key.scope == scope and limit.key.matches(self.instrument(leg))
+                    if limit.key.scope == scope
+                    and limit.key.matches(self.instrument(leg))
+                    and (limit.key.is_default or limit_type in PER_ORDER)
                 ]
                 if limits:
                     limit = max(limits, key=lambda version: version.key.dimension.value)
@@ -127,7 +129,7 @@ class Lookup:
         """Limits that something uses up, each with the key that it is measured at."""
         found = [
             (limit, narrowed(limit.key, self.instrument(leg)))
-            for limit_type in (*PER_INSTRUMENT, *PER_UNDERLYING)
+            for limit_type in (*PER_INSTRUMENT, *PER_UNDERLYING, CONCENTRATION)
             for limits in self.most_specific(limit_type, order).values()
             for leg, limit in limits
         ]
@@ -136,7 +138,8 @@ class Lookup:
             *(
                 (limit, limit.key)
                 for limit in self.limits
-                if limit.key.limit_type not in (*NOT_MEASURED, *PER_INSTRUMENT, *PER_UNDERLYING)
+                if limit.key.limit_type not in NOT_MEASURED
+                and not limit.key.is_default
                 and limit in self.matching(limit.key.limit_type, order)
             ),
         ]

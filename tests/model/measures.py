@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .book import ZERO
 from .exposures import Exposures
-from .facts import GREEKS, PER_INSTRUMENT, PER_UNDERLYING, Dimension
+from .facts import CONCENTRATION, GREEKS, PER_INSTRUMENT, Dimension
 from .money import Money
 from .obligations import Obligations
+from .payoff import INFINITE
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -21,7 +23,7 @@ def narrowed(key: LimitKey, instrument: Instrument) -> LimitKey:
     """A limit that is a default for each instrument or underlying, applied to one of them."""
     if key.limit_type in PER_INSTRUMENT:
         return replace(key, dimension=Dimension.INSTRUMENT, value=instrument.symbol)
-    if key.limit_type in PER_UNDERLYING:
+    if key.is_default:
         return replace(key, dimension=Dimension.UNDERLYING, value=instrument.underlying)
     return key
 
@@ -39,6 +41,10 @@ def sides(book: Book, key: LimitKey) -> tuple[Decimal, ...]:
     if key.limit_type in GREEKS:
         return Exposures(book).sides(key, key.limit_type)
     match key.limit_type:
+        case "concentration_pct":
+            equity = Money(book).equity(key.scope)
+            exposures = Exposures(book).sides(key, "net_exposure")
+            return tuple(share_of(equity, exposure) for exposure in exposures)
         case "gross_exposure":
             return (Exposures(book).gross(key),)
         case "same_side":
@@ -54,8 +60,15 @@ def sides(book: Book, key: LimitKey) -> tuple[Decimal, ...]:
     return (book.measure(key),)
 
 
+def share_of(equity: Decimal, exposure: Decimal) -> Decimal:
+    """In percent; of no equity, any exposure is infinite."""
+    if equity > 0:
+        return exposure * 100 / equity
+    return INFINITE if exposure > 0 else ZERO
+
+
 def is_unknown(book: Book, key: LimitKey) -> bool:
     """Whether something is missing without which the limit cannot be judged."""
-    if key.limit_type in (*GREEKS, "gross_exposure"):
+    if key.limit_type in (*GREEKS, "gross_exposure", CONCENTRATION):
         return Exposures(book).unknown(key)
     return False

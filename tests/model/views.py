@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from decimal import ROUND_HALF_UP, Decimal
+from typing import NamedTuple
 
 from .book import ZERO, OpenOrder
 from .exposures import Exposures
-from .facts import PER_INSTRUMENT, PER_UNDERLYING, Dimension, LimitKey, Order
+from .facts import CONCENTRATION, Dimension, LimitKey, Order
 from .lookup import NOT_MEASURED
 from .measures import is_unknown, narrowed, sides
 from .money import Money
 from .records import Records
-
-if TYPE_CHECKING:
-    from decimal import Decimal
-
 
 GREEK_COLUMNS = ("delta", "gamma", "vega", "theta", "net_exposure")
 
@@ -76,20 +73,24 @@ class Views(Records):
             if limit.key.limit_type not in NOT_MEASURED:
                 assert limit.amount is not None
                 parts = self._parts(limit.key)
-                amounts = [amount for key in parts for amount in sides(book, key)]
-                if not any(is_unknown(book, key) for key in parts):
-                    used[limit.key] = limit.amount, max([ZERO, *amounts])
+                if any(is_unknown(book, key) for key in parts):
+                    continue
+                highest = max([ZERO, *(amount for key in parts for amount in sides(book, key))])
+                if limit.key.limit_type == CONCENTRATION and highest.is_finite():
+                    highest = highest.quantize(Decimal("1e-6"), ROUND_HALF_UP)
+                used[limit.key] = limit.amount, highest
         return used
 
     def _parts(self, key: LimitKey) -> set[LimitKey]:
         """What a limit is a default for, unless a more specific one of its scope holds there."""
-        if key.limit_type not in (*PER_INSTRUMENT, *PER_UNDERLYING):
+        if not key.is_default:
             return {key}
         rivals = [
             limit.key
             for limit in self.world.limits_in_force()
             if (limit.key.scope, limit.key.limit_type) == (key.scope, key.limit_type)
             and limit.key.dimension.value > key.dimension.value
+            and limit.key.is_default
         ]
         return {
             narrowed(key, instrument)

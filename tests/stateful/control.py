@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from tests.model import Dimension, Greeks, LimitKey, LimitVersion
-from tests.model.facts import PER_UNDERLYING
+from tests.model.facts import CONCENTRATION, PER_UNDERLYING
 from tests.stateful.firm import ACCOUNT, CENT, STOCKS, SYMBOL, SYMBOLS, TREE, Firm
 
 GREEK_AMOUNTS: dict[str, tuple[int, ...]] = {
@@ -20,6 +20,7 @@ GREEK_AMOUNTS: dict[str, tuple[int, ...]] = {
     "theta": (1, 2, 4, 8, 0),
     "gross_exposure": (2000, 6000, 15000, 500, 0),
     "net_exposure": (1500, 5000, 12000, 400, 0),
+    "concentration_pct": (40, 100, 15, 300, 0),
 }
 AMOUNTS: dict[str, tuple[int, ...]] = GREEK_AMOUNTS | {
     "order_quantity": (8, 12, 20, 3, 0),
@@ -58,7 +59,7 @@ class Control(Firm):
         """A limit key; `detail` picks the dimension and its value."""
         dimension = (Dimension.ALL, *Dimension)[detail % 5]
         stock = detail // 5 % 2
-        if dimension is Dimension.INSTRUMENT and limit_type in PER_UNDERLYING:
+        if dimension is Dimension.INSTRUMENT and limit_type in (*PER_UNDERLYING, CONCENTRATION):
             dimension = Dimension.UNDERLYING
         value = {
             Dimension.ALL: None,
