@@ -208,7 +208,7 @@ begin
   end;
   perform risk_private.validate_instrument(v_terms);
   select i.* into v_old from risk_private.instruments as i
-    where i.symbol = v_terms.symbol for update;
+    where i.symbol = v_terms.symbol for no key update;
   if v_terms.underlying is not null and v_terms.underlying <> v_terms.symbol then
     v_underlying_id := risk_private.instrument_id(v_terms.underlying);
     select i.* into v_underlying from risk_private.instruments as i
@@ -291,6 +291,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.instruments'));
   if pg_catalog.jsonb_typeof(instruments) is distinct from 'array' then
     perform risk_private.fail('RK400', 'instruments must be a JSON array of objects',
       'argument: instruments');

@@ -33,6 +33,8 @@ grant execute on procedure
 to risk_execution;
 grant execute on procedure risk.bust_fill, risk.correct_fill to risk_execution;
 grant execute on function risk_private.bust_fill, risk_private.correct_fill to risk_execution;
+grant execute on procedure risk.adjust_instrument to risk_admin;
+grant execute on function risk_private.adjust_instrument to risk_admin;
 grant execute on procedure risk.post_cash to risk_execution, risk_admin;
 grant execute on function risk_private.post_cash to risk_execution, risk_admin;
 grant execute on procedure risk.set_fx to risk_feed;
@@ -131,7 +133,7 @@ grant select on
   risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions,
   risk.cash, risk.fill_corrections
 to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
-grant select on risk.instruments, risk.marks, risk.indicators
+grant select on risk.instruments, risk.marks, risk.indicators, risk.adjustments
 to risk_trader, risk_execution, risk_feed, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on
   risk.scopes, risk.trading_states, risk.breakers, risk.breaker_events, risk.breaker_conditions,

@@ -27,6 +27,7 @@ DEFINERS = {
     "risk_private.accounts_in",
     "risk_private.ack_order",
     "risk_private.apply_position_limits",
+    "risk_private.adjust_instrument",
     "risk_private.answer",
     "risk_private.answer_replace",
     "risk_private.answers",
