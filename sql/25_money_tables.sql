@@ -163,6 +163,8 @@ create table risk_private.closed_days (
   unrealized numeric not null,
   start_unrealized numeric not null,
   peak numeric not null,
+  decisions bigint not null,
+  accepted bigint not null,
   executions bigint not null,
   traded_notional numeric not null,
   closed_at timestamptz not null,

@@ -59,7 +59,8 @@ grant execute on function risk_private.set_marks, risk_private.remark_underlying
 -- History
 grant execute on procedure risk.load_closes to risk_feed, risk_admin;
 grant execute on function risk_private.load_closes to risk_feed, risk_admin;
-grant select on risk.portfolio_greeks, risk.return_history, risk.correlation_matrix
+grant select on
+  risk.portfolio_greeks, risk.return_history, risk.correlation_matrix, risk.daily_summary
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on procedure risk.refresh_views to risk_admin, risk_worker;
 grant execute on function risk_private.views_to_refresh, risk_private.refresh_materialized

@@ -1,8 +1,9 @@
-"""Splits and adjusted options: what positions are worth and cost stays, by numbers worked by hand."""
+"""Splits and adjusted options: worth and cost of positions stay, by numbers worked by hand."""
 
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -375,39 +376,48 @@ def test_what_makes_no_sense_changes_nothing(
     assert firm.rows("select * from risk.adjustments") == []
 
 
+def split_to_and_fro(firm: Caller) -> int:
+    """How often no order was open."""
+    done = 0
+    for turn in range(60):
+        try:
+            adjust(firm, *((2, 1) if done % 2 else (1, 2)), reference=f"turn {turn}")
+        except psycopg.Error as error:
+            if error.sqlstate != "RK409":
+                raise
+        else:
+            done += 1
+    return done
+
+
+def sell_and_release(firm: Caller) -> int:
+    """How many orders were accepted and taken back."""
+    done = 0
+    for turn in range(60):
+        name = f"sell {turn}"
+        if firm.check("A1", name, "AAPL", "sell", 1, 100).is_accepted:
+            firm.call("release_order", account="A1", client_order_id=name, reason="cancelled")
+            done += 1
+    return done
+
+
+def mark_on(firm: Caller) -> int:
+    for turn in range(60):
+        firm.mark({"AAPL": 100 + turn, "AAPL C100": 5, "AAPL P90": 2})
+    return 60
+
+
+def trade_on(firm: Caller) -> int:
+    for turn in range(60):
+        trade(firm, "B1", ("AAPL", "XOM")[turn % 2], 2, 10)
+    return 60
+
+
 def test_nobody_decides_between_the_terms(firm: Caller, db: Database) -> None:
-    """Sells of all that is held, fills, marks and splits at once: no deadlock, nothing oversold."""
-    firm.limit("F", "short_position", 0, symbol="AAPL")
-    with callers(db, 4, None) as (splitter, seller, marker, filler):
-
-        def split() -> int:
-            done = 0
-            for turn in range(40):
-                try:
-                    ratio = (2, 1) if turn % 2 else (1, 2)
-                    adjust(splitter, *ratio, reference=f"turn {turn}")
-                    done += 1
-                except psycopg.Error as error:
-                    assert error.sqlstate == "RK409", error
-            return done
-
-        def sell() -> int:
-            for turn in range(60):
-                name = f"sell {turn}"
-                if seller.check("A1", name, "AAPL", "sell", 1, 100).is_accepted:
-                    seller.call(
-                        "release_order", account="A1", client_order_id=name, reason="cancelled"
-                    )
-            return 1
-
-        def mark() -> int:
-            for turn in range(60):
-                marker.mark({"AAPL": 100 + turn, "AAPL C100": 5, "AAPL P90": 2})
-            return 1
-
-        def fill() -> int:
-            for turn in range(60):
-                trade(filler, "B1", ("AAPL", "XOM")[turn % 2], 2, 10)
-            return 1
-
-        assert all(all_at_once([split, sell, mark, fill]))
+    """Orders, trades, marks and splits at once: none fails, and the books agree in the end."""
+    firm.call("remove_limit", scope="A1", limit_type="max_loss", reason="sells")
+    with callers(db, 4) as each:
+        actions = (split_to_and_fro, sell_and_release, mark_on, trade_on)
+        done = all_at_once([partial(act, one) for act, one in zip(actions, each, strict=True)])
+    assert min(done) > 0
+    assert firm.value("select count(*) from risk.fills where kind = 'adjustment'") > 0
