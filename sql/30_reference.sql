@@ -267,7 +267,7 @@ begin
         pg_catalog.format('%s has been traded: its terms cannot change', old.symbol),
         'kind, underlying, sector, expiry, strike, option_right, multiplier and currency are fixed '
         'once traded',
-        'Add an instrument with the new terms.');
+        'Add an instrument with the new terms; for a split there is risk.adjust_instrument.');
     end if;
   end if;
   update risk_private.instruments as i set

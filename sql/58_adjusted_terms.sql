@@ -159,7 +159,7 @@ comment on function risk_private.require_adjustable(
   'unknown or taken, orders open, positions that wait for their settlement.';
 
 -- Lock order: the caller holds all accounts; marks ascending, which feeds lock before they look at
--- instruments; then instruments ascending.
+-- instruments; then instruments ascending; breakers.
 create function risk_private.change_terms(a risk_private.adjustments, ids integer[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -181,6 +181,11 @@ begin
   where t.adjustment_id = a.adjustment_id and i.instrument_id = t.instrument_id
     and row(i.symbol, i.strike, i.multiplier)
       is distinct from row(t.new_symbol, t.new_strike, t.new_multiplier);
+  update risk_private.breakers as b
+  set parameters = b.parameters || pg_catalog.jsonb_build_object('symbol', t.new_symbol)
+  from risk_private.adjusted_instruments as t
+  where t.adjustment_id = a.adjustment_id and b.instrument_id = t.instrument_id
+    and b.parameters ->> 'symbol' <> t.new_symbol;
   if a.new_shares = a.old_shares then
     return;
   end if;

@@ -147,6 +147,12 @@ def test_a_whole_split_multiplies_contracts_and_divides_strikes(firm: Caller) ->
     assert firm.value(delta) == 4 * (100 - 100 - 150 + 75 - 60)
 
 
+def test_strikes_are_rounded_to_the_cent(firm: Caller) -> None:
+    adjust(firm, 3, 1)
+    assert terms(firm, "AAPL C110") == (D("36.67"), 100)
+    assert firm.position("A2", "AAPL P90") == (-9, 0, 0)
+
+
 def test_another_ratio_changes_what_a_contract_delivers(firm: Caller) -> None:
     """3-for-2: 100 shares at 90 are 150 at 60; a call of 100 on 100 shares is one of 66 2/3 on
     150, and the strike x multiplier stays 10,000 but for the eighth decimal."""
@@ -248,11 +254,13 @@ def test_no_order_may_be_open_in_the_stock_or_its_options(firm: Caller) -> None:
 def test_symbols_follow_the_strikes_and_may_pass_from_one_to_the_next(firm: Caller) -> None:
     symbols = {"AAPL C100": "AAPL C50", "AAPL C110": "AAPL C55", "AAPL P100": "AAPL P50"}
     symbols["AAPL P90"] = "AAPL P100"
+    version = firm.value("select version from risk.limit_cache()")
     adjust(firm, 2, 1, new_symbols=Jsonb(symbols))
     assert firm.position("A1", "AAPL C50") == (-4, 0, 0)
     assert firm.position("A2", "AAPL P50") == (6, 0, 0)
     assert firm.position("A2", "AAPL P100") == (-6, 0, 0)
     assert terms(firm, "AAPL P100") == (45, 100)
+    assert firm.value("select version from risk.limit_cache()") > version
     assert code(firm, "set_instrument_status", symbol="AAPL P90", status="ACTIVE", reason="?") == (
         "RK404"
     )
@@ -294,8 +302,8 @@ def test_closes_and_watched_prices_are_put_to_the_new_level(firm: Caller) -> Non
     )
     firm.mark({"AAPL": 100})
     firm.call("load_closes", symbols=["AAPL"], days=["2026-02-27"], closes=[D(98)])
-    adjust(firm, 4, 1)
-    firm.mark({"AAPL": D("24.5")})
+    adjust(firm, 4, 1, new_symbols=Jsonb({"AAPL": "APPLE"}))
+    firm.mark({"APPLE": D("24.5")})
     firm.call("open_day", day=DAYS[1])
     firm.call("refresh_views")
     closes = firm.rows("select close, log_return from risk.return_history order by day")
@@ -303,6 +311,8 @@ def test_closes_and_watched_prices_are_put_to_the_new_level(firm: Caller) -> Non
     assert closes[1]["log_return"] == 0
     assert firm.value("select risk_private.evaluate_breakers()") == 0
     assert firm.value("select state from risk.breakers where name = 'crash'") == "ARMED"
+    watched = "select parameters ->> 'symbol' from risk.breakers where name = 'crash'"
+    assert firm.value(watched) == "APPLE"
     assert firm.value("select last_value from risk.breakers where name = 'crash'") == 2
 
 
