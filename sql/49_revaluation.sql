@@ -111,6 +111,7 @@ $$;
 comment on function risk_private.next_pass() is
   'What there is to follow now; batches NULL: nothing.';
 
+-- Lock order: batches that moved; counters of scopes above accounts, ascending; their equities.
 create function risk_private.end_pass(pass risk_private.revaluation_pass) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -121,10 +122,12 @@ begin
   where m.batch = any (pass.batches) and (m.settles_at is not null or not pass.is_waiting);
   update risk_private.moved_marks as m set settles_at = pass.settles_at
   where m.batch = any (pass.batches);
+  perform risk_private.sample_peaks();
 end
 $$;
 comment on function risk_private.end_pass(risk_private.revaluation_pass) is
-  'Strikes out what was followed. What an order in flight may have missed stays for one more pass.';
+  'Strikes out what was followed, and samples peaks. What an order in flight may have missed stays '
+  'for one more pass.';
 
 create function risk_private.unfollowed(account_id integer, instrument_ids integer[])
 returns risk_private.unit_values[]

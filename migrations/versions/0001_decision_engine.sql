@@ -8650,6 +8650,7 @@ $$;
 comment on function risk_private.next_pass() is
   'What there is to follow now; batches NULL: nothing.';
 
+-- Lock order: batches that moved; counters of scopes above accounts, ascending; their equities.
 create function risk_private.end_pass(pass risk_private.revaluation_pass) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -8660,10 +8661,12 @@ begin
   where m.batch = any (pass.batches) and (m.settles_at is not null or not pass.is_waiting);
   update risk_private.moved_marks as m set settles_at = pass.settles_at
   where m.batch = any (pass.batches);
+  perform risk_private.sample_peaks();
 end
 $$;
 comment on function risk_private.end_pass(risk_private.revaluation_pass) is
-  'Strikes out what was followed. What an order in flight may have missed stays for one more pass.';
+  'Strikes out what was followed, and samples peaks. What an order in flight may have missed stays '
+  'for one more pass.';
 
 create function risk_private.unfollowed(account_id integer, instrument_ids integer[])
 returns risk_private.unit_values[]
@@ -9932,12 +9935,41 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform risk_private.move_equities(
-    account_id, row(change, 0, 0, 0, 0, 0, 0, 0)::risk_private.money);
+  update risk_private.equities as e set
+    known_equity = e.known_equity + change,
+    peak = case when e.scope_id = follow_marks.account_id
+      then greatest(e.peak, e.known_equity + change) else e.peak end,
+    as_of = risk_private.clock()
+  where e.scope_id = any (
+    (select s.chain from risk_private.scopes as s where s.scope_id = follow_marks.account_id)
+      ::integer[]);
 end
 $$;
 comment on function risk_private.follow_marks(integer, numeric) is
-  'Moves equities by what a revaluation changed the value of positions.';
+  'Moves equities by what a revaluation changed the value of positions. Scopes above are at no peak '
+  'while some of their accounts have followed the marks and others not: see sample_peaks().';
+
+-- Lock order: counters of scopes above accounts, ascending; then their equities.
+create function risk_private.sample_peaks() returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scope_ids integer[] := array(
+    select e.scope_id from risk_private.equities as e
+    join risk_private.scopes as s on s.scope_id = e.scope_id
+    where not s.is_leaf and e.known_equity > e.peak);
+begin
+  perform from risk_private.counters as c
+  where c.counter_id = any (array(
+    select risk_private.counter_id(u.id) from unnest(v_scope_ids) as u (id)))
+  order by c.counter_id for no key update;
+  update risk_private.equities as e set peak = greatest(e.peak, e.known_equity)
+  where e.scope_id = any (v_scope_ids);
+end
+$$;
+comment on function risk_private.sample_peaks() is
+  'Samples the peaks of scopes above accounts, once all accounts have followed the marks.';
 
 -- 54_trading_day.sql
 -- The roll of the trading day, account by account.
