@@ -242,7 +242,8 @@ class RiskClient(LimitReader):
     ) -> Execution:
         """Book an execution that no order explains, once per `exec_id`.
 
-        Kinds: opening, assignment, exercise, expiry, transfer, unexplained (which is alerted).
+        Kinds: opening, assignment, exercise, expiry, transfer, cash_in_lieu, and unexplained,
+        which is alerted.
         """
         row = self._call(
             "record_trade",

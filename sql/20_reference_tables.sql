@@ -18,6 +18,7 @@ create table risk_private.scopes (
   collar_floor numeric not null default 0.10,
   required_types bit(32) not null default b'0'::bit(32),
   trading_day date,
+  day_began_at timestamptz,
   created_at timestamptz not null default pg_catalog.clock_timestamp(),
   constraint scopes_parent_after_child check (parent_id > scope_id)
 );
@@ -40,6 +41,8 @@ comment on column risk_private.scopes.required_types is
   'Limit types that must be found on the chain, by limit_types.bit.';
 comment on column risk_private.scopes.trading_day is
   'Leaf: the trading day that its traded notional counts.';
+comment on column risk_private.scopes.day_began_at is
+  'Leaf: when it was taken into that day; NULL: it was made in it.';
 
 create table risk_private.settings (
   name text not null,

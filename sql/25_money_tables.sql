@@ -115,19 +115,40 @@ comment on column risk_private.fill_corrections.late_realized is
 
 create table risk_private.adjustments (
   adjustment_id bigint generated always as identity primary key,
+  reference text not null unique check (risk_private.is_code(reference)),
   instrument_id integer not null references risk_private.instruments,
-  split_to numeric not null,
-  split_from numeric not null,
-  options_by text,
+  symbol text not null,
+  new_shares numeric not null,
+  old_shares numeric not null,
   strike_change numeric not null,
-  old_symbol text not null,
+  new_symbols jsonb not null,
   reason text not null,
   trading_day date,
   adjusted_at timestamptz not null,
   adjusted_by name not null default session_user
 );
 comment on table risk_private.adjustments is
-  'Splits and other changes of the terms of instruments: see risk.adjust_instrument.';
+  'Splits, and other changes of the terms of what is held: see risk.adjust_instrument.';
+comment on column risk_private.adjustments.symbol is
+  'As it was called then; new_symbols: as it was given.';
+
+create table risk_private.adjusted_instruments (
+  adjustment_id bigint not null references risk_private.adjustments,
+  instrument_id integer not null references risk_private.instruments,
+  old_symbol text not null,
+  new_symbol text not null,
+  old_strike numeric,
+  new_strike numeric,
+  old_multiplier numeric not null,
+  new_multiplier numeric not null,
+  new_units numeric not null,
+  old_units numeric not null,
+  primary key (adjustment_id, instrument_id)
+);
+comment on table risk_private.adjusted_instruments is
+  'What an adjustment made of the underlying and of everything on it.';
+comment on column risk_private.adjusted_instruments.new_units is
+  'Positions were multiplied by new_units / old_units: 4 / 1 for the stock of a 4-for-1 split.';
 
 create table risk_private.closed_days (
   scope_id integer not null,
@@ -142,6 +163,8 @@ create table risk_private.closed_days (
   unrealized numeric not null,
   start_unrealized numeric not null,
   peak numeric not null,
+  decisions bigint not null,
+  accepted bigint not null,
   executions bigint not null,
   traded_notional numeric not null,
   closed_at timestamptz not null,

@@ -208,7 +208,7 @@ begin
   end;
   perform risk_private.validate_instrument(v_terms);
   select i.* into v_old from risk_private.instruments as i
-    where i.symbol = v_terms.symbol for update;
+    where i.symbol = v_terms.symbol for no key update;
   if v_terms.underlying is not null and v_terms.underlying <> v_terms.symbol then
     v_underlying_id := risk_private.instrument_id(v_terms.underlying);
     select i.* into v_underlying from risk_private.instruments as i
@@ -267,7 +267,7 @@ begin
         pg_catalog.format('%s has been traded: its terms cannot change', old.symbol),
         'kind, underlying, sector, expiry, strike, option_right, multiplier and currency are fixed '
         'once traded',
-        'Add an instrument with the new terms.');
+        'Add an instrument with the new terms; for a split there is risk.adjust_instrument.');
     end if;
   end if;
   update risk_private.instruments as i set
@@ -291,6 +291,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.instruments'));
   if pg_catalog.jsonb_typeof(instruments) is distinct from 'array' then
     perform risk_private.fail('RK400', 'instruments must be a JSON array of objects',
       'argument: instruments');

@@ -111,6 +111,7 @@ $$;
 comment on function risk_private.next_pass() is
   'What there is to follow now; batches NULL: nothing.';
 
+-- Lock order: batches that moved; counters of scopes above accounts, ascending; their equities.
 create function risk_private.end_pass(pass risk_private.revaluation_pass) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -121,10 +122,12 @@ begin
   where m.batch = any (pass.batches) and (m.settles_at is not null or not pass.is_waiting);
   update risk_private.moved_marks as m set settles_at = pass.settles_at
   where m.batch = any (pass.batches);
+  perform risk_private.sample_peaks(pass.account_ids);
 end
 $$;
 comment on function risk_private.end_pass(risk_private.revaluation_pass) is
-  'Strikes out what was followed. What an order in flight may have missed stays for one more pass.';
+  'Strikes out what was followed, and samples peaks. What an order in flight may have missed stays '
+  'for one more pass.';
 
 create function risk_private.unfollowed(account_id integer, instrument_ids integer[])
 returns risk_private.unit_values[]
@@ -144,6 +147,47 @@ $$;
 comment on function risk_private.unfollowed(integer, integer[]) is
   'Present unit values of those instruments which an account carries at other values.';
 
+-- Lock order: the caller holds the account; then its chain's counters, ascending.
+create function risk_private.carry_at(account_id integer, units risk_private.unit_values[])
+returns numeric
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_changes risk_private.change[] := array(
+    select x from risk_private.revaluation_changes(account_id, units) as x
+    order by x.counter_id);
+  v_parts risk_private.exposure_part[] := '{}';
+  v_gained numeric;
+begin
+  select sum(p.quantity * (u.unit_value - p.unit_value)) into v_gained
+  from unnest(units) as u
+  join risk_private.positions as p
+    on p.account_id = carry_at.account_id and p.instrument_id = u.instrument_id;
+  if risk_private.keeps_exposures(account_id) then
+    v_parts := array(select x from risk_private.revaluation_parts(account_id, units) as x);
+  end if;
+  update risk_private.positions as p set
+    unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
+    unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
+    unit_dollar_gamma = u.unit_dollar_gamma, unit_vega = u.unit_vega,
+    unit_theta = u.unit_theta, has_greeks = u.has_greeks
+  from unnest(units) as u
+  where p.account_id = carry_at.account_id and p.instrument_id = u.instrument_id;
+  perform risk_private.lock_counters(v_changes);
+  update risk_private.counters as c set gross_notional = c.gross_notional + x.gross_notional
+  from unnest(v_changes) as x
+  where c.counter_id = x.counter_id and x.gross_notional <> 0;
+  if v_parts <> '{}' then
+    perform risk_private.add_exposures(v_parts);
+  end if;
+  return v_gained;
+end
+$$;
+comment on function risk_private.carry_at(integer, risk_private.unit_values[]) is
+  'Carries an account''s positions at those values, moving its counters and exposures by the '
+  'difference. Returns what its equity must follow.';
+
 -- Lock order: the account, its chain's counters ascending, then their equities ascending.
 create function risk_private.revalue(account_id integer, instrument_ids integer[]) returns void
 language plpgsql volatile security definer
@@ -155,41 +199,13 @@ set enable_mergejoin = off
 as $$
 declare
   v_units risk_private.unit_values[];
-  v_changes risk_private.change[];
-  v_gained numeric;
-  v_parts risk_private.exposure_part[] := '{}';
 begin
   perform risk_private.begin_change();
   perform risk_private.lock_account(account_id);
   v_units := risk_private.unfollowed(account_id, instrument_ids);
-  if cardinality(v_units) = 0 then
-    return;
+  if cardinality(v_units) > 0 then
+    perform risk_private.follow_marks(account_id, risk_private.carry_at(account_id, v_units));
   end if;
-  v_changes := array(
-    select x from risk_private.revaluation_changes(account_id, v_units) as x
-    order by x.counter_id);
-  select sum(p.quantity * (u.unit_value - p.unit_value)) into v_gained
-  from unnest(v_units) as u
-  join risk_private.positions as p
-    on p.account_id = revalue.account_id and p.instrument_id = u.instrument_id;
-  if risk_private.keeps_exposures(account_id) then
-    v_parts := array(select x from risk_private.revaluation_parts(account_id, v_units) as x);
-  end if;
-  update risk_private.positions as p set
-    unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
-    unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
-    unit_dollar_gamma = u.unit_dollar_gamma, unit_vega = u.unit_vega,
-    unit_theta = u.unit_theta, has_greeks = u.has_greeks
-  from unnest(v_units) as u
-  where p.account_id = revalue.account_id and p.instrument_id = u.instrument_id;
-  perform risk_private.lock_counters(v_changes);
-  update risk_private.counters as c set gross_notional = c.gross_notional + x.gross_notional
-  from unnest(v_changes) as x
-  where c.counter_id = x.counter_id and x.gross_notional <> 0;
-  if v_parts <> '{}' then
-    perform risk_private.add_exposures(v_parts);
-  end if;
-  perform risk_private.follow_marks(account_id, v_gained);
 end
 $$;
 comment on function risk_private.revalue(integer, integer[]) is
@@ -243,8 +259,6 @@ begin
         perform risk_private.revalue(v_account_id, v_pass.instrument_ids);
         commit;
       end loop;
-      perform risk_private.sample_peaks(v_pass.account_ids);
-      commit;
       perform risk_private.end_pass(v_pass);
       commit;
     end if;

@@ -347,10 +347,10 @@ begin
     perform risk_private.fail('RK400', pg_catalog.format('side must be buy or sell, got %L', side),
       'argument: side');
   end if;
-  if (kind in ('opening', 'assignment', 'exercise', 'expiry', 'transfer',
+  if (kind in ('opening', 'assignment', 'exercise', 'expiry', 'transfer', 'cash_in_lieu',
     'unexplained')) is not true then
     perform risk_private.fail('RK400', pg_catalog.format('unknown kind %L', kind), 'argument: kind',
-      'One of opening, assignment, exercise, expiry, transfer, unexplained.');
+      'One of opening, assignment, exercise, expiry, transfer, cash_in_lieu, unexplained.');
   end if;
   if not v_leaf.is_leaf then
     perform risk_private.fail('RK400',
@@ -403,6 +403,8 @@ end
 $$;
 comment on procedure risk.record_trade(
   text, text, text, numeric, numeric, text, text, numeric, timestamptz, jsonb) is
-  'Books a trade that no order of ours explains: kind opening, assignment, exercise, expiry, '
-  'transfer, or unexplained (alerted). Booked once per exec_id. Errors: RK400, RK404, RK409 same '
-  'exec_id with other content.';
+  'Books a trade that no order of ours explains: kind opening or transfer (a position brought in '
+  'or taken out: a flow, no cash), assignment, exercise, expiry (of an option at price 0, or at '
+  'what it is settled for in cash; shares that change hands are a trade of their own at the '
+  'strike), cash_in_lieu (a fraction that a split left), or unexplained (alerted). Booked once per '
+  'exec_id. Errors: RK400, RK404, RK409 same exec_id with other content.';

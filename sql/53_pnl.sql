@@ -187,7 +187,7 @@ comment on function risk_private.follow_marks(integer, numeric) is
 
 -- Lock order: counters of parents, ascending; then their equities.
 create function risk_private.sample_peaks(account_ids integer[]) returns void
-language plpgsql volatile security definer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -199,7 +199,6 @@ declare
     where s.scope_id = any (account_ids) and e.known_equity > e.peak);
 begin
   if v_scope_ids <> '{}' then
-    perform risk_private.begin_change();
     perform from risk_private.counters as c
     where c.counter_id = any (array(
       select risk_private.counter_id(k) from unnest(v_scope_ids) as k))

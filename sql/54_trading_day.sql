@@ -1,5 +1,31 @@
 -- The roll of the trading day, account by account.
 
+create function risk_private.activity(
+  account_id integer, out decisions bigint, out accepted bigint, out executions bigint,
+  out traded_notional numeric)
+language sql stable
+begin atomic
+  select o.decisions, o.accepted, f.executions, f.traded_notional
+  from risk_private.scopes as s
+  cross join lateral (
+    select count(*) as decisions, count(*) filter (where q.decision = 'ACCEPTED') as accepted
+    from risk_private.orders as q
+    where q.account_id = s.scope_id and q.decided_at >= coalesce(s.day_began_at, s.created_at)
+  ) as o
+  cross join lateral (
+    select count(*) as executions,
+      coalesce(sum(abs(q.signed_quantity) * q.unit_price), 0) as traded_notional
+    from risk_private.fills as q
+    where q.account_id = s.scope_id and q.trading_day = s.trading_day
+      and q.recorded_at >= coalesce(s.day_began_at, s.created_at)
+      and q.signed_quantity <> 0 and q.adjustment_id is null
+  ) as f
+  where s.scope_id = activity.account_id;
+end;
+comment on function risk_private.activity(integer) is
+  'What an account has decided and executed in its trading day so far. Busted executions do not '
+  'count, nor does what a split added.';
+
 -- The caller holds the counters of the chain.
 create function risk_private.close_day(account_id integer) returns void
 language plpgsql volatile
@@ -8,21 +34,15 @@ as $$
 begin
   insert into risk_private.closed_days as d (
     scope_id, day, start_equity, equity, flows, realized, fees, income, currency_pnl, unrealized,
-    start_unrealized, peak, executions, traded_notional, closed_at)
+    start_unrealized, peak, decisions, accepted, executions, traded_notional, closed_at)
   select k.scope_id, s.trading_day, e.start_equity, e.equity, e.flows, e.realized, e.fees,
-    e.income, e.currency_pnl, e.known_equity - e.book, e.start_unrealized, p.peak, t.executions,
-    t.traded_notional, risk_private.clock()
+    e.income, e.currency_pnl, e.known_equity - e.book, e.start_unrealized, p.peak, a.decisions,
+    a.accepted, a.executions, a.traded_notional, risk_private.clock()
   from risk_private.scopes as s
   join risk_private.equities as e on e.scope_id = s.scope_id
   cross join unnest(s.chain) as k (scope_id)
   join risk_private.equities as p on p.scope_id = k.scope_id
-  cross join (
-    select count(*) as executions,
-      coalesce(sum(abs(f.signed_quantity) * f.unit_price), 0) as traded_notional
-    from risk_private.fills as f
-    join risk_private.scopes as a on a.scope_id = f.account_id and a.trading_day = f.trading_day
-    where f.account_id = close_day.account_id and f.signed_quantity <> 0 and f.adjustment_id is null
-  ) as t
+  cross join lateral risk_private.activity(s.scope_id) as a
   where s.scope_id = close_day.account_id and s.trading_day is not null
   on conflict on constraint closed_days_pkey do update set
     start_equity = d.start_equity + excluded.start_equity, equity = d.equity + excluded.equity,
@@ -31,6 +51,7 @@ begin
     currency_pnl = d.currency_pnl + excluded.currency_pnl,
     unrealized = d.unrealized + excluded.unrealized,
     start_unrealized = d.start_unrealized + excluded.start_unrealized, peak = excluded.peak,
+    decisions = d.decisions + excluded.decisions, accepted = d.accepted + excluded.accepted,
     executions = d.executions + excluded.executions,
     traded_notional = d.traded_notional + excluded.traded_notional,
     closed_at = excluded.closed_at;
@@ -65,7 +86,8 @@ begin
   update risk_private.positions as p set realized_pnl_today = 0, fees_today = 0
   where p.account_id = begin_day.account_id
     and (p.realized_pnl_today <> 0 or p.fees_today <> 0);
-  update risk_private.scopes as s set trading_day = day where s.scope_id = begin_day.account_id;
+  update risk_private.scopes as s set trading_day = day, day_began_at = risk_private.clock()
+  where s.scope_id = begin_day.account_id;
 end
 $$;
 comment on function risk_private.begin_day(integer, date) is
@@ -222,13 +244,15 @@ begin
   end loop;
   commit;
   call risk_private.follow();
+  perform risk_private.refresh_materialized('daily_summary');
   perform risk_private.flush();
   commit;
 end
 $$;
 comment on procedure risk.open_day(date, jsonb) is
   'Rolls the trading day, forward only: day orders expire, traded notional and today''s P&L start '
-  'again, account by account; the marks of underlyings are kept as closes of the day that ends. '
+  'again, account by account; the marks of underlyings are kept as closes of the day that ends, '
+  'and what it made of every scope in risk.daily_summary. '
   'equities: start-of-day equity per account, {"A1": "250000"}; where '
   'none is given, the engine''s own at this moment. Daily losses count from it, so cash must have '
   'been posted before. Repeating a day resumes a roll that was interrupted, and corrects the '

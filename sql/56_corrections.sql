@@ -11,13 +11,13 @@ create type risk_private.replayed as (
 comment on type risk_private.replayed is
   'An execution as it should stand, and the position after it.';
 
-create function risk_private.split_quantity(quantity numeric, split_to numeric, split_from numeric,
-  lot numeric)
+create function risk_private.adjusted_quantity(quantity numeric, new_units numeric,
+  old_units numeric)
 returns numeric
 language sql immutable
-return pg_catalog.trunc(quantity * split_to / (split_from * lot)) * lot;
-comment on function risk_private.split_quantity(numeric, numeric, numeric, numeric) is
-  'A position after a split; what is less than a lot is paid in cash by the broker.';
+return pg_catalog.round(quantity * new_units / old_units, 8);
+comment on function risk_private.adjusted_quantity(numeric, numeric, numeric) is
+  'A position after an adjustment, fractions included: those are the broker''s to pay.';
 
 create function risk_private.replay(account_id integer, instrument_id integer)
 returns setof risk_private.replayed
@@ -31,11 +31,10 @@ begin
   v_row.quantity := 0;
   v_row.cost := 0;
   for v_fill in
-    select f.exec_id, f.signed_quantity, f.unit_amount, a.adjustment_id, a.split_to, a.split_from,
-      i.lot
+    select f.exec_id, f.signed_quantity, f.unit_amount, f.adjustment_id, a.new_units, a.old_units
     from risk_private.fills as f
-    join risk_private.instruments as i on i.instrument_id = f.instrument_id
-    left join risk_private.adjustments as a on a.adjustment_id = f.adjustment_id
+    left join risk_private.adjusted_instruments as a
+      on a.adjustment_id = f.adjustment_id and a.instrument_id = f.instrument_id
     where f.account_id = replay.account_id and f.instrument_id = replay.instrument_id
     order by f.booking
   loop
@@ -46,11 +45,9 @@ begin
       from risk_private.average_cost(v_row.quantity, v_row.cost, v_fill.signed_quantity,
         v_fill.unit_amount) as c;
     else
-      v_row.signed_quantity := risk_private.split_quantity(v_row.quantity, v_fill.split_to,
-        v_fill.split_from, v_fill.lot) - v_row.quantity;
-      v_row.realized := case
-        when v_row.quantity + v_row.signed_quantity = 0 then -v_row.cost else 0 end;
-      v_row.cost := v_row.cost + v_row.realized;
+      v_row.signed_quantity := risk_private.adjusted_quantity(v_row.quantity, v_fill.new_units,
+        v_fill.old_units) - v_row.quantity;
+      v_row.realized := 0;
     end if;
     v_row.quantity := v_row.quantity + v_row.signed_quantity;
     return next v_row;
@@ -59,7 +56,7 @@ end
 $$;
 comment on function risk_private.replay(integer, integer) is
   'The executions of an account in an instrument, with the cost and profit at average cost that '
-  'follow from them. After a split the cost stays, and the quantity is what the split makes of it.';
+  'follow from them. A split leaves the cost as it is and makes another quantity of the position.';
 
 create function risk_private.heirs(account_id integer, client_order_id text) returns text[]
 language plpgsql stable

@@ -17,7 +17,7 @@ begin
   if v_fill.adjustment_id is not null then
     perform risk_private.fail('RK409',
       pg_catalog.format('%L is the adjustment of a split, no execution', exec_id),
-      'argument: exec_id', 'Undo it with risk.adjust_instrument.');
+      'argument: exec_id', 'Correct the executions before it: the split then follows.');
   end if;
   return v_fill;
 end

@@ -63,6 +63,32 @@ comment on column risk.instruments.status_reason is 'Why the status was last set
 comment on column risk.instruments.dividend_yield is
   'Of an underlying: the yield its options are valued with, 0.02 for 2 %; NULL: the setting''s.';
 
+create view risk.adjustments as
+select
+  a.reference, t.old_symbol, t.new_symbol, a.new_shares, a.old_shares, a.strike_change,
+  t.old_strike, t.new_strike, t.old_multiplier, t.new_multiplier,
+  t.new_units / t.old_units as position_factor, a.reason, a.trading_day, a.adjusted_at,
+  a.adjusted_by
+from risk_private.adjustments as a
+join risk_private.adjusted_instruments as t on t.adjustment_id = a.adjustment_id;
+comment on view risk.adjustments is
+  'Splits and other changes of terms by risk.adjust_instrument: one row per instrument.';
+comment on column risk.adjustments.reference is 'The corporate action.';
+comment on column risk.adjustments.old_symbol is 'Symbol of the instrument before.';
+comment on column risk.adjustments.new_symbol is 'Its symbol since.';
+comment on column risk.adjustments.new_shares is 'Shares given for old_shares; 1 and 1: no split.';
+comment on column risk.adjustments.old_shares is 'Shares they were given for.';
+comment on column risk.adjustments.strike_change is 'What was added to every strike.';
+comment on column risk.adjustments.old_strike is 'Strike of an option before, per share.';
+comment on column risk.adjustments.new_strike is 'Its strike since.';
+comment on column risk.adjustments.old_multiplier is 'Multiplier before.';
+comment on column risk.adjustments.new_multiplier is 'Multiplier since.';
+comment on column risk.adjustments.position_factor is 'What positions were multiplied by.';
+comment on column risk.adjustments.reason is 'Why.';
+comment on column risk.adjustments.trading_day is 'The trading day in which it was done.';
+comment on column risk.adjustments.adjusted_at is 'When.';
+comment on column risk.adjustments.adjusted_by is 'The login that did it.';
+
 create view risk.marks as
 select
   i.symbol, m.price, m.bid, m.ask, m.implied_volatility, m.delta, m.gamma, m.vega, m.theta, m.rho,

@@ -205,7 +205,8 @@ left join lateral (
   order by x.correction_id limit 1
 ) as c on f.signed_quantity = 0
 where a.scope_id = any ((select risk_private.visible_accounts())::integer[])
-  and f.recorded_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned();
+  and f.recorded_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned()
+  and (f.adjustment_id is null or f.signed_quantity <> 0);
 comment on view risk.fills is
   'Executions as they stand: fills of orders, and trades that no order explains.';
 comment on column risk.fills.account is 'The account.';
@@ -219,8 +220,8 @@ comment on column risk.fills.quantity is 'Executed quantity; 0 once busted.';
 comment on column risk.fills.price is 'Price of the execution.';
 comment on column risk.fills.fee is 'Fee paid.';
 comment on column risk.fills.kind is
-  'fill; or, with no order: opening, assignment, exercise, expiry, transfer, unexplained; '
-  'adjustment: what a split added to the position.';
+  'fill; or, with no order: opening, assignment, exercise, expiry, transfer, cash_in_lieu, '
+  'unexplained; adjustment: what a split added to the position.';
 comment on column risk.fills.flag is
   'What was wrong with it: over_fill, fill_on_closed_order, fill_on_rejected_order, '
   'unexplained_trade; NULL: nothing.';

@@ -64,7 +64,8 @@ create trigger trading_grants_when_changed
 after insert or update or delete on risk_private.trading_grants
 for each statement execute function risk_private.note_limit_change();
 create trigger instruments_when_changed
-after update of sector_id, underlying_id, status, status_reason on risk_private.instruments
+after update of symbol, sector_id, underlying_id, status, status_reason
+on risk_private.instruments
 for each statement execute function risk_private.note_limit_change();
 
 create function risk_private.may_see_limits(chain integer[]) returns boolean

@@ -47,7 +47,8 @@ comment on column risk.pnl.currency_pnl is
 comment on column risk.pnl.start_unrealized is 'Unrealized profit when the day was opened.';
 
 create view risk.cash with (security_barrier) as
-select a.code as account, b.currency, b.amount, b.rate, b.amount * b.rate as base_amount, f.as_of
+select a.code as account, b.currency, b.amount, b.rate, b.amount * b.rate as base_amount,
+  nullif(f.as_of, '-infinity') as as_of
 from risk_private.scopes as a
 join risk_private.cash_balances as b on b.account_id = a.scope_id
 left join risk_private.fx_rates as f on f.currency = b.currency
@@ -60,4 +61,5 @@ comment on column risk.cash.amount is
   'Cash: postings less what trades cost and their fees; below 0 it is owed.';
 comment on column risk.cash.rate is 'Base currency per unit at which it is carried; NULL: unknown.';
 comment on column risk.cash.base_amount is 'The amount in base currency.';
-comment on column risk.cash.as_of is 'Data time of the latest rate.';
+comment on column risk.cash.as_of is
+  'Data time of the latest rate; NULL for the base currency, whose rate is always 1.';

@@ -33,6 +33,8 @@ grant execute on procedure
 to risk_execution;
 grant execute on procedure risk.bust_fill, risk.correct_fill to risk_execution;
 grant execute on function risk_private.bust_fill, risk_private.correct_fill to risk_execution;
+grant execute on procedure risk.adjust_instrument to risk_admin;
+grant execute on function risk_private.adjust_instrument to risk_admin;
 grant execute on procedure risk.post_cash to risk_execution, risk_admin;
 grant execute on function risk_private.post_cash to risk_execution, risk_admin;
 grant execute on procedure risk.set_fx to risk_feed;
@@ -50,14 +52,15 @@ grant execute on procedure risk.revalue to risk_feed, risk_admin, risk_worker;
 grant execute on procedure risk_private.follow to risk_feed, risk_admin;
 grant execute on function risk_private.worker_follows to risk_feed, risk_admin;
 grant execute on function
-  risk_private.next_pass, risk_private.revalue, risk_private.sample_peaks, risk_private.end_pass
+  risk_private.next_pass, risk_private.revalue, risk_private.end_pass
 to risk_feed, risk_admin, risk_worker;
 grant execute on function risk_private.set_marks, risk_private.remark_underlying to risk_feed;
 
 -- History
 grant execute on procedure risk.load_closes to risk_feed, risk_admin;
 grant execute on function risk_private.load_closes to risk_feed, risk_admin;
-grant select on risk.portfolio_greeks, risk.return_history, risk.correlation_matrix
+grant select on
+  risk.portfolio_greeks, risk.return_history, risk.correlation_matrix, risk.daily_summary
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on procedure risk.refresh_views to risk_admin, risk_worker;
 grant execute on function risk_private.views_to_refresh, risk_private.refresh_materialized
@@ -131,7 +134,7 @@ grant select on
   risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions,
   risk.cash, risk.fill_corrections
 to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
-grant select on risk.instruments, risk.marks, risk.indicators
+grant select on risk.instruments, risk.marks, risk.indicators, risk.adjustments
 to risk_trader, risk_execution, risk_feed, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on
   risk.scopes, risk.trading_states, risk.breakers, risk.breaker_events, risk.breaker_conditions,

@@ -45,14 +45,14 @@ SUBJECTS = {
         "set_marks remark_underlying revalue set_fx set_indicator load_closes open_day post_cash"
     ),
     "Administration": (
-        "create_scope upsert_instruments set_instrument_status set_limit set_limits remove_limit "
-        "load_position_limits apply_position_limits "
+        "create_scope upsert_instruments adjust_instrument set_instrument_status "
+        "set_limit set_limits remove_limit load_position_limits apply_position_limits "
         "set_setting set_trading_state grant_trading revoke_trading"
     ),
     "Circuit breakers": "define_breaker remove_breaker trip_breaker reset_breaker",
     "What options are worth": "option_greeks implied_volatility",
     "Limits for caches": "hot_limits limit_cache",
-    "Views of money": "pnl cash",
+    "Views of money": "pnl daily_summary cash",
     "Proof": "verify_counters",
     "Views of orders and positions": (
         "orders open_orders decisions violations fills fill_corrections positions"
@@ -63,7 +63,9 @@ SUBJECTS = {
     ),
     "Greeks of portfolios": "portfolio_greeks",
     "Returns and correlations": "return_history correlation_matrix refresh_views",
-    "Views of what is set up": "scopes instruments marks settings trading_grants trading_states",
+    "Views of what is set up": (
+        "scopes instruments adjustments marks settings trading_grants trading_states"
+    ),
     "Views of circuit breakers": "breakers breaker_events breaker_conditions indicators",
     "Views of health": "health queue_status",
 }

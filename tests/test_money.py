@@ -375,6 +375,19 @@ def test_a_hedge_in_another_account_makes_no_peak(firm: Caller) -> None:
     assert money(firm, "D1", "equity", "peak_equity", "drawdown_pct") == (2000, 2000, 0)
     assert money(firm, "A1", "peak_equity") == (1100,)
     assert money(firm, "A2", "peak_equity") == (1100,)
+def test_a_parent_is_at_no_peak_between_its_accounts(firm: Caller) -> None:
+    """What one account gains by a mark, the other loses: together they are at 2,000 throughout."""
+    for account, quantity in (("A1", 10), ("A2", -10)):
+        post(firm, account, 1000, "deposit")
+        trade(firm, account, "AAPL", quantity, 100)
+    for price in (120, 90, 105):
+        firm.mark({"AAPL": price})
+        assert money(firm, "D1", "equity", "peak_equity", "drawdown_pct") == (2000, 2000, 0)
+    assert [pnl(firm, account)["peak_equity"] for account in ("A1", "A2")] == [1200, 1100]
+    firm.mark({"MSFT": 51})
+    trade(firm, "A1", "MSFT", 10, 51)
+    firm.mark({"MSFT": 52})
+    assert money(firm, "D1", "equity", "peak_equity") == (2010, 2010)
 
 
 def test_an_equity_of_0_or_less_is_drawn_down_entirely(firm: Caller) -> None:

@@ -48,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "bust_fill": {"risk_execution"},
     "correct_fill": {"risk_execution"},
     "post_cash": {"risk_execution", "risk_admin"},
+    "adjust_instrument": {"risk_admin"},
     "set_fx": {"risk_feed"},
     "cancel_orders": {"risk_trader", "risk_admin"},
     "load_closes": {"risk_feed", "risk_admin"},
@@ -84,6 +85,7 @@ ALLOWED: dict[str, set[str]] = {
     "fill_corrections": {"risk_trader", *READERS},
     "cash": {"risk_trader", *READERS},
     "instruments": set(ROLES),
+    "adjustments": set(ROLES),
     "marks": set(ROLES),
     "scopes": READERS,
     "trading_states": READERS,
@@ -106,6 +108,7 @@ ALLOWED: dict[str, set[str]] = {
     "return_history": OVERSEERS,
     "correlation_matrix": OVERSEERS,
     "pnl": OVERSEERS,
+    "daily_summary": OVERSEERS,
 }
 # What the worker calls in risk_private: functions that check its epoch, or change nothing.
 OF_THE_WORKER = {

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.databases import create_database
+from tests.stateful.adjusting import Adjusting
 from tests.stateful.control import Control
 from tests.stateful.engine import Engine
 from tests.stateful.firm import Stage
@@ -35,7 +36,7 @@ SETTINGS = settings(
 )
 
 
-class EngineAndOracle(Following, Control):
+class EngineAndOracle(Following, Adjusting, Control):
     """One history of a small firm."""
 
 

@@ -69,6 +69,7 @@ def day(context: Context) -> None:
         for account_id in account_ids:
             context.value("roll_account_at", account_id, opened)
         if account_ids:
+            context.value("refresh_view", "daily_summary")
             context.log.info("day_opened", day=opened, accounts=len(account_ids))
 
 

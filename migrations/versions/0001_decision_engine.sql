@@ -199,6 +199,7 @@ create table risk_private.scopes (
   collar_floor numeric not null default 0.10,
   required_types bit(32) not null default b'0'::bit(32),
   trading_day date,
+  day_began_at timestamptz,
   created_at timestamptz not null default pg_catalog.clock_timestamp(),
   constraint scopes_parent_after_child check (parent_id > scope_id)
 );
@@ -221,6 +222,8 @@ comment on column risk_private.scopes.required_types is
   'Limit types that must be found on the chain, by limit_types.bit.';
 comment on column risk_private.scopes.trading_day is
   'Leaf: the trading day that its traded notional counts.';
+comment on column risk_private.scopes.day_began_at is
+  'Leaf: when it was taken into that day; NULL: it was made in it.';
 
 create table risk_private.settings (
   name text not null,
@@ -1138,19 +1141,40 @@ comment on column risk_private.fill_corrections.late_realized is
 
 create table risk_private.adjustments (
   adjustment_id bigint generated always as identity primary key,
+  reference text not null unique check (risk_private.is_code(reference)),
   instrument_id integer not null references risk_private.instruments,
-  split_to numeric not null,
-  split_from numeric not null,
-  options_by text,
+  symbol text not null,
+  new_shares numeric not null,
+  old_shares numeric not null,
   strike_change numeric not null,
-  old_symbol text not null,
+  new_symbols jsonb not null,
   reason text not null,
   trading_day date,
   adjusted_at timestamptz not null,
   adjusted_by name not null default session_user
 );
 comment on table risk_private.adjustments is
-  'Splits and other changes of the terms of instruments: see risk.adjust_instrument.';
+  'Splits, and other changes of the terms of what is held: see risk.adjust_instrument.';
+comment on column risk_private.adjustments.symbol is
+  'As it was called then; new_symbols: as it was given.';
+
+create table risk_private.adjusted_instruments (
+  adjustment_id bigint not null references risk_private.adjustments,
+  instrument_id integer not null references risk_private.instruments,
+  old_symbol text not null,
+  new_symbol text not null,
+  old_strike numeric,
+  new_strike numeric,
+  old_multiplier numeric not null,
+  new_multiplier numeric not null,
+  new_units numeric not null,
+  old_units numeric not null,
+  primary key (adjustment_id, instrument_id)
+);
+comment on table risk_private.adjusted_instruments is
+  'What an adjustment made of the underlying and of everything on it.';
+comment on column risk_private.adjusted_instruments.new_units is
+  'Positions were multiplied by new_units / old_units: 4 / 1 for the stock of a 4-for-1 split.';
 
 create table risk_private.closed_days (
   scope_id integer not null,
@@ -1165,6 +1189,8 @@ create table risk_private.closed_days (
   unrealized numeric not null,
   start_unrealized numeric not null,
   peak numeric not null,
+  decisions bigint not null,
+  accepted bigint not null,
   executions bigint not null,
   traded_notional numeric not null,
   closed_at timestamptz not null,
@@ -1532,7 +1558,7 @@ begin
   end;
   perform risk_private.validate_instrument(v_terms);
   select i.* into v_old from risk_private.instruments as i
-    where i.symbol = v_terms.symbol for update;
+    where i.symbol = v_terms.symbol for no key update;
   if v_terms.underlying is not null and v_terms.underlying <> v_terms.symbol then
     v_underlying_id := risk_private.instrument_id(v_terms.underlying);
     select i.* into v_underlying from risk_private.instruments as i
@@ -1591,7 +1617,7 @@ begin
         pg_catalog.format('%s has been traded: its terms cannot change', old.symbol),
         'kind, underlying, sector, expiry, strike, option_right, multiplier and currency are fixed '
         'once traded',
-        'Add an instrument with the new terms.');
+        'Add an instrument with the new terms; for a split there is risk.adjust_instrument.');
     end if;
   end if;
   update risk_private.instruments as i set
@@ -1615,6 +1641,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.instruments'));
   if pg_catalog.jsonb_typeof(instruments) is distinct from 'array' then
     perform risk_private.fail('RK400', 'instruments must be a JSON array of objects',
       'argument: instruments');
@@ -8989,6 +9016,7 @@ $$;
 comment on function risk_private.next_pass() is
   'What there is to follow now; batches NULL: nothing.';
 
+-- Lock order: batches that moved; counters of scopes above accounts, ascending; their equities.
 create function risk_private.end_pass(pass risk_private.revaluation_pass) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -8999,10 +9027,12 @@ begin
   where m.batch = any (pass.batches) and (m.settles_at is not null or not pass.is_waiting);
   update risk_private.moved_marks as m set settles_at = pass.settles_at
   where m.batch = any (pass.batches);
+  perform risk_private.sample_peaks(pass.account_ids);
 end
 $$;
 comment on function risk_private.end_pass(risk_private.revaluation_pass) is
-  'Strikes out what was followed. What an order in flight may have missed stays for one more pass.';
+  'Strikes out what was followed, and samples peaks. What an order in flight may have missed stays '
+  'for one more pass.';
 
 create function risk_private.unfollowed(account_id integer, instrument_ids integer[])
 returns risk_private.unit_values[]
@@ -9022,6 +9052,47 @@ $$;
 comment on function risk_private.unfollowed(integer, integer[]) is
   'Present unit values of those instruments which an account carries at other values.';
 
+-- Lock order: the caller holds the account; then its chain's counters, ascending.
+create function risk_private.carry_at(account_id integer, units risk_private.unit_values[])
+returns numeric
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_changes risk_private.change[] := array(
+    select x from risk_private.revaluation_changes(account_id, units) as x
+    order by x.counter_id);
+  v_parts risk_private.exposure_part[] := '{}';
+  v_gained numeric;
+begin
+  select sum(p.quantity * (u.unit_value - p.unit_value)) into v_gained
+  from unnest(units) as u
+  join risk_private.positions as p
+    on p.account_id = carry_at.account_id and p.instrument_id = u.instrument_id;
+  if risk_private.keeps_exposures(account_id) then
+    v_parts := array(select x from risk_private.revaluation_parts(account_id, units) as x);
+  end if;
+  update risk_private.positions as p set
+    unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
+    unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
+    unit_dollar_gamma = u.unit_dollar_gamma, unit_vega = u.unit_vega,
+    unit_theta = u.unit_theta, has_greeks = u.has_greeks
+  from unnest(units) as u
+  where p.account_id = carry_at.account_id and p.instrument_id = u.instrument_id;
+  perform risk_private.lock_counters(v_changes);
+  update risk_private.counters as c set gross_notional = c.gross_notional + x.gross_notional
+  from unnest(v_changes) as x
+  where c.counter_id = x.counter_id and x.gross_notional <> 0;
+  if v_parts <> '{}' then
+    perform risk_private.add_exposures(v_parts);
+  end if;
+  return v_gained;
+end
+$$;
+comment on function risk_private.carry_at(integer, risk_private.unit_values[]) is
+  'Carries an account''s positions at those values, moving its counters and exposures by the '
+  'difference. Returns what its equity must follow.';
+
 -- Lock order: the account, its chain's counters ascending, then their equities ascending.
 create function risk_private.revalue(account_id integer, instrument_ids integer[]) returns void
 language plpgsql volatile security definer
@@ -9033,41 +9104,13 @@ set enable_mergejoin = off
 as $$
 declare
   v_units risk_private.unit_values[];
-  v_changes risk_private.change[];
-  v_gained numeric;
-  v_parts risk_private.exposure_part[] := '{}';
 begin
   perform risk_private.begin_change();
   perform risk_private.lock_account(account_id);
   v_units := risk_private.unfollowed(account_id, instrument_ids);
-  if cardinality(v_units) = 0 then
-    return;
+  if cardinality(v_units) > 0 then
+    perform risk_private.follow_marks(account_id, risk_private.carry_at(account_id, v_units));
   end if;
-  v_changes := array(
-    select x from risk_private.revaluation_changes(account_id, v_units) as x
-    order by x.counter_id);
-  select sum(p.quantity * (u.unit_value - p.unit_value)) into v_gained
-  from unnest(v_units) as u
-  join risk_private.positions as p
-    on p.account_id = revalue.account_id and p.instrument_id = u.instrument_id;
-  if risk_private.keeps_exposures(account_id) then
-    v_parts := array(select x from risk_private.revaluation_parts(account_id, v_units) as x);
-  end if;
-  update risk_private.positions as p set
-    unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
-    unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
-    unit_dollar_gamma = u.unit_dollar_gamma, unit_vega = u.unit_vega,
-    unit_theta = u.unit_theta, has_greeks = u.has_greeks
-  from unnest(v_units) as u
-  where p.account_id = revalue.account_id and p.instrument_id = u.instrument_id;
-  perform risk_private.lock_counters(v_changes);
-  update risk_private.counters as c set gross_notional = c.gross_notional + x.gross_notional
-  from unnest(v_changes) as x
-  where c.counter_id = x.counter_id and x.gross_notional <> 0;
-  if v_parts <> '{}' then
-    perform risk_private.add_exposures(v_parts);
-  end if;
-  perform risk_private.follow_marks(account_id, v_gained);
 end
 $$;
 comment on function risk_private.revalue(integer, integer[]) is
@@ -9121,8 +9164,6 @@ begin
         perform risk_private.revalue(v_account_id, v_pass.instrument_ids);
         commit;
       end loop;
-      perform risk_private.sample_peaks(v_pass.account_ids);
-      commit;
       perform risk_private.end_pass(v_pass);
       commit;
     end if;
@@ -9511,10 +9552,10 @@ begin
     perform risk_private.fail('RK400', pg_catalog.format('side must be buy or sell, got %L', side),
       'argument: side');
   end if;
-  if (kind in ('opening', 'assignment', 'exercise', 'expiry', 'transfer',
+  if (kind in ('opening', 'assignment', 'exercise', 'expiry', 'transfer', 'cash_in_lieu',
     'unexplained')) is not true then
     perform risk_private.fail('RK400', pg_catalog.format('unknown kind %L', kind), 'argument: kind',
-      'One of opening, assignment, exercise, expiry, transfer, unexplained.');
+      'One of opening, assignment, exercise, expiry, transfer, cash_in_lieu, unexplained.');
   end if;
   if not v_leaf.is_leaf then
     perform risk_private.fail('RK400',
@@ -9567,9 +9608,11 @@ end
 $$;
 comment on procedure risk.record_trade(
   text, text, text, numeric, numeric, text, text, numeric, timestamptz, jsonb) is
-  'Books a trade that no order of ours explains: kind opening, assignment, exercise, expiry, '
-  'transfer, or unexplained (alerted). Booked once per exec_id. Errors: RK400, RK404, RK409 same '
-  'exec_id with other content.';
+  'Books a trade that no order of ours explains: kind opening or transfer (a position brought in '
+  'or taken out: a flow, no cash), assignment, exercise, expiry (of an option at price 0, or at '
+  'what it is settled for in cash; shares that change hands are a trade of their own at the '
+  'strike), cash_in_lieu (a fraction that a split left), or unexplained (alerted). Booked once per '
+  'exec_id. Errors: RK400, RK404, RK409 same exec_id with other content.';
 
 -- 51_lifecycle.sql
 -- What else happens to an order: sent, acknowledged, released.
@@ -10277,7 +10320,7 @@ comment on function risk_private.follow_marks(integer, numeric) is
 
 -- Lock order: counters of parents, ascending; then their equities.
 create function risk_private.sample_peaks(account_ids integer[]) returns void
-language plpgsql volatile security definer
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -10289,7 +10332,6 @@ declare
     where s.scope_id = any (account_ids) and e.known_equity > e.peak);
 begin
   if v_scope_ids <> '{}' then
-    perform risk_private.begin_change();
     perform from risk_private.counters as c
     where c.counter_id = any (array(
       select risk_private.counter_id(k) from unnest(v_scope_ids) as k))
@@ -10306,6 +10348,32 @@ comment on function risk_private.sample_peaks(integer[]) is
 -- 54_trading_day.sql
 -- The roll of the trading day, account by account.
 
+create function risk_private.activity(
+  account_id integer, out decisions bigint, out accepted bigint, out executions bigint,
+  out traded_notional numeric)
+language sql stable
+begin atomic
+  select o.decisions, o.accepted, f.executions, f.traded_notional
+  from risk_private.scopes as s
+  cross join lateral (
+    select count(*) as decisions, count(*) filter (where q.decision = 'ACCEPTED') as accepted
+    from risk_private.orders as q
+    where q.account_id = s.scope_id and q.decided_at >= coalesce(s.day_began_at, s.created_at)
+  ) as o
+  cross join lateral (
+    select count(*) as executions,
+      coalesce(sum(abs(q.signed_quantity) * q.unit_price), 0) as traded_notional
+    from risk_private.fills as q
+    where q.account_id = s.scope_id and q.trading_day = s.trading_day
+      and q.recorded_at >= coalesce(s.day_began_at, s.created_at)
+      and q.signed_quantity <> 0 and q.adjustment_id is null
+  ) as f
+  where s.scope_id = activity.account_id;
+end;
+comment on function risk_private.activity(integer) is
+  'What an account has decided and executed in its trading day so far. Busted executions do not '
+  'count, nor does what a split added.';
+
 -- The caller holds the counters of the chain.
 create function risk_private.close_day(account_id integer) returns void
 language plpgsql volatile
@@ -10314,21 +10382,15 @@ as $$
 begin
   insert into risk_private.closed_days as d (
     scope_id, day, start_equity, equity, flows, realized, fees, income, currency_pnl, unrealized,
-    start_unrealized, peak, executions, traded_notional, closed_at)
+    start_unrealized, peak, decisions, accepted, executions, traded_notional, closed_at)
   select k.scope_id, s.trading_day, e.start_equity, e.equity, e.flows, e.realized, e.fees,
-    e.income, e.currency_pnl, e.known_equity - e.book, e.start_unrealized, p.peak, t.executions,
-    t.traded_notional, risk_private.clock()
+    e.income, e.currency_pnl, e.known_equity - e.book, e.start_unrealized, p.peak, a.decisions,
+    a.accepted, a.executions, a.traded_notional, risk_private.clock()
   from risk_private.scopes as s
   join risk_private.equities as e on e.scope_id = s.scope_id
   cross join unnest(s.chain) as k (scope_id)
   join risk_private.equities as p on p.scope_id = k.scope_id
-  cross join (
-    select count(*) as executions,
-      coalesce(sum(abs(f.signed_quantity) * f.unit_price), 0) as traded_notional
-    from risk_private.fills as f
-    join risk_private.scopes as a on a.scope_id = f.account_id and a.trading_day = f.trading_day
-    where f.account_id = close_day.account_id and f.signed_quantity <> 0 and f.adjustment_id is null
-  ) as t
+  cross join lateral risk_private.activity(s.scope_id) as a
   where s.scope_id = close_day.account_id and s.trading_day is not null
   on conflict on constraint closed_days_pkey do update set
     start_equity = d.start_equity + excluded.start_equity, equity = d.equity + excluded.equity,
@@ -10337,6 +10399,7 @@ begin
     currency_pnl = d.currency_pnl + excluded.currency_pnl,
     unrealized = d.unrealized + excluded.unrealized,
     start_unrealized = d.start_unrealized + excluded.start_unrealized, peak = excluded.peak,
+    decisions = d.decisions + excluded.decisions, accepted = d.accepted + excluded.accepted,
     executions = d.executions + excluded.executions,
     traded_notional = d.traded_notional + excluded.traded_notional,
     closed_at = excluded.closed_at;
@@ -10371,7 +10434,8 @@ begin
   update risk_private.positions as p set realized_pnl_today = 0, fees_today = 0
   where p.account_id = begin_day.account_id
     and (p.realized_pnl_today <> 0 or p.fees_today <> 0);
-  update risk_private.scopes as s set trading_day = day where s.scope_id = begin_day.account_id;
+  update risk_private.scopes as s set trading_day = day, day_began_at = risk_private.clock()
+  where s.scope_id = begin_day.account_id;
 end
 $$;
 comment on function risk_private.begin_day(integer, date) is
@@ -10528,13 +10592,15 @@ begin
   end loop;
   commit;
   call risk_private.follow();
+  perform risk_private.refresh_materialized('daily_summary');
   perform risk_private.flush();
   commit;
 end
 $$;
 comment on procedure risk.open_day(date, jsonb) is
   'Rolls the trading day, forward only: day orders expire, traded notional and today''s P&L start '
-  'again, account by account; the marks of underlyings are kept as closes of the day that ends. '
+  'again, account by account; the marks of underlyings are kept as closes of the day that ends, '
+  'and what it made of every scope in risk.daily_summary. '
   'equities: start-of-day equity per account, {"A1": "250000"}; where '
   'none is given, the engine''s own at this moment. Daily losses count from it, so cash must have '
   'been posted before. Repeating a day resumes a roll that was interrupted, and corrects the '
@@ -10720,13 +10786,13 @@ create type risk_private.replayed as (
 comment on type risk_private.replayed is
   'An execution as it should stand, and the position after it.';
 
-create function risk_private.split_quantity(quantity numeric, split_to numeric, split_from numeric,
-  lot numeric)
+create function risk_private.adjusted_quantity(quantity numeric, new_units numeric,
+  old_units numeric)
 returns numeric
 language sql immutable
-return pg_catalog.trunc(quantity * split_to / (split_from * lot)) * lot;
-comment on function risk_private.split_quantity(numeric, numeric, numeric, numeric) is
-  'A position after a split; what is less than a lot is paid in cash by the broker.';
+return pg_catalog.round(quantity * new_units / old_units, 8);
+comment on function risk_private.adjusted_quantity(numeric, numeric, numeric) is
+  'A position after an adjustment, fractions included: those are the broker''s to pay.';
 
 create function risk_private.replay(account_id integer, instrument_id integer)
 returns setof risk_private.replayed
@@ -10740,11 +10806,10 @@ begin
   v_row.quantity := 0;
   v_row.cost := 0;
   for v_fill in
-    select f.exec_id, f.signed_quantity, f.unit_amount, a.adjustment_id, a.split_to, a.split_from,
-      i.lot
+    select f.exec_id, f.signed_quantity, f.unit_amount, f.adjustment_id, a.new_units, a.old_units
     from risk_private.fills as f
-    join risk_private.instruments as i on i.instrument_id = f.instrument_id
-    left join risk_private.adjustments as a on a.adjustment_id = f.adjustment_id
+    left join risk_private.adjusted_instruments as a
+      on a.adjustment_id = f.adjustment_id and a.instrument_id = f.instrument_id
     where f.account_id = replay.account_id and f.instrument_id = replay.instrument_id
     order by f.booking
   loop
@@ -10755,11 +10820,9 @@ begin
       from risk_private.average_cost(v_row.quantity, v_row.cost, v_fill.signed_quantity,
         v_fill.unit_amount) as c;
     else
-      v_row.signed_quantity := risk_private.split_quantity(v_row.quantity, v_fill.split_to,
-        v_fill.split_from, v_fill.lot) - v_row.quantity;
-      v_row.realized := case
-        when v_row.quantity + v_row.signed_quantity = 0 then -v_row.cost else 0 end;
-      v_row.cost := v_row.cost + v_row.realized;
+      v_row.signed_quantity := risk_private.adjusted_quantity(v_row.quantity, v_fill.new_units,
+        v_fill.old_units) - v_row.quantity;
+      v_row.realized := 0;
     end if;
     v_row.quantity := v_row.quantity + v_row.signed_quantity;
     return next v_row;
@@ -10768,7 +10831,7 @@ end
 $$;
 comment on function risk_private.replay(integer, integer) is
   'The executions of an account in an instrument, with the cost and profit at average cost that '
-  'follow from them. After a split the cost stays, and the quantity is what the split makes of it.';
+  'follow from them. A split leaves the cost as it is and makes another quantity of the position.';
 
 create function risk_private.heirs(account_id integer, client_order_id text) returns text[]
 language plpgsql stable
@@ -10981,7 +11044,7 @@ begin
   if v_fill.adjustment_id is not null then
     perform risk_private.fail('RK409',
       pg_catalog.format('%L is the adjustment of a split, no execution', exec_id),
-      'argument: exec_id', 'Undo it with risk.adjust_instrument.');
+      'argument: exec_id', 'Correct the executions before it: the split then follows.');
   end if;
   return v_fill;
 end
@@ -11102,6 +11165,409 @@ comment on procedure risk.correct_fill(text, text, numeric, numeric, text) is
   'The broker has corrected an execution to another quantity or price; its fee stays. Everything '
   'follows as in risk.bust_fill, and what it was is kept in risk.fill_corrections. Alerted; '
   'repeating it changes nothing. Errors: RK400, RK404, RK409 busted, or no execution.';
+
+-- 58_adjusted_terms.sql
+-- Splits and adjusted options: new terms for what is held. All of it is one transaction under the
+-- locks of all accounts, so nobody decides between old terms and new ones.
+--
+-- Options follow the rule of the Options Clearing Corporation (By-Laws, Article VI, section 11A;
+-- Characteristics and Risks of Standardized Options, chapter III). A split that gives whole shares
+-- for each one multiplies contracts and divides the strike, to the cent. Any other ratio leaves
+-- contracts as they are and changes what one delivers. Since 2007 (SR-OCC-2006-01) the strike then
+-- stays nominally, each point of it counting as 100 shares; an instrument has one multiplier here,
+-- for price and delivery alike, and so has a strike per share delivered, as before that change:
+-- strike x multiplier is the same. A special cash dividend lowers strikes by its amount.
+
+create function risk_private.validate_adjustment(a risk_private.adjustments) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not risk_private.is_code(a.reference) then
+    perform risk_private.fail('RK400', 'reference must be 1 to 64 printable characters',
+      'argument: reference', 'The id of the corporate action: it is done once, however often told.');
+  end if;
+  perform risk_private.require_reason(a.reason);
+  if (least(a.new_shares, a.old_shares) >= 1 and greatest(a.new_shares, a.old_shares) <= 1000000
+    and a.new_shares % 1 = 0 and a.old_shares % 1 = 0) is not true then
+    perform risk_private.fail('RK400',
+      'new_shares and old_shares must be whole numbers of 1 to 1000000',
+      pg_catalog.format('arguments: new_shares %s, old_shares %s', a.new_shares, a.old_shares),
+      '4 and 1 for a split 4-for-1, 3 and 2 for 3-for-2, 1 and 10 for a reverse split.');
+  end if;
+  if not risk_private.is_amount(abs(a.strike_change)) then
+    perform risk_private.fail('RK400',
+      'strike_change must be a finite number within 1e15, with at most 12 decimals',
+      'argument: strike_change', 'Below 0 lowers strikes, as a special dividend does.');
+  end if;
+  if pg_catalog.jsonb_typeof(a.new_symbols) <> 'object' or exists (
+    select from pg_catalog.jsonb_each(a.new_symbols) as e
+    where pg_catalog.jsonb_typeof(e.value) <> 'string'
+      or not risk_private.is_code(e.value #>> '{}')) then
+    perform risk_private.fail('RK400',
+      'new_symbols must be a JSON object of old symbol to new symbol', 'argument: new_symbols');
+  end if;
+  if a.new_shares = a.old_shares and a.strike_change = 0 and a.new_symbols = '{}' then
+    perform risk_private.fail('RK400', 'nothing is to be adjusted',
+      'arguments: new_shares, old_shares, strike_change, new_symbols');
+  end if;
+end
+$$;
+comment on function risk_private.validate_adjustment(risk_private.adjustments) is
+  'Raises RK400 for an adjustment that makes no sense.';
+
+create function risk_private.is_adjusted(a risk_private.adjustments) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_known risk_private.adjustments;
+begin
+  select k.* into v_known from risk_private.adjustments as k where k.reference = a.reference;
+  if v_known.adjustment_id is null then
+    return false;
+  end if;
+  if row(v_known.symbol, v_known.new_shares, v_known.old_shares, v_known.strike_change,
+      v_known.new_symbols)
+    is distinct from row(a.symbol, a.new_shares, a.old_shares, a.strike_change, a.new_symbols) then
+    perform risk_private.fail('RK409',
+      pg_catalog.format('adjustment %L was made with other content', a.reference),
+      'argument: reference');
+  end if;
+  return true;
+end
+$$;
+comment on function risk_private.is_adjusted(risk_private.adjustments) is
+  'Whether this very adjustment was made already; RK409 where its reference stands for another.';
+
+create function risk_private.adjusted_terms(a risk_private.adjustments)
+returns setof risk_private.adjusted_instruments
+language sql stable
+begin atomic
+  select a.adjustment_id, i.instrument_id, i.symbol, coalesce(a.new_symbols ->> i.symbol, i.symbol),
+    i.strike,
+    case when a.new_shares = a.old_shares then i.strike
+      else pg_catalog.round(i.strike * a.old_shares / a.new_shares, case when k.is_whole then 2
+        else 8 end)
+    end + a.strike_change,
+    i.multiplier,
+    case when i.instrument_id = a.instrument_id or k.is_whole then i.multiplier
+      else pg_catalog.round(i.multiplier * a.new_shares / a.old_shares, 12) end,
+    case when i.instrument_id = a.instrument_id or k.is_whole then a.new_shares else 1 end,
+    case when i.instrument_id = a.instrument_id or k.is_whole then a.old_shares else 1 end
+  from risk_private.instruments as i
+  cross join (select a.new_shares > a.old_shares and a.new_shares % a.old_shares = 0 as is_whole)
+    as k
+  where i.underlying_id = a.instrument_id
+    and (i.expiry < risk_private.trading_date()) is not true;
+end;
+comment on function risk_private.adjusted_terms(risk_private.adjustments) is
+  'The old and new terms of the underlying and of everything on it that has not expired.';
+
+create function risk_private.require_adjustable(
+  a risk_private.adjustments, terms risk_private.adjusted_instruments[])
+returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_named text;
+  v_count bigint;
+begin
+  select t.old_symbol into v_named from pg_catalog.unnest(terms) as t
+  where (t.new_strike > 0) is not true and t.old_strike is not null or t.new_multiplier <= 0
+  order by t.old_symbol limit 1;
+  if found then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('the strike of %s would not be above 0', v_named),
+      'arguments: new_shares, old_shares, strike_change');
+  end if;
+  select k into v_named from pg_catalog.jsonb_object_keys(a.new_symbols) as k
+  where k <> all (array(select t.old_symbol from pg_catalog.unnest(terms) as t)) limit 1;
+  if found then
+    perform risk_private.fail('RK404',
+      pg_catalog.format('%s is neither %s nor on it', v_named, a.symbol), 'argument: new_symbols');
+  end if;
+  select t.new_symbol into v_named from pg_catalog.unnest(terms) as t
+  where t.new_symbol <> t.old_symbol and exists (
+      select from risk_private.instruments as i where i.symbol = t.new_symbol
+        and i.symbol <> all (
+          array(select o.old_symbol from pg_catalog.unnest(terms) as o
+            where o.new_symbol <> o.old_symbol)))
+    or (select count(*) from pg_catalog.unnest(terms) as o where o.new_symbol = t.new_symbol) > 1
+  limit 1;
+  if found then
+    perform risk_private.fail('RK409', pg_catalog.format('symbol %L is taken', v_named),
+      'argument: new_symbols');
+  end if;
+  select count(*), pg_catalog.string_agg(distinct s.code, ', ') into v_count, v_named
+  from risk_private.orders as o
+  join risk_private.scopes as s on s.scope_id = o.account_id
+  where o.closed_at is null
+    and o.instrument_ids && array(select t.instrument_id from pg_catalog.unnest(terms) as t);
+  if v_count > 0 then
+    perform risk_private.fail('RK409',
+      pg_catalog.format('%s open orders in %s or on it, entered on the old terms', v_count, a.symbol),
+      'accounts: ' || v_named,
+      'Cancel them with risk.cancel_orders, release what the broker confirms, and ask again.');
+  end if;
+  select count(*), pg_catalog.string_agg(distinct i.symbol, ', ') into v_count, v_named
+  from risk_private.instruments as i
+  join risk_private.positions as p on p.instrument_id = i.instrument_id and p.quantity <> 0
+  where i.underlying_id = a.instrument_id and i.expiry < risk_private.trading_date();
+  if v_count > 0 then
+    perform risk_private.fail('RK409',
+      pg_catalog.format('%s positions on %s have expired and are not settled', v_count, a.symbol),
+      'symbols: ' || v_named, 'Settle them on the old terms with risk.record_trade, and ask again.');
+  end if;
+end
+$$;
+comment on function risk_private.require_adjustable(
+  risk_private.adjustments, risk_private.adjusted_instruments[]) is
+  'Raises RK400, RK404 or RK409 where an adjustment cannot be made: impossible strikes, symbols '
+  'unknown or taken, orders open, positions that wait for their settlement.';
+
+-- Lock order: the caller holds all accounts; marks ascending, which feeds lock before they look at
+-- instruments; then instruments ascending; breakers.
+create function risk_private.change_terms(a risk_private.adjustments, ids integer[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from risk_private.marks as m where m.instrument_id = any (ids)
+  order by m.instrument_id for no key update;
+  perform from risk_private.instruments as i where i.instrument_id = any (ids)
+  order by i.instrument_id for update;
+  -- One option often takes the symbol that another one gives up.
+  update risk_private.instruments as i
+  set symbol = pg_catalog.format('adjusted %s', i.instrument_id)
+  from risk_private.adjusted_instruments as t
+  where t.adjustment_id = a.adjustment_id and i.instrument_id = t.instrument_id
+    and t.new_symbol <> t.old_symbol;
+  update risk_private.instruments as i
+  set symbol = t.new_symbol, strike = t.new_strike, multiplier = t.new_multiplier
+  from risk_private.adjusted_instruments as t
+  where t.adjustment_id = a.adjustment_id and i.instrument_id = t.instrument_id
+    and row(i.symbol, i.strike, i.multiplier)
+      is distinct from row(t.new_symbol, t.new_strike, t.new_multiplier);
+  update risk_private.breakers as b
+  set parameters = b.parameters || pg_catalog.jsonb_build_object('symbol', t.new_symbol)
+  from risk_private.adjusted_instruments as t
+  where t.adjustment_id = a.adjustment_id and b.instrument_id = t.instrument_id
+    and b.parameters ->> 'symbol' <> t.new_symbol;
+  if a.new_shares = a.old_shares then
+    return;
+  end if;
+  update risk_private.marks as m set
+    price = m.price * a.old_shares / a.new_shares,
+    bid = m.bid * a.old_shares / a.new_shares,
+    ask = m.ask * a.old_shares / a.new_shares,
+    gamma = m.gamma * a.new_shares::double precision / a.old_shares::double precision,
+    vega = m.vega * a.old_shares::double precision / a.new_shares::double precision,
+    theta = m.theta * a.old_shares::double precision / a.new_shares::double precision,
+    rho = m.rho * a.old_shares::double precision / a.new_shares::double precision
+  where m.instrument_id = any (ids);
+  update risk_private.price_ticks as t set price = t.price * a.old_shares / a.new_shares
+  where t.instrument_id = any (ids);
+  perform risk_private.adjust_closes(a.instrument_id, a.new_shares / a.old_shares);
+end
+$$;
+comment on function risk_private.change_terms(risk_private.adjustments, integer[]) is
+  'Puts instruments to their new terms and symbols; and what was told of them per share, their '
+  'marks, the prices that breakers look back on and the closes, to the level after the split. Delta '
+  'and volatility are the same at either.';
+
+-- 59_adjustments.sql
+-- Splits and adjusted options: positions follow the terms.
+
+create function risk_private.at_new_terms(
+  p risk_private.positions, t risk_private.adjusted_instruments, a risk_private.adjustments)
+returns risk_private.unit_values
+language sql immutable
+return row(
+  p.instrument_id, p.unit_value * t.old_units / t.new_units,
+  p.unit_notional * t.old_units / t.new_units,
+  p.unit_delta * (a.new_shares * t.old_units) / (a.old_shares * t.new_units),
+  p.unit_gamma * (a.new_shares * a.new_shares * t.old_units)
+    / (a.old_shares * a.old_shares * t.new_units),
+  p.unit_dollar_delta * t.old_units / t.new_units,
+  p.unit_dollar_gamma * t.old_units / t.new_units,
+  p.unit_vega * t.old_units / t.new_units, p.unit_theta * t.old_units / t.new_units,
+  p.has_greeks)::risk_private.unit_values;
+comment on function risk_private.at_new_terms(
+  risk_private.positions, risk_private.adjusted_instruments, risk_private.adjustments) is
+  'The values that a position carries, per unit on the new terms: as money it stays what it was; '
+  'deltas count more shares, gammas those per smaller moves.';
+
+create function risk_private.book_adjustment(account_id integer, adjustment_id bigint) returns void
+language sql volatile
+begin atomic
+  insert into risk_private.fills (
+    account_id, exec_id, instrument_id, signed_quantity, price, fee, unit_price, kind, trading_day,
+    executed_at, recorded_at, multiplier, rate, adjustment_id)
+  select p.account_id, pg_catalog.format('adjustment %s %s', t.adjustment_id, t.new_symbol),
+    p.instrument_id, risk_private.adjusted_quantity(p.quantity, t.new_units, t.old_units) - p.quantity,
+    0, 0, 0, 'adjustment', s.trading_day, n.at, n.at, t.new_multiplier,
+    risk_private.cash_rate(p.account_id, i.currency), t.adjustment_id
+  from risk_private.adjusted_instruments as t
+  join risk_private.positions as p
+    on p.account_id = book_adjustment.account_id and p.instrument_id = t.instrument_id
+  join risk_private.instruments as i on i.instrument_id = t.instrument_id
+  join risk_private.scopes as s on s.scope_id = p.account_id
+  cross join (select risk_private.clock() as at) as n
+  where t.adjustment_id = book_adjustment.adjustment_id and t.new_units <> t.old_units
+    and exists (
+      select from risk_private.fills as f
+      where f.account_id = p.account_id and f.instrument_id = p.instrument_id)
+  order by p.instrument_id;
+end;
+comment on function risk_private.book_adjustment(integer, bigint) is
+  'Stands between the executions before and after a split, also where nothing was held: what is '
+  'busted or corrected later may have been.';
+
+-- Lock order: the caller holds all counters; then the equities of the chain, ascending.
+create function risk_private.adjust_account(account_id integer, a risk_private.adjustments)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_units risk_private.unit_values[];
+  v_movements risk_private.movement[];
+  v_gained numeric;
+begin
+  perform risk_private.book_adjustment(account_id, a.adjustment_id);
+  select
+    pg_catalog.array_agg(risk_private.at_new_terms(p, t, a)),
+    pg_catalog.array_agg(risk_private.movement(p.account_id, p.instrument_id, q.change)),
+    sum(q.change * p.unit_value)
+  into v_units, v_movements, v_gained
+  from risk_private.positions as p
+  join risk_private.adjusted_instruments as t
+    on t.adjustment_id = a.adjustment_id and t.instrument_id = p.instrument_id
+  cross join lateral (
+    select risk_private.adjusted_quantity(p.quantity, t.new_units, t.old_units) - p.quantity
+      as change
+  ) as q
+  where p.account_id = adjust_account.account_id and p.quantity <> 0;
+  if v_units is null then
+    return;
+  end if;
+  perform risk_private.move(v_movements, false);
+  perform risk_private.move_exposures(account_id, v_movements, '{}', '{}');
+  v_gained := v_gained + risk_private.carry_at(account_id, v_units);
+  perform risk_private.follow_marks(account_id, v_gained);
+  perform risk_private.change_cost(p.account_id, p.instrument_id, p.quantity, p.cost, 0, 0)
+  from risk_private.positions as p
+  join pg_catalog.unnest(v_units) as u on u.instrument_id = p.instrument_id
+  where p.account_id = adjust_account.account_id;
+  perform risk_private.renew_obligations(account_id, array[a.instrument_id]);
+end
+$$;
+comment on function risk_private.adjust_account(integer, risk_private.adjustments) is
+  'Takes the positions of an account to new terms. What they cost and are worth stays.';
+
+-- Lock order: changes of limits and of instruments; the instruments; all accounts, then all scopes
+-- above, ascending; their equities. Nothing of a counter that is kept can change meanwhile.
+create function risk_private.adjust_instrument(
+  symbol text, reference text, reason text, new_shares numeric, old_shares numeric,
+  strike_change numeric, new_symbols jsonb)
+returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_one risk_private.adjustments;
+  v_terms risk_private.adjusted_instruments[];
+  v_ids integer[];
+begin
+  perform risk_private.begin_change();
+  v_one.reference := reference;
+  v_one.symbol := symbol;
+  v_one.reason := reason;
+  v_one.new_shares := new_shares;
+  v_one.old_shares := old_shares;
+  v_one.strike_change := strike_change;
+  v_one.new_symbols := coalesce(new_symbols, '{}');
+  perform risk_private.validate_adjustment(v_one);
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.limits'));
+  perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.instruments'));
+  if risk_private.is_adjusted(v_one) then
+    return;
+  end if;
+  v_one.instrument_id := risk_private.instrument_id(symbol);
+  if not (select i.kind <> 'option' and i.underlying_id = i.instrument_id
+    from risk_private.instruments as i where i.instrument_id = v_one.instrument_id) then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('%s follows its underlying: adjust that', symbol), 'argument: symbol');
+  end if;
+  perform risk_private.lock_accounts_below(array(
+    select s.scope_id from risk_private.scopes as s where s.parent_id is null));
+  perform from risk_private.scopes as s
+  join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
+  where not s.is_leaf order by c.counter_id for no key update of c;
+  v_terms := array(select t from risk_private.adjusted_terms(v_one) as t);
+  perform risk_private.require_adjustable(v_one, v_terms);
+  v_ids := array(select t.instrument_id from pg_catalog.unnest(v_terms) as t);
+  insert into risk_private.adjustments as k (
+    reference, instrument_id, symbol, new_shares, old_shares, strike_change, new_symbols, reason,
+    trading_day, adjusted_at)
+  values (
+    v_one.reference, v_one.instrument_id, v_one.symbol, v_one.new_shares, v_one.old_shares,
+    v_one.strike_change, v_one.new_symbols, v_one.reason, risk_private.trading_date(),
+    risk_private.clock())
+  returning k.* into v_one;
+  insert into risk_private.adjusted_instruments
+  select v_one.adjustment_id, t.instrument_id, t.old_symbol, t.new_symbol, t.old_strike,
+    t.new_strike, t.old_multiplier, t.new_multiplier, t.new_units, t.old_units
+  from pg_catalog.unnest(v_terms) as t;
+  perform risk_private.change_terms(v_one, v_ids);
+  perform risk_private.adjust_account(x.account_id, v_one)
+  from (
+    select distinct p.account_id from risk_private.positions as p
+    where p.instrument_id = any (v_ids) order by p.account_id
+  ) as x;
+  perform risk_private.note_moved(v_ids);
+  perform risk_private.alert('instrument_adjusted', pg_catalog.jsonb_build_object(
+    'symbol', symbol, 'reference', reference, 'new_shares', new_shares::text,
+    'old_shares', old_shares::text, 'strike_change', strike_change::text,
+    'new_symbols', v_one.new_symbols, 'reason', reason, 'severity', 'warning'));
+end
+$$;
+comment on function risk_private.adjust_instrument(
+  text, text, text, numeric, numeric, numeric, jsonb) is 'What risk.adjust_instrument does.';
+
+create procedure risk.adjust_instrument(
+  symbol text, reference text, reason text, new_shares numeric default 1,
+  old_shares numeric default 1, strike_change numeric default 0, new_symbols jsonb default null)
+language plpgsql
+as $$
+begin
+  perform risk_private.adjust_instrument(
+    symbol, reference, reason, new_shares, old_shares, strike_change, new_symbols);
+  commit;
+  call risk_private.follow();
+  perform risk_private.flush();
+  commit;
+end
+$$;
+comment on procedure risk.adjust_instrument(text, text, text, numeric, numeric, numeric, jsonb) is
+  'Adjusts a stock, ETF or index, and everything on it that has not expired, for a corporate '
+  'action: all accounts at one moment. new_shares for old_shares is a split: 4 and 1, 3 and 2, or 1 '
+  'and 10 for a reverse one. Positions in the stock are multiplied by that ratio; a fraction stays '
+  'until the broker pays it (risk.record_trade, kind cash_in_lieu). Options follow the rule of the '
+  'OCC: where each share becomes whole shares, contracts are multiplied and strikes divided, to the '
+  'cent; with any other ratio the multiplier changes instead, and the strike so that strike x '
+  'multiplier stays (to 8 decimals): marks are then quoted per share delivered. strike_change is '
+  'added to every strike: a special dividend of 12 is -12. new_symbols renames, {"X C100": '
+  '"X C25", …}, the stock itself too. Cost, value, P&L, equity and drawdown stay; average prices, '
+  'marks, quotes, Greeks, closes and the prices that breakers look back on are put to the new '
+  'level. Limits stay as they are, those in shares and contracts too. Executions keep the terms of '
+  'their time: one that is busted or corrected later counts as the split made it. Call it before '
+  'the first mark on the new terms. A reference is adjusted once, however often it is called. '
+  'Alerted as instrument_adjusted; risk.adjustments tells what changed. Errors: RK400; RK404 '
+  'unknown symbol; RK409 a reference with other content, a symbol that is taken, open orders in any '
+  'of the instruments (cancel them first), positions that have expired and are not settled.';
 
 -- 60_states.sql
 -- Stopping: trading states, instrument statuses and cancel requests. A halt is in force when its
@@ -14217,6 +14683,32 @@ comment on column risk.instruments.status_reason is 'Why the status was last set
 comment on column risk.instruments.dividend_yield is
   'Of an underlying: the yield its options are valued with, 0.02 for 2 %; NULL: the setting''s.';
 
+create view risk.adjustments as
+select
+  a.reference, t.old_symbol, t.new_symbol, a.new_shares, a.old_shares, a.strike_change,
+  t.old_strike, t.new_strike, t.old_multiplier, t.new_multiplier,
+  t.new_units / t.old_units as position_factor, a.reason, a.trading_day, a.adjusted_at,
+  a.adjusted_by
+from risk_private.adjustments as a
+join risk_private.adjusted_instruments as t on t.adjustment_id = a.adjustment_id;
+comment on view risk.adjustments is
+  'Splits and other changes of terms by risk.adjust_instrument: one row per instrument.';
+comment on column risk.adjustments.reference is 'The corporate action.';
+comment on column risk.adjustments.old_symbol is 'Symbol of the instrument before.';
+comment on column risk.adjustments.new_symbol is 'Its symbol since.';
+comment on column risk.adjustments.new_shares is 'Shares given for old_shares; 1 and 1: no split.';
+comment on column risk.adjustments.old_shares is 'Shares they were given for.';
+comment on column risk.adjustments.strike_change is 'What was added to every strike.';
+comment on column risk.adjustments.old_strike is 'Strike of an option before, per share.';
+comment on column risk.adjustments.new_strike is 'Its strike since.';
+comment on column risk.adjustments.old_multiplier is 'Multiplier before.';
+comment on column risk.adjustments.new_multiplier is 'Multiplier since.';
+comment on column risk.adjustments.position_factor is 'What positions were multiplied by.';
+comment on column risk.adjustments.reason is 'Why.';
+comment on column risk.adjustments.trading_day is 'The trading day in which it was done.';
+comment on column risk.adjustments.adjusted_at is 'When.';
+comment on column risk.adjustments.adjusted_by is 'The login that did it.';
+
 create view risk.marks as
 select
   i.symbol, m.price, m.bid, m.ask, m.implied_volatility, m.delta, m.gamma, m.vega, m.theta, m.rho,
@@ -14507,7 +14999,8 @@ left join lateral (
   order by x.correction_id limit 1
 ) as c on f.signed_quantity = 0
 where a.scope_id = any ((select risk_private.visible_accounts())::integer[])
-  and f.recorded_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned();
+  and f.recorded_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned()
+  and (f.adjustment_id is null or f.signed_quantity <> 0);
 comment on view risk.fills is
   'Executions as they stand: fills of orders, and trades that no order explains.';
 comment on column risk.fills.account is 'The account.';
@@ -14521,8 +15014,8 @@ comment on column risk.fills.quantity is 'Executed quantity; 0 once busted.';
 comment on column risk.fills.price is 'Price of the execution.';
 comment on column risk.fills.fee is 'Fee paid.';
 comment on column risk.fills.kind is
-  'fill; or, with no order: opening, assignment, exercise, expiry, transfer, unexplained; '
-  'adjustment: what a split added to the position.';
+  'fill; or, with no order: opening, assignment, exercise, expiry, transfer, cash_in_lieu, '
+  'unexplained; adjustment: what a split added to the position.';
 comment on column risk.fills.flag is
   'What was wrong with it: over_fill, fill_on_closed_order, fill_on_rejected_order, '
   'unexplained_trade; NULL: nothing.';
@@ -15659,7 +16152,8 @@ create trigger trading_grants_when_changed
 after insert or update or delete on risk_private.trading_grants
 for each statement execute function risk_private.note_limit_change();
 create trigger instruments_when_changed
-after update of sector_id, underlying_id, status, status_reason on risk_private.instruments
+after update of symbol, sector_id, underlying_id, status, status_reason
+on risk_private.instruments
 for each statement execute function risk_private.note_limit_change();
 
 create function risk_private.may_see_limits(chain integer[]) returns boolean
@@ -15952,7 +16446,8 @@ comment on column risk.pnl.currency_pnl is
 comment on column risk.pnl.start_unrealized is 'Unrealized profit when the day was opened.';
 
 create view risk.cash with (security_barrier) as
-select a.code as account, b.currency, b.amount, b.rate, b.amount * b.rate as base_amount, f.as_of
+select a.code as account, b.currency, b.amount, b.rate, b.amount * b.rate as base_amount,
+  nullif(f.as_of, '-infinity') as as_of
 from risk_private.scopes as a
 join risk_private.cash_balances as b on b.account_id = a.scope_id
 left join risk_private.fx_rates as f on f.currency = b.currency
@@ -15965,7 +16460,8 @@ comment on column risk.cash.amount is
   'Cash: postings less what trades cost and their fees; below 0 it is owed.';
 comment on column risk.cash.rate is 'Base currency per unit at which it is carried; NULL: unknown.';
 comment on column risk.cash.base_amount is 'The amount in base currency.';
-comment on column risk.cash.as_of is 'Data time of the latest rate.';
+comment on column risk.cash.as_of is
+  'Data time of the latest rate; NULL for the base currency, whose rate is always 1.';
 
 -- 75_return_views.sql
 -- Returns and correlations. Materialized, because they change once a day; no decision reads them.
@@ -16100,6 +16596,89 @@ $$;
 comment on procedure risk.refresh_views() is
   'Refreshes the materialized views, one after the other, blocking neither readers nor decisions. '
   'A worker does the same by itself.';
+
+-- 76_daily_summary.sql
+-- What each trading day made of every scope: kept when the day ended, or as it stands today.
+
+create view risk_private.today as
+select
+  k.scope_id, s.trading_day as day, sum(a.decisions)::bigint as decisions,
+  sum(a.accepted)::bigint as accepted, sum(a.executions)::bigint as executions,
+  sum(a.traded_notional) as traded_notional
+from risk_private.scopes as s
+cross join unnest(s.chain) as k (scope_id)
+cross join lateral risk_private.activity(s.scope_id) as a
+where s.is_leaf and s.trading_day = (select c.trading_date from risk_private.trading_calendar as c)
+group by k.scope_id, s.trading_day;
+comment on view risk_private.today is
+  'What the accounts below each scope have decided and executed in the trading day that is open.';
+
+create materialized view risk.daily_summary as
+select
+  s.code as scope, d.day, d.is_closed, d.start_equity, d.equity as end_equity,
+  d.equity - d.start_equity - d.flows as daily_pnl, d.realized,
+  case when d.equity is not null then d.unrealized end as unrealized, d.start_unrealized, d.fees,
+  d.income, d.currency_pnl, d.flows, d.peak as peak_equity,
+  risk_private.drawdown_pct(d.peak, d.equity) as drawdown_pct, d.decisions, d.accepted,
+  d.decisions - d.accepted as rejected, d.executions as fills, d.traded_notional, d.as_of
+from (
+  select c.scope_id, c.day, true as is_closed, c.start_equity, c.equity, c.realized, c.unrealized,
+    c.start_unrealized, c.fees, c.income, c.currency_pnl, c.flows, c.peak, c.decisions, c.accepted,
+    c.executions, c.traded_notional, c.closed_at as as_of
+  from risk_private.closed_days as c
+  union all
+  select t.scope_id, t.day, false, e.start_equity, e.equity, e.realized, e.known_equity - e.book,
+    e.start_unrealized, e.fees, e.income, e.currency_pnl, e.flows, e.peak, t.decisions, t.accepted,
+    t.executions, t.traded_notional, e.as_of
+  from risk_private.today as t
+  join risk_private.equities as e on e.scope_id = t.scope_id
+) as d
+join risk_private.scopes as s on s.scope_id = d.scope_id;
+-- squawk-ignore require-concurrent-index-creation
+create unique index daily_summary_key on risk.daily_summary (scope, day);
+comment on materialized view risk.daily_summary is
+  'Every scope and trading day, in base currency, with everything below it: a day that has ended as '
+  'it was when the next one was opened, and the open day as of the last refresh '
+  '(risk.refresh_views, risk.open_day; the worker does both). What is busted or corrected later '
+  'counts to the day in which it was. end_equity - start_equity = flows + realized - fees + income '
+  '+ currency_pnl + unrealized - start_unrealized, plus what the start that risk.open_day was told '
+  'differed from the engine''s.';
+comment on column risk.daily_summary.scope is 'The scope, with all accounts below it.';
+comment on column risk.daily_summary.day is 'The trading day.';
+comment on column risk.daily_summary.is_closed is 'Whether the day has ended.';
+comment on column risk.daily_summary.start_equity is
+  'Equity at its start: what risk.open_day was told, else the engine''s own at the roll. NULL '
+  'where an account below had none.';
+comment on column risk.daily_summary.end_equity is
+  'Equity when it ended, or now. NULL where a currency held had no rate.';
+comment on column risk.daily_summary.daily_pnl is
+  'end_equity - start_equity - flows; NULL where either is.';
+comment on column risk.daily_summary.realized is
+  'Realized in the day at average cost, before fees; busts and corrections of earlier days too.';
+comment on column risk.daily_summary.unrealized is
+  'At its end: value of the positions held less their average cost, since they were opened.';
+comment on column risk.daily_summary.start_unrealized is 'The same at its start.';
+comment on column risk.daily_summary.fees is 'Fees of executions of the day.';
+comment on column risk.daily_summary.income is
+  'Cash posted that is no flow: dividends, interest, charges.';
+comment on column risk.daily_summary.currency_pnl is
+  'What changes of exchange rates in the day made of cash and cost.';
+comment on column risk.daily_summary.flows is
+  'Deposits, withdrawals, transfers, and positions brought in or taken out.';
+comment on column risk.daily_summary.peak_equity is
+  'Highest equity of this very scope up to the end of the day, across days, as risk.pnl has it.';
+comment on column risk.daily_summary.drawdown_pct is
+  '(peak_equity - end_equity) / peak_equity, %; 100 where either is 0 or less.';
+comment on column risk.daily_summary.decisions is
+  'Orders and replaces decided in the day; one asked again counts once.';
+comment on column risk.daily_summary.accepted is 'How many of them were accepted.';
+comment on column risk.daily_summary.rejected is 'How many were rejected.';
+comment on column risk.daily_summary.fills is
+  'Executions booked in the day, trades that no order explains too; busted ones not.';
+comment on column risk.daily_summary.traded_notional is
+  'Sum of quantity x |price| x multiplier x rate of those executions.';
+comment on column risk.daily_summary.as_of is
+  'When the day ended for the scope, or its equity last moved.';
 
 -- 78_recount.sql
 -- Positions and counters recomputed from what they summarise, orders and fills.
@@ -16565,6 +17144,8 @@ grant execute on procedure
 to risk_execution;
 grant execute on procedure risk.bust_fill, risk.correct_fill to risk_execution;
 grant execute on function risk_private.bust_fill, risk_private.correct_fill to risk_execution;
+grant execute on procedure risk.adjust_instrument to risk_admin;
+grant execute on function risk_private.adjust_instrument to risk_admin;
 grant execute on procedure risk.post_cash to risk_execution, risk_admin;
 grant execute on function risk_private.post_cash to risk_execution, risk_admin;
 grant execute on procedure risk.set_fx to risk_feed;
@@ -16582,14 +17163,15 @@ grant execute on procedure risk.revalue to risk_feed, risk_admin, risk_worker;
 grant execute on procedure risk_private.follow to risk_feed, risk_admin;
 grant execute on function risk_private.worker_follows to risk_feed, risk_admin;
 grant execute on function
-  risk_private.next_pass, risk_private.revalue, risk_private.sample_peaks, risk_private.end_pass
+  risk_private.next_pass, risk_private.revalue, risk_private.end_pass
 to risk_feed, risk_admin, risk_worker;
 grant execute on function risk_private.set_marks, risk_private.remark_underlying to risk_feed;
 
 -- History
 grant execute on procedure risk.load_closes to risk_feed, risk_admin;
 grant execute on function risk_private.load_closes to risk_feed, risk_admin;
-grant select on risk.portfolio_greeks, risk.return_history, risk.correlation_matrix
+grant select on
+  risk.portfolio_greeks, risk.return_history, risk.correlation_matrix, risk.daily_summary
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on procedure risk.refresh_views to risk_admin, risk_worker;
 grant execute on function risk_private.views_to_refresh, risk_private.refresh_materialized
@@ -16663,7 +17245,7 @@ grant select on
   risk.orders, risk.open_orders, risk.decisions, risk.violations, risk.fills, risk.positions,
   risk.cash, risk.fill_corrections
 to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
-grant select on risk.instruments, risk.marks, risk.indicators
+grant select on risk.instruments, risk.marks, risk.indicators, risk.adjustments
 to risk_trader, risk_execution, risk_feed, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant select on
   risk.scopes, risk.trading_states, risk.breakers, risk.breaker_events, risk.breaker_conditions,

@@ -286,6 +286,7 @@ class World:
     first_execution_today: int = 0
     day_starts: dict[str, DayStart] = field(default_factory=dict)
     peaks: dict[str, Decimal] = field(default_factory=dict)
+    adjustments: dict[str, tuple[str, Decimal]] = field(default_factory=dict)
 
     def chain(self, scope: str) -> list[str]:
         """The scope and all its ancestors, the firm last."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .adjustments import Adjustments
 from .deciding import Deciding
 from .facts import Greeks, LimitKey, LimitVersion, Mark, Posting, RiskError
 from .money import FLOWS, ZERO, DayStart, Money
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 
-class Oracle(Deciding, Views):
+class Oracle(Deciding, Adjustments, Views):
     """Everything that the engine can be told; administration and market data stand here."""
 
     def set_mark(

@@ -62,6 +62,16 @@ class Telling(Calls):
     ) -> None:
         self._call(RECORD_TRADE, account, symbol, side, quantity, price, exec_id, kind)
 
+    def adjust_instrument(self, symbol: str, reference: str, new: int, old: int) -> None:
+        self._call(
+            "call risk.adjust_instrument(symbol => %s, reference => %s, reason => 'split',"
+            " new_shares => %s, old_shares => %s)",
+            symbol,
+            reference,
+            new,
+            old,
+        )
+
     def release(self, account: str, client_order_id: str, reason: str) -> None:
         self._call(
             "call risk.release_order(account => %s, client_order_id => %s, reason => %s)",

@@ -1,0 +1,68 @@
+"""A rule for splits, in the middle of everything else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from tests.stateful.firm import STOCKS, SYMBOLS, Firm, agree
+
+if TYPE_CHECKING:
+    from tests.model import Greeks, Mark
+
+LEAST = Decimal("0.0001")
+
+
+class Adjusting(Firm):
+    """Corporate actions."""
+
+    @rule(
+        stock=st.sampled_from(STOCKS),
+        ratio=st.sampled_from([(2, 1), (4, 2), (1, 2), (5, 1)]),
+        release=st.sampled_from([True, True, True, False]),
+        again=st.booleans(),
+    )
+    def split(self, stock: str, ratio: tuple[int, int], release: bool, again: bool) -> None:
+        """A split, mostly once all orders are released; told again, it changes nothing."""
+        codes = [code for code in SYMBOLS if code[0] == stock]
+        prices = [self.last_price(code) for code in codes]
+        if ratio[0] > 1 and (min(prices) < 1 or any(price % LEAST != 0 for price in prices)):
+            return  # marks would become too small, or prices too long
+        if release:
+            self._release_all()
+        arguments = (self.name(stock), self.name(self.next_id("split")), *ratio)
+        answer = self.both("adjust_instrument", *arguments)
+        self.stage.seen[f"split {answer}"] += 1
+        if again and answer is None:
+            self.both("adjust_instrument", *arguments)
+            other = (*arguments[:2], 7, 3)
+            assert self.both("adjust_instrument", *other) == "RK409"
+        self._compare_marks([self.name(code) for code in codes])
+
+    def _release_all(self) -> None:
+        while True:
+            live = [order for order in self.world.orders if order.is_live]
+            if not live:
+                return
+            order = live[0]
+            self.both("release", order.account, order.client_order_id, "cancelled")
+
+    def _compare_marks(self, symbols: list[str]) -> None:
+        """Greeks are binary fractions in the engine, so they agree but for the last digits."""
+        known = self.engine.marks(symbols)
+        for symbol, mark in known.items():
+            expected = self.world.marks[symbol]
+            agree(f"mark of {symbol}", replace(mark, greeks=None), replace(expected, greeks=None))
+            agree(f"Greeks of {symbol}", nearly(mark), nearly(expected))
+        self.oracle.set_marks(known)
+
+
+def nearly(mark: Mark) -> tuple[Decimal, ...] | None:
+    g: Greeks | None = mark.greeks
+    if g is None:
+        return None
+    return tuple(round(value, 9) for value in (g.delta, g.gamma, g.vega, g.theta))
