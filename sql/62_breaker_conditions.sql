@@ -80,8 +80,8 @@ values
   ('escalation', 14, 'observe_escalation', 'breakers',
    '{"window": {"type": "seconds", "default": 300, "meaning": "how far to look back"}}',
    null,
-   'Circuit breakers of the scopes below that tripped in the window, other than those that only '
-   'notify.',
+   'Circuit breakers of the scope and below that tripped in the window, other than escalations and '
+   'those that only notify.',
    'NYSE Arca trigger counter; ISE market-wide risk protection');
 
 update risk_private.breaker_conditions as c set reset_policies = array['manual']

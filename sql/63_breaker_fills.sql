@@ -166,18 +166,23 @@ as $$
 begin
   return query
   with tripped as (
-    select w.breaker_id, count(distinct e.name)::numeric as value
+    select c.scope_id, e.name, e.at
+    from risk_private.breaker_events as e
+    join risk_private.scopes as s on s.scope_id = e.scope_id
+    cross join unnest(s.chain) as c (scope_id)
+    where e.event = 'TRIPPED' and e.action <> 'NOTIFY' and e.condition <> 'escalation'
+      and e.at > observe_escalation.at
+        - (select max(risk_private.window_of(w)) from unnest(watches) as w)
+  ), counted as (
+    select w.breaker_id, count(distinct t.name)::numeric as value
     from unnest(watches) as w
-    left join (
-      risk_private.breaker_events as e join risk_private.scopes as s on s.scope_id = e.scope_id
-    ) on e.event = 'TRIPPED' and e.action <> 'NOTIFY' and w.scope_id = any (s.chain)
-      and e.scope_id <> w.scope_id
-      and e.at > greatest(w.since, observe_escalation.at - risk_private.window_of(w))
+    left join tripped as t on t.scope_id = w.scope_id
+      and t.at > greatest(w.since, observe_escalation.at - risk_private.window_of(w))
     group by w.breaker_id
   )
   select t.breaker_id, t.value, observe_escalation.at, t.value, observe_escalation.at, null::text
-  from tripped as t;
+  from counted as t;
 end
 $$;
 comment on function risk_private.observe_escalation(risk_private.watch[], timestamptz) is
-  'How many breakers of the scopes below tripped within the window.';
+  'How many breakers of the scope and below tripped within the window.';

@@ -257,7 +257,7 @@ CASES = [
     Case("consecutive_losses", Decimal(3), close(-5, 1, -5, 0, -1, 9), later(1), {},
          prepare=prepare_closing, step=Decimal(1)),
     Case("queue_backlog", Decimal(7), age_alerts(7), age_alerts(None), {"queue": "risk_alerts"}),
-    Case("escalation", Decimal(2), trip_below("of A1", "of A2", "quiet", "beside", "same"),
+    Case("escalation", Decimal(3), trip_below("of A1", "of A2", "quiet", "beside", "same"),
          later(300), {}, prepare=define_below, step=Decimal(1)),
 ]  # fmt: skip
 
