@@ -128,6 +128,32 @@ comment on function risk_private.require_epoch(bigint) is
   'Raises RK409 unless that epoch is the present one; nobody can take over before the '
   'transaction ends.';
 
+-- Lock order: the lease.
+create function risk_private.keep_lease(epoch bigint, backend_pids integer[]) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+  v_expires_at timestamptz;
+begin
+  select l.expires_at into v_expires_at
+  from risk_private.worker_lease as l where l.epoch = keep_lease.epoch;
+  if not found then
+    perform risk_private.require_epoch(epoch);
+  end if;
+  if (v_expires_at between v_now + interval '1 second' and v_now + risk_private.lease_time())
+    is not true then
+    perform pg_catalog.set_config('synchronous_commit', 'off', true);
+    update risk_private.worker_lease as l set
+      expires_at = v_now + risk_private.lease_time(), backend_pids = keep_lease.backend_pids
+    where l.epoch = keep_lease.epoch;
+  end if;
+end
+$$;
+comment on function risk_private.keep_lease(bigint, integer[]) is
+  'Renews the lease when less than a second of it is left. Raises RK409 when the epoch is over.';
+
 create function risk_private.release_lease(epoch bigint) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.025
 """How often it looks for messages; a notification wakes it earlier."""
-TURN_SECONDS = 0.1
-"""How often it sees to its lease, and whether marks have moved."""
+LEASE_SECONDS = 0.3
+"""How often it sees to its lease."""
+MOVES_SECONDS = 0.1
+"""How often it lets positions follow marks that go on moving."""
 SWEEP_SECONDS = 0.25
 """How often it evaluates all breakers, whether or not messages came."""
+MOST_BATCHES = 100
+"""How many batches of messages there can be when nothing has been handled for long."""
 REST = 3
 """After an evaluation, messages wait so many times as long as it took: they must not fill a CPU."""
 
@@ -50,7 +54,8 @@ class Leader:
         self._log = log
         self._background: list[Background] = []
         self._queue = Queue(main, epoch, metrics, log, self._evaluated)
-        self._turn_at = 0.0
+        self._lease_at = 0.0
+        self._moves_at = 0.0
         self._sweep_at = 0.0
         self._events_at = 0.0
         self._failing: set[str] = set()
@@ -58,7 +63,9 @@ class Leader:
     def work_once(self, is_stopping: Callable[[], bool]) -> bool:
         """Everything that is due, once; whether all of it succeeded."""
         context = Context(self._main, self._epoch, self._log, self._metrics, self._evaluate_soon)
-        self._queue.consume(is_stopping)
+        for _ in range(MOST_BATCHES):
+            if not self._queue.consume(is_stopping):
+                break
         done = [run(job, context) for jobs in BACKGROUND for job in jobs]
         self._evaluate()
         return all(done)
@@ -85,14 +92,17 @@ class Leader:
 
     def _turn(self, lease: Lease, listener: Listener, is_stopping: Callable[[], bool]) -> None:
         now = time.monotonic()
-        if now >= self._turn_at:
-            self._turn_at = now + TURN_SECONDS
+        if now >= self._lease_at:
+            self._lease_at = now + LEASE_SECONDS
             pids = [self._main.info.backend_pid, *listener.backend_pids]
             for background in self._background:
                 pids += background.backend_pids
-            if lease.turn(self._main, pids):
-                self._wake("revaluation")
-        if now >= self._events_at and self._queue.has_events():
+            lease.keep(self._main, pids)
+        has_events, has_moves = self._queue.waiting()
+        if has_moves and now >= self._moves_at:
+            self._moves_at = now + MOVES_SECONDS
+            self._wake("revaluation")
+        if has_events and now >= self._events_at:
             self._attempt("events", lambda: self._queue.consume(is_stopping))
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS
