@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pgrisk.worker.metrics import Metrics
 
 POLL_SECONDS = 0.025
-"""How often it looks for messages; a notification wakes it earlier."""
+IDLE_POLL_SECONDS = 0.05
+"""How often it looks for messages, and when none has come for a second; a notification wakes it."""
 LEASE_SECONDS = 0.3
 """How often it sees to its lease."""
 MOVES_SECONDS = 0.1
@@ -32,8 +33,9 @@ SWEEP_SECONDS = 0.25
 """How often it evaluates all breakers, whether or not messages came."""
 MOST_BATCHES = 100
 """How many batches of messages there can be when nothing has been handled for long."""
-REST = 3
-"""After an evaluation, messages wait so many times as long as it took: they must not fill a CPU."""
+REST, URGENT_REST = 3, 1
+"""After an evaluation, messages wait so many times as long as it took, and those that notify less:
+they must not fill a CPU."""
 
 
 class Leader:
@@ -57,7 +59,8 @@ class Leader:
         self._lease_at = 0.0
         self._moves_at = 0.0
         self._sweep_at = 0.0
-        self._events_at = 0.0
+        self._events_at = self._urgent_at = 0.0
+        self._busy_until = 0.0
         self._failing: set[str] = set()
 
     def work_once(self, is_stopping: Callable[[], bool]) -> bool:
@@ -99,6 +102,8 @@ class Leader:
                 pids += background.backend_pids
             lease.keep(self._main, pids)
         has_events, has_moves = self._queue.waiting()
+        if has_events or has_moves:
+            self._busy_until = now + 1
         if has_moves and now >= self._moves_at:
             self._moves_at = now + MOVES_SECONDS
             self._wake("revaluation")
@@ -110,8 +115,10 @@ class Leader:
         listener.probe(self._main)
         self._status.hears = listener.is_open
         now = self._status.turned_at = time.monotonic()
-        due = min(self._sweep_at, self._events_at) if self._events_at > now else self._sweep_at
-        listener.wait(max(0.0, min(POLL_SECONDS, due - now)))
+        due = now + (POLL_SECONDS if now < self._busy_until else IDLE_POLL_SECONDS)
+        due = min(due, self._sweep_at, self._events_at if self._events_at > now else due)
+        if listener.wait(max(0.0, due - now)):
+            self._events_at = min(self._events_at, self._urgent_at)
 
     def _attempt(self, what: str, act: Callable[[], object]) -> None:
         """What fails is tried again when it is due, and logged when it begins to fail."""
@@ -124,7 +131,7 @@ class Leader:
                 text = f"{error.sqlstate} {error.diag.message_primary}"
                 self._log.error("failing", what=what, error=text)
             self._failing.add(what)
-            self._events_at = time.monotonic() + SWEEP_SECONDS
+            self._events_at = self._urgent_at = time.monotonic() + SWEEP_SECONDS
         else:
             self._failing.discard(what)
 
@@ -138,6 +145,7 @@ class Leader:
         now = self._status.evaluated_at = time.monotonic()
         self._sweep_at = began + SWEEP_SECONDS
         self._events_at = now + REST * (now - began)
+        self._urgent_at = now + URGENT_REST * (now - began)
         self._metrics.evaluations.inc()
         self._metrics.evaluation_seconds.observe(now - began)
         self._metrics.last_evaluation.set_to_current_time()
