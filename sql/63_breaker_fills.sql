@@ -130,34 +130,6 @@ $$;
 comment on function risk_private.observe_repeated_fills(risk_private.watch[], timestamptz) is
   'Most fills of one account, agent, symbol and side within the window.';
 
-create function risk_private.observe_limit_breach(watches risk_private.watch[], at timestamptz)
-returns setof risk_private.observation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  with breached as materialized (
-    select c.scope_id, coalesce(u.underlying_id, k.underlying_id) as underlying_id
-    from risk.limit_utilization as l
-    join risk_private.scopes as s on s.code = l.scope
-    cross join unnest(s.chain) as c (scope_id)
-    left join risk_private.instruments as u on u.symbol = l.underlying
-    left join risk_private.instruments as k on k.symbol = l.instrument
-    where l.used > l.limit_value
-  ), counted as (
-    select w.breaker_id, count(b.scope_id)::numeric as value
-    from unnest(watches) as w
-    left join breached as b
-      on b.scope_id = w.scope_id and w.underlying_id in (0, b.underlying_id)
-    group by w.breaker_id
-  )
-  select c.breaker_id, c.value, at, c.value, at, null::text from counted as c;
-end
-$$;
-comment on function risk_private.observe_limit_breach(risk_private.watch[], timestamptz) is
-  'How many limits of the scope and below are exceeded by what is filled.';
-
 create function risk_private.observe_escalation(watches risk_private.watch[], at timestamptz)
 returns setof risk_private.observation
 language plpgsql stable

@@ -146,15 +146,17 @@ declare
   v_payloads jsonb[];
 begin
   perform risk_private.require_epoch(epoch);
-  with used as materialized (
-    select u.*, l.warn_pct, pg_catalog.concat_ws(pg_catalog.chr(31), u.scope, u.limit_type,
+  with levels as (
+    select l.warn_pct, l.version, pg_catalog.concat_ws(pg_catalog.chr(31), l.scope, l.limit_type,
+      's' || l.symbol, 'u' || l.underlying, 'k' || l.sector) as limit_key
+    from risk.limits as l
+  ), keyed as (
+    select u.*, pg_catalog.concat_ws(pg_catalog.chr(31), u.scope, u.limit_type,
       's' || u.symbol, 'u' || u.underlying, 'k' || u.sector) as limit_key
     from risk.limit_utilization as u
-    join risk.limits as l
-      on l.scope = u.scope and l.limit_type = u.limit_type and l.version = u.version
-        and l.symbol is not distinct from u.symbol
-        and l.underlying is not distinct from u.underlying
-        and l.sector is not distinct from u.sector
+  ), used as materialized (
+    select k.*, l.warn_pct
+    from keyed as k join levels as l on l.limit_key = k.limit_key and l.version = k.version
   ), armed as (
     delete from risk_private.limit_warnings as w
     where not exists (

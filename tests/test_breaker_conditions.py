@@ -637,6 +637,35 @@ def test_an_index_may_be_what_moves(desk: Desk) -> None:
         assert desk.sweep() == tripped
 
 
+def test_exceeded_limits_among_many_are_counted_apart(desk: Desk) -> None:
+    """By a job of the worker, for each evaluation cannot look at all of them."""
+    firm = desk.firm
+    epoch = firm.value("select risk_private.take_lease('one', '{}')")
+    count = "select risk_private.count_breaches(%s)"
+    firm.hold("A1", "AAPL", 10)
+    cap(9)(desk)
+    desk.define("b", 3, condition="limit_breach", scope="F")
+    desk.define("of AAPL", 2, condition="limit_breach", scope="D1", underlying="AAPL")
+    assert firm.value(count, epoch) is False, "there are few"
+    firm.call("upsert_instruments", instruments=Jsonb(
+        [{"symbol": f"S{number}", "kind": "stock"} for number in range(500)]))  # fmt: skip
+    firm.call("set_limits", reason="many", limits=Jsonb(
+        [{"scope": "A1", "limit_type": "order_quantity", "amount": "5", "symbol": f"S{number}"}
+         for number in range(500)]))  # fmt: skip
+    desk.sweep()
+    assert desk.breaker("b")["last_value"] is None, "nobody has counted"
+    assert firm.value(count, epoch) is True
+    assert desk.sweep() == 0
+    assert desk.breaker("b")["last_value"] == 2
+    assert desk.breaker("of AAPL")["last_value"] == 1
+    firm.limit("A1", "long_position", 9, symbol="AAPL")
+    assert firm.value(count, epoch) is True
+    assert desk.sweep() == 2
+    desk.wait(60)
+    desk.sweep()
+    assert desk.breaker("b")["last_value"] is None, "the count is too old"
+
+
 def test_a_start_equity_of_nothing_trips(desk: Desk) -> None:
     desk.define("b", 5, condition="daily_loss", scope="F")
     assert desk.sweep() == 0, "no day has been opened: it is not known"

@@ -103,6 +103,8 @@ DEFINERS = {
     "risk_private.visible_accounts",
     "risk_private.worker_follows",
     "risk_private.keep_lease",
+    "risk_private.count_breaches",
+    "risk_private.waiting",
 }
 
 # What those functions of risk_private tell that a trader may call. They run inside the deciding

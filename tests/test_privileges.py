@@ -130,6 +130,7 @@ OF_THE_WORKER = {
     "tell_warnings",
     "terminate_worker",
     "keep_lease",
+    "count_breaches",
     "waiting",
 }
 VIEWS_OF_ACCOUNTS = ("orders", "open_orders", "decisions", "violations", "fills", "positions")
