@@ -18,7 +18,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
-    select count(*) > 500 from (select from risk_private.limits_in_force as l limit 501) as f);
+    select count(*) > 100 from (select from risk_private.limits_in_force as l limit 101) as f);
 end
 $$;
 comment on function risk_private.has_many_limits() is
