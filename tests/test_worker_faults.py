@@ -177,6 +177,41 @@ def test_it_comes_back_when_the_server_was_killed(
             halts(firm)
 
 
+def restore(server: DurableServer) -> None:
+    """Let the server recover to a timeline of its own, as after a restore or a fail-over."""
+    server.kill()
+    data_dir = server.server.data_dir / "postgresql"
+    (data_dir / "recovery.signal").touch()
+    with (data_dir / "postgresql.auto.conf").open("a") as settings:
+        settings.write("restore_command = 'false'\n")
+
+
+def test_a_server_that_was_restored_is_halted_until_somebody_has_looked(
+    durable_server: Callable[..., DurableServer],
+) -> None:
+    server = durable_server()
+    database = server.create_database()
+    with open_firm(database) as firm:
+        arm(firm)
+        with worker(database.url) as process:
+            trades(firm)
+            process.send(signal.SIGTERM)
+            assert process.wait() == 0
+    with worker(database.url) as process:
+        process.wait_for("leading")
+        restore(server)
+        database.server = server.start()
+        process.wait_for("leading", 2)
+        with database.connect() as connection:
+            firm = Caller(connection, 1)
+            assert reason(firm) == "TRADING_HALTED"
+            assert "restored" in firm.alerts("scope_tripped")[0]["reason"]
+            firm.call("set_trading_state", scope="F", state="ACTIVE", reason="all is there")
+            trades(firm)
+            breach(firm)
+            halts(firm)
+
+
 def are_gone(firm: Caller, pids: set[int]) -> bool:
     return not pids & {row["pid"] for row in firm.rows(CONNECTIONS)}
 
