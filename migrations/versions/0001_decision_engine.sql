@@ -11299,7 +11299,7 @@ declare
     when not risk_private.is_code(name)
       then array['name', 'name must be 1 to 64 printable characters']
     when not risk_private.is_amount(threshold)
-      then array['threshold', 'threshold must be a finite number from 0 to 1e15']
+      then array['threshold', 'threshold must be a finite number from 0 to 1e15', threshold::text]
     when (action in ('NOTIFY', 'REDUCE_ONLY', 'HALT', 'HALT_AND_CANCEL')) is not true
       then array['action', pg_catalog.format(
         'unknown action %L: one of NOTIFY, REDUCE_ONLY, HALT, HALT_AND_CANCEL', action)]
@@ -11313,13 +11313,14 @@ declare
       then array['cooldown', 'the reset policy timer needs a cooldown']
     when cooldown is not null
       and (cooldown > interval '0' and cooldown <= interval '366 days') is not true
-      then array['cooldown', 'cooldown must be above 0 and at most 366 days']
+      then array['cooldown', 'cooldown must be above 0 and at most 366 days', cooldown::text]
     when reason is not null and (reason ~ '\S' and pg_catalog.length(reason) <= 1000) is not true
       then array['reason', 'a reason has 1 to 1000 characters']
   end;
 begin
   if v_problem is not null then
-    perform risk_private.fail('RK400', v_problem[2], 'argument: ' || v_problem[1]);
+    perform risk_private.fail('RK400', v_problem[2],
+      pg_catalog.concat_ws(', value: ', 'argument: ' || v_problem[1], v_problem[3]));
   end if;
 end
 $$;
@@ -13641,7 +13642,45 @@ end
 $$;
 comment on function risk_private.lease() is 'Who leads now, and whether the lease is over.';
 
--- Lock order: the lease. Effects of the old leader that are under way end first.
+create table risk_private.known_server (
+  singleton boolean primary key default true check (singleton),
+  identity text
+);
+insert into risk_private.known_server default values;
+comment on table risk_private.known_server is
+  'The database cluster and the timeline of its log that a worker led on last; NULL: none has yet.';
+
+-- Lock order: the caller holds the lease; then the server, then trading states.
+create function risk_private.halt_restored() returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_identity text := (
+    select c.system_identifier || '/'
+      || "left"(pg_walfile_name(pg_current_wal_lsn()), 8)
+    from pg_control_system() as c);
+  v_known text;
+begin
+  select k.identity into v_known from risk_private.known_server as k for no key update;
+  if v_known = v_identity then
+    return false;
+  end if;
+  update risk_private.known_server as k set identity = v_identity;
+  if v_known is not null then
+    perform risk_private.trip_scope(s.scope_id, 'HALTED', 'the server was restored or failed over: '
+      'compare open orders, executions and positions with the broker, then set it ACTIVE')
+    from risk_private.scopes as s where s.parent_id is null order by s.scope_id;
+  end if;
+  return v_known is not null;
+end
+$$;
+comment on function risk_private.halt_restored() is
+  'Halts every firm where this is another cluster or timeline than the last leader''s: the last '
+  'decisions and fills may be missing. Returns whether it did.';
+
+-- Lock order: the lease, then the server, then trading states. Effects of the old leader that are
+-- under way end first.
 create function risk_private.take_lease_at(old_epoch bigint, holder text, backend_pids integer[])
 returns bigint
 language plpgsql volatile security definer
@@ -13657,11 +13696,15 @@ begin
   where l.epoch = old_epoch
     and risk_private.lease_is_over(l.expires_at, risk_private.clock())
   returning l.epoch into v_epoch;
+  if found then
+    perform risk_private.halt_restored();
+  end if;
   return v_epoch;
 end
 $$;
 comment on function risk_private.take_lease_at(bigint, text, integer[]) is
-  'Takes the lease if it is still over and nobody else took it: the new epoch, else NULL.';
+  'Takes the lease if it is still over and nobody else took it: the new epoch, else NULL. Halts '
+  'every firm first where the server was restored or failed over.';
 
 create function risk_private.terminate_worker(backend_pids integer[]) returns void
 language plpgsql volatile
