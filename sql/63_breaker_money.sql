@@ -93,7 +93,7 @@ comment on function risk_private.loss_runs(risk_private.watch) is
   'For each closing order since the breaker was last armed or tripped: how many in a row up to it '
   'lost money, net of fees.';
 
--- Nothing is counted anew where no fill can have come since the last evaluation.
+-- Nothing is counted anew in scopes where no fill can have come since the last evaluation.
 create function risk_private.observe_consecutive_losses(
   watches risk_private.watch[], at timestamptz)
 returns setof risk_private.observation
@@ -101,14 +101,20 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_quiet boolean := not exists (
-    select from risk_private.fills as f
-    where f.recorded_at > (select min(risk_private.judged_from(w)) from unnest(watches) as w));
+  v_busy_ids integer[] := array(
+    select distinct c.scope_id
+    from (
+      select distinct f.account_id from risk_private.fills as f
+      where f.recorded_at > (select min(risk_private.judged_from(w)) from unnest(watches) as w)
+    ) as a
+    join risk_private.scopes as s on s.scope_id = a.account_id
+    cross join unnest(s.chain) as c (scope_id));
 begin
   return query
   with known as materialized (
-    select w, case when v_is_quiet and risk_private.repeated_since(w) < w.seen_at then r.value end
-      as value
+    select w, case
+      when w.scope_id <> all (v_busy_ids) and risk_private.repeated_since(w) < w.seen_at
+      then r.value end as value
     from unnest(watches) as w
     join risk_private.breaker_readings as r on r.breaker_id = w.breaker_id
   ), counted as materialized (
