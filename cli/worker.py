@@ -37,7 +37,7 @@ def worker() -> None:
     help="The address to answer on.",
 )
 def run_command(data_dir: Path, once: bool, metrics_port: int | None, metrics_host: str) -> None:
-    """Run a worker until it gets SIGTERM or SIGINT.
+    """Run a worker until it gets SIGTERM or SIGINT; a second one kills it.
 
     It evaluates every circuit breaker at least every 250 ms and gives the heartbeat without which
     orders that do not reduce are refused. Several may run: one leads, the others take over within
@@ -58,8 +58,7 @@ def run_command(data_dir: Path, once: bool, metrics_port: int | None, metrics_ho
       pgrisk worker run --once
     """
     process = Worker(database_url(data_dir))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: process.stop())
+    _stop_on_signals(process)
     with ExitStack() as stack:
         if metrics_port is not None:
             try:
@@ -81,3 +80,15 @@ def run_command(data_dir: Path, once: bool, metrics_port: int | None, metrics_ho
             raise click.exceptions.Exit(6) from error
     if not is_done:
         raise click.exceptions.Exit(1)
+
+
+def _stop_on_signals(process: Worker) -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def stop(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        process.stop()
+
+    for number in numbers:
+        signal.signal(number, stop)

@@ -108,7 +108,8 @@ comment on column risk_private.breakers.is_manual is
 comment on column risk_private.breakers.tripped_day is
   'The last day that had been opened when it tripped.';
 
-create index fills_recorded_at_idx on risk_private.fills using brin (recorded_at);
+create index fills_recorded_at_idx on risk_private.fills using brin (recorded_at)
+with (autosummarize);
 
 create table risk_private.breaker_readings (
   breaker_id integer primary key references risk_private.breakers on delete cascade,

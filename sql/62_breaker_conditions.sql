@@ -49,8 +49,8 @@ values
    'Number of limits of the scope and below whose filled use exceeds the limit.',
    'MiFID II RTS 6 art. 17: post-trade controls'),
   ('stale_data', 8, 'observe_stale_data', 'seconds', '{}', null,
-   'Age of the oldest mark of what is held or in open orders below the scope, of the underlyings '
-   'of that, and of the indicators that its breakers watch.',
+   'Age of the oldest input of the scope and all below: marks of what is held or in open orders and '
+   'of its underlyings, indicators and marks that circuit breakers watch.',
    'RTS 7 art. 12: 5 seconds'),
   ('reject_rate', 9, 'observe_reject_rate', '%',
    '{"window": {"type": "seconds", "default": 60, "meaning": "how far to look back"}}',
@@ -80,8 +80,8 @@ values
   ('escalation', 14, 'observe_escalation', 'breakers',
    '{"window": {"type": "seconds", "default": 300, "meaning": "how far to look back"}}',
    null,
-   'Circuit breakers of the scopes below that tripped in the window, other than those that only '
-   'notify.',
+   'Circuit breakers of the scope and below that tripped in the window, other than escalations and '
+   'those that only notify.',
    'NYSE Arca trigger counter; ISE market-wide risk protection');
 
 update risk_private.breaker_conditions as c set reset_policies = array['manual']

@@ -13,7 +13,7 @@ declare
     when not risk_private.is_code(name)
       then array['name', 'name must be 1 to 64 printable characters']
     when not risk_private.is_amount(threshold)
-      then array['threshold', 'threshold must be a finite number from 0 to 1e15']
+      then array['threshold', 'threshold must be a finite number from 0 to 1e15', threshold::text]
     when (action in ('NOTIFY', 'REDUCE_ONLY', 'HALT', 'HALT_AND_CANCEL')) is not true
       then array['action', pg_catalog.format(
         'unknown action %L: one of NOTIFY, REDUCE_ONLY, HALT, HALT_AND_CANCEL', action)]
@@ -27,13 +27,14 @@ declare
       then array['cooldown', 'the reset policy timer needs a cooldown']
     when cooldown is not null
       and (cooldown > interval '0' and cooldown <= interval '366 days') is not true
-      then array['cooldown', 'cooldown must be above 0 and at most 366 days']
+      then array['cooldown', 'cooldown must be above 0 and at most 366 days', cooldown::text]
     when reason is not null and (reason ~ '\S' and pg_catalog.length(reason) <= 1000) is not true
       then array['reason', 'a reason has 1 to 1000 characters']
   end;
 begin
   if v_problem is not null then
-    perform risk_private.fail('RK400', v_problem[2], 'argument: ' || v_problem[1]);
+    perform risk_private.fail('RK400', v_problem[2],
+      pg_catalog.concat_ws(', value: ', 'argument: ' || v_problem[1], v_problem[3]));
   end if;
 end
 $$;

@@ -38,17 +38,21 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  with held as materialized (
-    select distinct s.chain, i.underlying_id
-    from risk_private.positions as p
-    join risk_private.scopes as s on s.scope_id = p.account_id
-    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+  with held as (
+    select p.account_id, p.underlying_id from risk_private.positions as p
     where p.quantity <> 0
+    group by p.account_id, p.underlying_id
+  ), below as (
+    select c.scope_id, array_agg(distinct h.underlying_id order by h.underlying_id) as ids
+    from held as h
+    join risk_private.scopes as s on s.scope_id = h.account_id
+    cross join unnest(s.chain) as c (scope_id)
+    group by c.scope_id
   ), listed as (
-    select w.breaker_id, (w.parameters ->> 'days')::integer as days, array(
-      select distinct h.underlying_id from held as h where w.scope_id = any (h.chain) order by 1)
-      as instrument_ids
+    select w.breaker_id, (w.parameters ->> 'days')::integer as days,
+      coalesce(b.ids, '{}') as instrument_ids
     from unnest(watches) as w
+    left join below as b on b.scope_id = w.scope_id
   ), closed as (
     select max(c.recorded_at)::text as closes from risk_private.closes as c
   )

@@ -6,37 +6,66 @@ return greatest(w.since, w.tripped_at);
 comment on function risk_private.repeated_since(risk_private.watch) is
   'From when on repetitions count: a trip uses up what led to it, so that a person can reset it.';
 
+create function risk_private.first_new_fill(watches risk_private.watch[]) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select min(f.recorded_at) from risk_private.fills as f
+    where f.recorded_at > (select min(risk_private.judged_from(w)) from unnest(watches) as w)
+      and f.recorded_xid >= (select min(w.seen_xid) from unnest(watches) as w));
+end
+$$;
+comment on function risk_private.first_new_fill(risk_private.watch[]) is
+  'When the first fill was recorded that is still to be judged; NULL where there is none.';
+
 create function risk_private.fill_flow(watches risk_private.watch[], at timestamptz)
 returns table (breaker_id integer, fills bigint, most_fills bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_from timestamptz := least(at, risk_private.first_new_fill(watches));
+  v_period record;
 begin
-  return query
-  with filled as materialized (
-    select s.chain, f.account_id, o.agent, f.instrument_id, sign(f.signed_quantity) as sign,
-      f.recorded_at
-    from risk_private.fills as f
-    join risk_private.scopes as s on s.scope_id = f.account_id
-    join risk_private.orders as o
-      on o.account_id = f.account_id and o.client_order_id = f.client_order_id
-    where f.signed_quantity <> 0 and f.recorded_at > (
-      select min(least(at, risk_private.judged_from(w)) - risk_private.window_of(w))
-      from unnest(watches) as w)
-  ), runs as (
-    select w.breaker_id,
-      count(*) filter (where f.recorded_at > at - risk_private.window_of(w)) as now,
-      count(*) as most
-    from unnest(watches) as w
-    join filled as f
-      on w.scope_id = any (f.chain) and f.recorded_at > risk_private.repeated_since(w)
-      and risk_private.is_about(w, array[f.instrument_id])
-    group by w.breaker_id, f.account_id, f.agent, f.instrument_id, f.sign
-  )
-  select w.breaker_id, coalesce(max(r.now), 0), coalesce(max(r.most), 0)
-  from unnest(watches) as w
-  left join runs as r on r.breaker_id = w.breaker_id
-  group by w.breaker_id;
+  for v_period in
+    select p.look_back, p.since, array_agg(p.w) as watches
+    from (
+      select w, risk_private.window_of(w) as look_back, greatest(
+        risk_private.repeated_since(w), v_from - risk_private.window_of(w)) as since
+      from unnest(watches) as w
+    ) as p
+    group by p.look_back, p.since
+  loop
+    return query
+    with filled as materialized (
+      select f.account_id, f.client_order_id, f.instrument_id, sign(f.signed_quantity) as sign,
+        count(*) filter (where f.recorded_at > at - v_period.look_back) as now,
+        count(*) as most
+      from risk_private.fills as f
+      where f.signed_quantity <> 0 and f.recorded_at > v_period.since
+        and f.client_order_id is not null
+      group by 1, 2, 3, 4
+    ), runs as (
+      select f.account_id, i.underlying_id, sum(f.now) as now, sum(f.most) as most
+      from filled as f
+      join risk_private.orders as o
+        on o.account_id = f.account_id and o.client_order_id = f.client_order_id
+      join risk_private.instruments as i on i.instrument_id = f.instrument_id
+      group by f.account_id, o.agent, f.instrument_id, f.sign, i.underlying_id
+    ), flow as (
+      select c.scope_id, u.underlying_id, max(r.now) as now, max(r.most) as most
+      from runs as r
+      join risk_private.scopes as s on s.scope_id = r.account_id
+      cross join unnest(s.chain) as c (scope_id)
+      cross join unnest(array[0, r.underlying_id]) as u (underlying_id)
+      group by 1, 2
+    )
+    select w.breaker_id, coalesce(f.now, 0)::bigint, coalesce(f.most, 0)::bigint
+    from unnest(v_period.watches) as w
+    left join flow as f on f.scope_id = w.scope_id and f.underlying_id = w.underlying_id;
+  end loop;
 end
 $$;
 comment on function risk_private.fill_flow(risk_private.watch[], timestamptz) is
@@ -83,42 +112,23 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  select w.breaker_id, f.fills::numeric, at, greatest(f.fills, k.value)::numeric,
-    case when k.value > f.fills then k.as_of else at end, null::text
-  from unnest(watches) as w
-  join risk_private.fill_flow(watches, at) as f on f.breaker_id = w.breaker_id
-  left join lateral risk_private.worst_fill_flow(w) as k on f.most_fills >= w.threshold;
+  with flow as materialized (
+    select w, f.fills as value, f.most_fills >= w.threshold as is_near
+    from unnest(watches) as w
+    join risk_private.fill_flow(watches, at) as f on f.breaker_id = w.breaker_id
+  ), near as materialized (
+    select (f.w).breaker_id, k.value, k.as_of
+    from flow as f cross join lateral risk_private.worst_fill_flow(f.w) as k
+    where f.is_near
+  )
+  select (f.w).breaker_id, f.value::numeric, at, greatest(f.value, k.value)::numeric,
+    case when k.value > f.value then k.as_of else at end, null::text
+  from flow as f
+  left join near as k on k.breaker_id = (f.w).breaker_id;
 end
 $$;
 comment on function risk_private.observe_repeated_fills(risk_private.watch[], timestamptz) is
   'Most fills of one account, agent, symbol and side within the window.';
-
-create function risk_private.observe_limit_breach(watches risk_private.watch[], at timestamptz)
-returns setof risk_private.observation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  with breached as materialized (
-    select s.chain, coalesce(u.underlying_id, k.underlying_id) as underlying_id
-    from risk.limit_utilization as l
-    join risk_private.scopes as s on s.code = l.scope
-    left join risk_private.instruments as u on u.symbol = l.underlying
-    left join risk_private.instruments as k on k.symbol = l.instrument
-    where l.used > l.limit_value
-  ), counted as (
-    select w.breaker_id, count(b.chain)::numeric as value
-    from unnest(watches) as w
-    left join breached as b
-      on w.scope_id = any (b.chain) and w.underlying_id in (0, b.underlying_id)
-    group by w.breaker_id
-  )
-  select c.breaker_id, c.value, at, c.value, at, null::text from counted as c;
-end
-$$;
-comment on function risk_private.observe_limit_breach(risk_private.watch[], timestamptz) is
-  'How many limits of the scope and below are exceeded by what is filled.';
 
 create function risk_private.observe_escalation(watches risk_private.watch[], at timestamptz)
 returns setof risk_private.observation
@@ -128,18 +138,23 @@ as $$
 begin
   return query
   with tripped as (
-    select w.breaker_id, count(distinct e.name)::numeric as value
+    select c.scope_id, e.name, e.at
+    from risk_private.breaker_events as e
+    join risk_private.scopes as s on s.scope_id = e.scope_id
+    cross join unnest(s.chain) as c (scope_id)
+    where e.event = 'TRIPPED' and e.action <> 'NOTIFY' and e.condition <> 'escalation'
+      and e.at > observe_escalation.at
+        - (select max(risk_private.window_of(w)) from unnest(watches) as w)
+  ), counted as (
+    select w.breaker_id, count(distinct t.name)::numeric as value
     from unnest(watches) as w
-    left join (
-      risk_private.breaker_events as e join risk_private.scopes as s on s.scope_id = e.scope_id
-    ) on e.event = 'TRIPPED' and e.action <> 'NOTIFY' and w.scope_id = any (s.chain)
-      and e.scope_id <> w.scope_id
-      and e.at > greatest(w.since, observe_escalation.at - risk_private.window_of(w))
+    left join tripped as t on t.scope_id = w.scope_id
+      and t.at > greatest(w.since, observe_escalation.at - risk_private.window_of(w))
     group by w.breaker_id
   )
   select t.breaker_id, t.value, observe_escalation.at, t.value, observe_escalation.at, null::text
-  from tripped as t;
+  from counted as t;
 end
 $$;
 comment on function risk_private.observe_escalation(risk_private.watch[], timestamptz) is
-  'How many breakers of the scopes below tripped within the window.';
+  'How many breakers of the scope and below tripped within the window.';

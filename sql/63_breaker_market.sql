@@ -200,25 +200,28 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  with marked as (
-    select s.chain, i.underlying_id, min(coalesce(m.as_of, '-infinity')) as as_of
+  with held as (
+    select p.account_id, i.underlying_id, min(coalesce(m.as_of, '-infinity')) as as_of
     from risk_private.positions as p
-    join risk_private.scopes as s on s.scope_id = p.account_id
     join risk_private.instruments as i on i.instrument_id = p.instrument_id
     cross join lateral (values (i.instrument_id), (i.underlying_id)) as n (needed_id)
     left join risk_private.marks as m on m.instrument_id = n.needed_id
     where p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0
-    group by s.chain, i.underlying_id
+    group by p.account_id, i.underlying_id
+  ), watched as (
+    select b.scope_id, b.underlying_id, coalesce(k.as_of, m.as_of, '-infinity') as as_of
+    from risk_private.breakers as b
+    left join risk_private.indicators as k on k.indicator_id = b.indicator_id
+    left join risk_private.marks as m on m.instrument_id = b.instrument_id
+    where b.indicator_id is not null or b.instrument_id is not null
   ), needed as (
-    select w.breaker_id, m.as_of
-    from unnest(watches) as w
-    join marked as m
-      on w.scope_id = any (m.chain) and w.underlying_id in (0, m.underlying_id)
-    union all
-    select w.breaker_id, coalesce(i.as_of, '-infinity')
-    from unnest(watches) as w
-    join risk_private.breakers as b on b.scope_id = w.scope_id
-    join risk_private.indicators as i on i.indicator_id = b.indicator_id
+    select w.breaker_id, n.as_of
+    from (table held union all table watched) as n (scope_id, underlying_id, as_of)
+    join risk_private.scopes as s on s.scope_id = n.scope_id
+    cross join unnest(s.chain) as c (scope_id)
+    join unnest(watches) as w
+      on w.scope_id = c.scope_id
+        and (w.underlying_id in (0, n.underlying_id) or n.underlying_id = 0)
   )
   select w.breaker_id, o.value, at, o.value, at, null::text
   from unnest(watches) as w
@@ -232,7 +235,8 @@ begin
 end
 $$;
 comment on function risk_private.observe_stale_data(risk_private.watch[], timestamptz) is
-  'Age in seconds of the oldest mark or indicator that the scope needs; 0 where it needs none.';
+  'Age in seconds of the oldest mark or indicator that the scope and all below need; 0 where they '
+  'need none.';
 
 create function risk_private.observe_queue_backlog(
   watches risk_private.watch[], at timestamptz)
@@ -245,9 +249,10 @@ begin
   select w.breaker_id, o.value, at, o.value, at, null::text
   from unnest(watches) as w
   left join (
-    select 'risk_events' as queue, min(m.enqueued_at) as oldest from pgmq.q_risk_events as m
+    (select 'risk_events' as queue, m.enqueued_at as oldest
+     from pgmq.q_risk_events as m order by m.msg_id limit 1)
     union all
-    select 'risk_alerts', min(m.enqueued_at) from pgmq.q_risk_alerts as m
+    (select 'risk_alerts', m.enqueued_at from pgmq.q_risk_alerts as m order by m.msg_id limit 1)
   ) as q on q.queue = w.parameters ->> 'queue'
   cross join lateral (
     select case when q.oldest is null then 0 else risk_private.age(q.oldest, at) end as value

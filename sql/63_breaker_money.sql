@@ -93,7 +93,7 @@ comment on function risk_private.loss_runs(risk_private.watch) is
   'For each closing order since the breaker was last armed or tripped: how many in a row up to it '
   'lost money, net of fees.';
 
--- Nothing is counted anew where no fill can have come since the last evaluation.
+-- Nothing is counted anew in scopes where no fill can have come since the last evaluation.
 create function risk_private.observe_consecutive_losses(
   watches risk_private.watch[], at timestamptz)
 returns setof risk_private.observation
@@ -101,28 +101,38 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_quiet boolean := not exists (
-    select from risk_private.fills as f
-    where f.recorded_at > (select min(risk_private.judged_from(w)) from unnest(watches) as w));
+  v_busy_ids integer[] := array(
+    select distinct c.scope_id
+    from (
+      select distinct f.account_id from risk_private.fills as f
+      where f.recorded_at > (select min(risk_private.judged_from(w)) from unnest(watches) as w)
+    ) as a
+    join risk_private.scopes as s on s.scope_id = a.account_id
+    cross join unnest(s.chain) as c (scope_id));
 begin
   return query
-  select w.breaker_id, o.value, at, greatest(o.value, o.worst),
-    case when o.worst > o.value then o.worst_at else at end, null::text
-  from unnest(watches) as w
-  join risk_private.breaker_readings as r on r.breaker_id = w.breaker_id
-  cross join lateral (
-    select v_is_quiet and r.value is not null
-      and risk_private.repeated_since(w) < w.seen_at as is_known
-  ) as q
-  left join lateral (
-    select coalesce(max(n.losses) filter (where n.is_last), 0)::numeric as value,
-      max(n.losses) filter (where n.is_new)::numeric as worst,
-      max(n.recorded_at) filter (where n.is_new) as worst_at
-    from risk_private.loss_runs(w) as n
-  ) as n on q.is_known is not true
-  cross join lateral (
-    select coalesce(n.value, r.value) as value, n.worst, n.worst_at
-  ) as o;
+  with known as materialized (
+    select w, case
+      when w.scope_id <> all (v_busy_ids) and risk_private.repeated_since(w) < w.seen_at
+      then r.value end as value
+    from unnest(watches) as w
+    join risk_private.breaker_readings as r on r.breaker_id = w.breaker_id
+  ), counted as materialized (
+    select (k.w).breaker_id, n.*
+    from known as k
+    cross join lateral (
+      select coalesce(max(r.losses) filter (where r.is_last), 0)::numeric as value,
+        max(r.losses) filter (where r.is_new)::numeric as worst,
+        max(r.recorded_at) filter (where r.is_new) as worst_at
+      from risk_private.loss_runs(k.w) as r
+    ) as n
+    where k.value is null
+  )
+  select (k.w).breaker_id, o.value, at, greatest(o.value, c.worst),
+    case when c.worst > o.value then c.worst_at else at end, null::text
+  from known as k
+  left join counted as c on c.breaker_id = (k.w).breaker_id
+  cross join lateral (select coalesce(c.value, k.value) as value) as o;
 end
 $$;
 comment on function risk_private.observe_consecutive_losses(

@@ -88,6 +88,37 @@ comment on function risk_private.stale_held(timestamptz) is
   'that is older than the account''s max_mark_age, -infinity for one that is missing; NULL where '
   'none is.';
 
+create function risk_private.stale_rates(at timestamptz) returns timestamptz
+language sql stable
+set search_path = pg_catalog, pg_temp
+return (
+  select min(f.as_of)
+  from risk_private.fx_rates as f
+  join risk_private.cash_balances as b on b.currency = f.currency
+  join risk_private.scopes as s on s.scope_id = b.account_id
+  where f.currency <> risk_private.base_currency() and (b.amount <> 0 or b.cost <> 0)
+    and not risk_private.is_fresh(f.as_of, s.max_mark_age, at)
+    and exists (
+      select from risk_private.breakers as k
+      where k.scope_id = any (s.chain) and k.condition in ('daily_loss', 'drawdown')
+        and k.action <> 'NOTIFY'));
+comment on function risk_private.stale_rates(timestamptz) is
+  'Data time of the oldest exchange rate that a breaker needs to value money in its currency, and '
+  'that is older than the account''s max_mark_age; NULL where none is.';
+
+create function risk_private.unmeasured() returns timestamptz
+language sql stable
+set search_path = pg_catalog, pg_temp
+return (
+  select '-infinity'::timestamptz where exists (
+    select from risk_private.breakers as b
+    join risk_private.breaker_readings as r on r.breaker_id = b.breaker_id
+    join risk_private.breaker_conditions as c on c.condition = b.condition
+    where b.state = 'ARMED' and b.action <> 'NOTIFY' and r.value is null and not c.may_be_empty));
+comment on function risk_private.unmeasured() is
+  '-infinity where an armed breaker with an action had nothing to measure, such as an equity that '
+  'is not known: it would not see a breach. NULL where each has.';
+
 create function risk_private.stale_values(at timestamptz) returns timestamptz
 language sql stable
 return (
@@ -100,11 +131,12 @@ comment on function risk_private.stale_values(timestamptz) is
 create function risk_private.inputs_as_of(at timestamptz) returns timestamptz
 language sql stable
 return coalesce(least(
-  risk_private.stale_watched(at), risk_private.stale_held(at), risk_private.stale_values(at)), at);
+  risk_private.stale_watched(at), risk_private.stale_held(at), risk_private.stale_rates(at),
+  risk_private.stale_values(at), risk_private.unmeasured()), at);
 comment on function risk_private.inputs_as_of(timestamptz) is
   'How old the data are that an evaluation at that moment goes by: that moment itself where every '
-  'input that a breaker with an action needs is as fresh as the settings demand and positions '
-  'have followed the marks, else the data time of the oldest.';
+  'input that a breaker with an action needs is there, as fresh as the settings demand, and '
+  'positions have followed the marks, else the data time of the oldest.';
 
 -- Lock order: the lease, then the heartbeat.
 create function risk_private.beat(epoch bigint, evaluated_at timestamptz, inputs_as_of timestamptz)

@@ -1,5 +1,5 @@
--- What the worker does beside evaluating breakers: keeps its lease, rolls the day, tells of limits
--- that lapse or come near, recounts, refreshes materialized views. Every change checks the epoch.
+-- What the worker does beside evaluating breakers: rolls the day, tells of limits that lapse or
+-- come near, recounts, refreshes materialized views. Every change checks the epoch.
 
 create index limits_expiry_idx on risk_private.limits (valid_until) where valid_until < 'infinity';
 
@@ -16,35 +16,6 @@ create table risk_private.limit_warnings (
 );
 comment on table risk_private.limit_warnings is
   'Limits whose warning was alerted and is not armed again yet.';
-
--- Lock order: the lease.
-create function risk_private.worker_turn(
-  epoch bigint, backend_pids integer[], out has_moves boolean)
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now timestamptz := risk_private.clock();
-  v_expires_at timestamptz;
-begin
-  select l.expires_at into v_expires_at
-  from risk_private.worker_lease as l where l.epoch = worker_turn.epoch;
-  if not found then
-    perform risk_private.require_epoch(epoch);
-  end if;
-  if (v_expires_at between v_now + interval '1 second' and v_now + risk_private.lease_time())
-    is not true then
-    perform pg_catalog.set_config('synchronous_commit', 'off', true);
-    update risk_private.worker_lease as l set
-      expires_at = v_now + risk_private.lease_time(), backend_pids = worker_turn.backend_pids
-    where l.epoch = worker_turn.epoch;
-  end if;
-  has_moves := exists (select from risk_private.moved_marks as m where m.settles_at is null);
-end
-$$;
-comment on function risk_private.worker_turn(bigint, integer[]) is
-  'What the leader asks ten times a second: renews the lease when less than a second of it is left, '
-  'and tells whether marks have moved. Raises RK409 when the epoch is over.';
 
 -- Lock order: the lease.
 create function risk_private.has_unfollowed(epoch bigint) returns boolean
@@ -175,15 +146,17 @@ declare
   v_payloads jsonb[];
 begin
   perform risk_private.require_epoch(epoch);
-  with used as materialized (
-    select u.*, l.warn_pct, pg_catalog.concat_ws(pg_catalog.chr(31), u.scope, u.limit_type,
+  with levels as (
+    select l.warn_pct, l.version, pg_catalog.concat_ws(pg_catalog.chr(31), l.scope, l.limit_type,
+      's' || l.symbol, 'u' || l.underlying, 'k' || l.sector) as limit_key
+    from risk.limits as l
+  ), keyed as (
+    select u.*, pg_catalog.concat_ws(pg_catalog.chr(31), u.scope, u.limit_type,
       's' || u.symbol, 'u' || u.underlying, 'k' || u.sector) as limit_key
     from risk.limit_utilization as u
-    join risk.limits as l
-      on l.scope = u.scope and l.limit_type = u.limit_type and l.version = u.version
-        and l.symbol is not distinct from u.symbol
-        and l.underlying is not distinct from u.underlying
-        and l.sector is not distinct from u.sector
+  ), used as materialized (
+    select k.*, l.warn_pct
+    from keyed as k join levels as l on l.limit_key = k.limit_key and l.version = k.version
   ), armed as (
     delete from risk_private.limit_warnings as w
     where not exists (

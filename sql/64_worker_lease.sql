@@ -48,7 +48,45 @@ end
 $$;
 comment on function risk_private.lease() is 'Who leads now, and whether the lease is over.';
 
--- Lock order: the lease. Effects of the old leader that are under way end first.
+create table risk_private.known_server (
+  singleton boolean primary key default true check (singleton),
+  identity text
+);
+insert into risk_private.known_server default values;
+comment on table risk_private.known_server is
+  'The database cluster and the timeline of its log that a worker led on last; NULL: none has yet.';
+
+-- Lock order: the caller holds the lease; then the server, then trading states.
+create function risk_private.halt_restored() returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_identity text := (
+    select c.system_identifier || '/'
+      || "left"(pg_walfile_name(pg_current_wal_lsn()), 8)
+    from pg_control_system() as c);
+  v_known text;
+begin
+  select k.identity into v_known from risk_private.known_server as k for no key update;
+  if v_known = v_identity then
+    return false;
+  end if;
+  update risk_private.known_server as k set identity = v_identity;
+  if v_known is not null then
+    perform risk_private.trip_scope(s.scope_id, 'HALTED', 'the server was restored or failed over: '
+      'compare open orders, executions and positions with the broker, then set it ACTIVE')
+    from risk_private.scopes as s where s.parent_id is null order by s.scope_id;
+  end if;
+  return v_known is not null;
+end
+$$;
+comment on function risk_private.halt_restored() is
+  'Halts every firm where this is another cluster or timeline than the last leader''s: the last '
+  'decisions and fills may be missing. Returns whether it did.';
+
+-- Lock order: the lease, then the server, then trading states. Effects of the old leader that are
+-- under way end first.
 create function risk_private.take_lease_at(old_epoch bigint, holder text, backend_pids integer[])
 returns bigint
 language plpgsql volatile security definer
@@ -64,11 +102,15 @@ begin
   where l.epoch = old_epoch
     and risk_private.lease_is_over(l.expires_at, risk_private.clock())
   returning l.epoch into v_epoch;
+  if found then
+    perform risk_private.halt_restored();
+  end if;
   return v_epoch;
 end
 $$;
 comment on function risk_private.take_lease_at(bigint, text, integer[]) is
-  'Takes the lease if it is still over and nobody else took it: the new epoch, else NULL.';
+  'Takes the lease if it is still over and nobody else took it: the new epoch, else NULL. Halts '
+  'every firm first where the server was restored or failed over.';
 
 create function risk_private.terminate_worker(backend_pids integer[]) returns void
 language plpgsql volatile
@@ -127,6 +169,32 @@ $$;
 comment on function risk_private.require_epoch(bigint) is
   'Raises RK409 unless that epoch is the present one; nobody can take over before the '
   'transaction ends.';
+
+-- Lock order: the lease.
+create function risk_private.keep_lease(epoch bigint, backend_pids integer[]) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+  v_expires_at timestamptz;
+begin
+  select l.expires_at into v_expires_at
+  from risk_private.worker_lease as l where l.epoch = keep_lease.epoch;
+  if not found then
+    perform risk_private.require_epoch(epoch);
+  end if;
+  if (v_expires_at between v_now + interval '1 second' and v_now + risk_private.lease_time())
+    is not true then
+    perform pg_catalog.set_config('synchronous_commit', 'off', true);
+    update risk_private.worker_lease as l set
+      expires_at = v_now + risk_private.lease_time(), backend_pids = keep_lease.backend_pids
+    where l.epoch = keep_lease.epoch;
+  end if;
+end
+$$;
+comment on function risk_private.keep_lease(bigint, integer[]) is
+  'Renews the lease when less than a second of it is left. Raises RK409 when the epoch is over.';
 
 create function risk_private.release_lease(epoch bigint) returns void
 language plpgsql volatile security definer

@@ -30,6 +30,20 @@ comment on function risk_private.event(text, jsonb, boolean) is
   'of the payload, such as scope. The same message is not sent again while it waits, and none '
   'beyond 10,000. wakes: whether to notify, too, which costs a lock at commit: for rare events.';
 
+create function risk_private.waiting(out has_events boolean, out has_moves boolean)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  has_events := exists (
+    select from pgmq.q_risk_events as q where q.vt <= pg_catalog.clock_timestamp());
+  has_moves := exists (select from risk_private.moved_marks as m where m.settles_at is null);
+end
+$$;
+comment on function risk_private.waiting() is
+  'What the leader asks all the time: whether messages wait on risk_events, and whether marks have '
+  'moved that positions have yet to follow.';
+
 -- Lock order: the lease, then messages.
 create function risk_private.read_events(epoch bigint, quantity integer)
 returns table (msg_id bigint, read_count integer, message jsonb)

@@ -116,9 +116,10 @@ to risk_admin, risk_worker, risk_analyst, risk_auditor;
 -- The worker. Every function checks its epoch; those without one change nothing.
 grant execute on function
   risk_private.lease, risk_private.take_lease, risk_private.take_lease_at,
-  risk_private.terminate_worker, risk_private.release_lease, risk_private.worker_turn,
-  risk_private.read_events, risk_private.handle_events, risk_private.bury_event,
+  risk_private.terminate_worker, risk_private.keep_lease, risk_private.release_lease,
+  risk_private.waiting, risk_private.read_events, risk_private.handle_events, risk_private.bury_event,
   risk_private.bound_queues, risk_private.evaluate, risk_private.has_unfollowed,
+  risk_private.count_breaches,
   risk_private.begin_due_day,
   risk_private.roll_account_at, risk_private.tell_lapsed_limits, risk_private.tell_warnings,
   risk_private.reconcile, risk_private.views_to_refresh, risk_private.refresh_view

@@ -1,14 +1,16 @@
-"""What circuit breakers measure, in plain Python, from the definitions alone."""
+"""What circuit breakers measure and how they live, in plain Python, from the definitions alone."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
     from datetime import date, datetime, timedelta
 
 Series: TypeAlias = "Sequence[tuple[datetime, Fraction]]"
@@ -89,3 +91,82 @@ def pearson(xs: Sequence[float], ys: Sequence[float]) -> float | None:
         return None
     xy = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
     return xy / math.sqrt(xx * yy)
+
+
+def loss(before: int, now: int, unit: str) -> Fraction:
+    """What was lost since, in money or in percent of what there was."""
+    return Fraction(before - now) if unit == "amount" else Fraction((before - now) * 100, before)
+
+
+def drawdown(equities: Sequence[int], unit: str) -> Fraction:
+    """What the last equity lies below the highest."""
+    return loss(max(equities), equities[-1], unit)
+
+
+def breached(limits: Sequence[tuple[int, int]]) -> int:
+    """How many limits (used, amount) are exceeded."""
+    return sum(1 for used, amount in limits if used > amount)
+
+
+def most_repeated(fills: Iterable[Hashable]) -> int:
+    """The most fills of one account, agent, symbol and side."""
+    return max(Counter(fills).values(), default=0)
+
+
+EFFECTS = {
+    "NOTIFY": "ACTIVE",
+    "REDUCE_ONLY": "REDUCE_ONLY",
+    "HALT": "HALTED",
+    "HALT_AND_CANCEL": "HALTED",
+}
+
+
+@dataclass
+class Breaker:
+    """The life of one breaker: ARMED, TRIPPED, COOLDOWN, ARMED."""
+
+    threshold: int
+    action: str
+    policy: str
+    cooldown: timedelta | None
+    state: str = "ARMED"
+    is_manual: bool = False
+    day: date | None = None
+    cooling_since: datetime | None = None
+
+    @property
+    def effect(self) -> str:
+        """The state in which it holds its scope."""
+        return "ACTIVE" if self.state == "ARMED" else EFFECTS[self.action]
+
+    def evaluate(self, stands: int, new: Sequence[int], at: datetime, day: date) -> None:
+        """Follow the value that stands and those that came since the last evaluation."""
+        level = Fraction(self.threshold) * (Fraction(9, 10) if self.policy == "timer" else 1)
+        is_clear = max([stands, *new]) < level
+        if self.state == "ARMED":
+            if new and max(new) >= self.threshold:
+                self.trip(day, is_manual=False)
+        elif self.state == "TRIPPED":
+            may_reset = self.policy == "timer" or (self.policy == "session" and day != self.day)
+            if may_reset and is_clear and not self.is_manual:
+                self._cool(at)
+        elif not is_clear:
+            self.trip(day, is_manual=False)
+        elif self.cooling_since and self.cooldown and at - self.cooling_since >= self.cooldown:
+            self.state = "ARMED"
+
+    def trip(self, day: date, is_manual: bool) -> None:
+        """By the condition or, which no condition overrules, by a person."""
+        self.state, self.day, self.is_manual = "TRIPPED", day, is_manual
+
+    def reset(self, stands: int, at: datetime) -> bool:
+        """By a person; whether that was allowed."""
+        if self.state == "ARMED" or stands >= self.threshold:
+            return False
+        self._cool(at)
+        return True
+
+    def _cool(self, at: datetime) -> None:
+        self.is_manual = False
+        self.state = "COOLDOWN" if self.cooldown else "ARMED"
+        self.cooling_since = at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -14,7 +15,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests import breaker_model as model
-from tests.breaker_desk import Desk, open_desk
+from tests.breaker_desk import START, Desk, open_desk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,10 +36,10 @@ def desk(db: Database) -> Iterator[Desk]:
 
 @dataclass(frozen=True)
 class Case:
-    """How to bring a condition to a value worked out by hand, and away from it."""
+    """How to bring a condition to a value, which the model tells, and away from it."""
 
     condition: str
-    value: Decimal
+    value: int | Fraction
     reach: Callable[[Desk], None]
     clear: Callable[[Desk], None]
     parameters: dict[str, Any]
@@ -154,15 +155,15 @@ def cap(amount: int) -> Callable[[Desk], None]:
     return limit
 
 
-def age_alerts(seconds: float | None) -> Callable[[Desk], None]:
-    """One message that old waits on risk_alerts; None: none does."""
+def age_queue(queue: str, seconds: float | None) -> Callable[[Desk], None]:
+    """One message that old waits in the queue; None: none does."""
 
     def age(desk: Desk) -> None:
-        desk.firm.rows("delete from pgmq.q_risk_alerts")
+        desk.firm.rows(f"delete from pgmq.q_{queue}")
         if seconds is not None:
-            desk.firm.rows("select pgmq.send('risk_alerts', '{\"kind\": \"test\"}')")
+            desk.firm.rows('select pgmq.send(%s, \'{"kind": "test"}\')', queue)
             sent = desk.now - timedelta(seconds=seconds)
-            desk.firm.rows("update pgmq.q_risk_alerts set enqueued_at = %s", sent)
+            desk.firm.rows(f"update pgmq.q_{queue} set enqueued_at = %s", sent)
 
     return age
 
@@ -209,6 +210,7 @@ def define_below(desk: Desk) -> None:
     desk.define("quiet", scope="A1", action="NOTIFY")
     desk.define("beside", scope="B1")
     desk.define("same", scope="D1")
+    desk.define("escalated", 9, scope="A2", condition="escalation")
 
 
 def rise_and_fall(desk: Desk) -> None:
@@ -230,36 +232,85 @@ def hold_marked(desk: Desk) -> None:
     desk.firm.hold("A1", "AAPL", 1)
 
 
+def spike(*values: int) -> Fraction:
+    """The largest, a value a second."""
+    ticks = [(START + timedelta(seconds=n), Fraction(value)) for n, value in enumerate(values)]
+    return max(model.spike(ticks, at, timedelta(days=1)) for at, _ in ticks)
+
+
+def move(direction: str, *prices: int) -> Fraction:
+    """The largest, a price a second."""
+    ticks = [(START + timedelta(seconds=n), Fraction(price)) for n, price in enumerate(prices)]
+    found = [model.move(ticks, at, timedelta(minutes=5), direction) for at, _ in ticks]
+    return max(each for each in found if each is not None)
+
+
+AT_ONCE = [START] * 20
+MINUTE = timedelta(minutes=1)
 CASES = [
-    Case("volatility_level", Decimal(40), tell_vix(20, 40, 30), tell_vix(20), {}),
-    Case("volatility_spike", Decimal(50), tell_vix(22, 20, 30, 25), later(90000), {},
+    Case("volatility_level", max(20, 40, 30), tell_vix(20, 40, 30), tell_vix(20), {}),
+    Case("volatility_spike", spike(20, 22, 20, 30, 25), tell_vix(22, 20, 30, 25), later(90000), {},
          prepare=tell_vix(20)),
-    Case("daily_loss", Decimal(3), earn(-300), earn(300), {}, prepare=fund),
-    Case("daily_loss", Decimal(300), earn(-300), earn(300), {"unit": "amount"}, prepare=fund),
-    Case("drawdown", Decimal(4), rise_and_fall,
-         earn(500), {}, prepare=fund),
-    Case("drawdown", Decimal(500), rise_and_fall,
-         earn(500), {"unit": "amount"}, prepare=fund),
-    Case("correlation", Decimal(1), hold_all("AAPL", "MSFT"), hold_all("AAPL", "XOM"), {},
+    Case("daily_loss", model.loss(10_000, 9_700, "pct"), earn(-300), earn(300), {}, prepare=fund),
+    Case("daily_loss", model.loss(10_000, 9_700, "amount"), earn(-300), earn(300),
+         {"unit": "amount"}, prepare=fund),
+    Case("drawdown", model.drawdown([10_000, 12_500, 12_000], "pct"), rise_and_fall, earn(500), {},
+         prepare=fund),
+    Case("drawdown", model.drawdown([10_000, 12_500, 12_000], "amount"), rise_and_fall, earn(500),
+         {"unit": "amount"}, prepare=fund),
+    Case("correlation", 1, hold_all("AAPL", "MSFT"), hold_all("AAPL", "XOM"), {},
          prepare=load_closes),
-    Case("price_move", Decimal(10), mark_aapl(110, 105), mark_aapl(105, 105), {"symbol": "AAPL"}),
-    Case("price_move", Decimal(7), mark_aapl(120, 93), mark_aapl(101),
-         {"symbol": "AAPL", "reference": "prior_close", "direction": "down"},
-         prepare=load_close),
-    Case("limit_breach", Decimal(2), cap(9), cap(10), {},
+    Case("price_move", move("both", 100, 110, 105), mark_aapl(110, 105), mark_aapl(105, 105),
+         {"symbol": "AAPL"}),
+    Case("price_move", move("up", 100, 80, 108), mark_aapl(80, 108), mark_aapl(95),
+         {"symbol": "AAPL", "direction": "up"}, prepare=mark_everything),
+    Case("price_move", model.loss(100, 93, "pct"), mark_aapl(120, 93), mark_aapl(101),
+         {"symbol": "AAPL", "reference": "prior_close", "direction": "down"}, prepare=load_close),
+    Case("limit_breach", model.breached([(10, 9), (10, 9)]), cap(9), cap(10), {},
          prepare=lambda desk: desk.firm.hold("A1", "AAPL", 10), step=Decimal(1)),
-    Case("stale_data", Decimal(25), later(24), mark_everything, {},
-         prepare=hold_marked),
-    Case("reject_rate", Decimal(25), mix(15, 5), later(60), {}),
-    Case("order_rate", Decimal(5), order(5), later(1), {}, step=Decimal(1)),
-    Case("repeated_fills", Decimal(4), fill(4), later(60), {}, prepare=prepare_fills,
+    Case("stale_data", 24, later(24), mark_everything, {}, prepare=hold_marked),
+    Case("reject_rate", model.reject_rate(
+        [*zip(AT_ONCE, [None] * 15 + ["RISK_LIMIT_EXCEEDED"] * 5, strict=True)], START, MINUTE),
+        mix(15, 5), later(60), {}),
+    Case("order_rate", model.order_rate(AT_ONCE[:5], START, MINUTE), order(5), later(1), {},
          step=Decimal(1)),
-    Case("consecutive_losses", Decimal(3), close(-5, 1, -5, 0, -1, 9), later(1), {},
-         prepare=prepare_closing, step=Decimal(1)),
-    Case("queue_backlog", Decimal(7), age_alerts(7), age_alerts(None), {"queue": "risk_alerts"}),
-    Case("escalation", Decimal(2), trip_below("of A1", "of A2", "quiet", "beside", "same"),
+    Case("repeated_fills", model.most_repeated(["one"] * 4 + ["two"] * 3), fill(4), later(60), {},
+         prepare=prepare_fills, step=Decimal(1)),
+    Case("consecutive_losses", model.longest_losing_run(
+        [Fraction(result - 1) for result in (-5, 1, -5, 0, -1, 9)]),
+        close(-5, 1, -5, 0, -1, 9), later(1), {}, prepare=prepare_closing, step=Decimal(1)),
+    Case("queue_backlog", 7, age_queue("risk_alerts", 7), age_queue("risk_alerts", None),
+         {"queue": "risk_alerts"}),
+    Case("queue_backlog", 8, age_queue("risk_events", 8), age_queue("risk_events", None), {}),
+    Case("escalation", len({"of A1", "of A2", "same"}),
+         trip_below("of A1", "of A2", "of A1", "quiet", "beside", "same", "escalated"),
          later(300), {}, prepare=define_below, step=Decimal(1)),
 ]  # fmt: skip
+
+
+def test_every_condition_and_every_choice_of_its_parameters_has_a_case(desk: Desk) -> None:
+    for row in desk.firm.rows("select condition, parameters from risk.breaker_conditions"):
+        cases = [case for case in CASES if case.condition == row["condition"]]
+        assert cases, row["condition"]
+        for name, spec in row["parameters"].items():
+            if spec["type"] == "choice":
+                tried = {case.parameters.get(name, spec["default"]) for case in cases}
+                assert tried == set(spec["choices"]), (row["condition"], name)
+
+
+def test_every_action_and_reset_policy_has_a_case(desk: Desk) -> None:
+    """Those that the tables know are those that every condition is tested with."""
+    for column, tried in (("action", ACTIONS), ("reset_policy", POLICIES)):
+        (row,) = desk.firm.rows(
+            """select pg_get_constraintdef(c.oid) as definition from pg_constraint as c
+               join pg_attribute as a on a.attrelid = c.conrelid and a.attnum = c.conkey[1]
+               where c.conrelid = 'risk_private.breakers'::regclass and c.contype = 'c'
+                 and a.attname = %s""",
+            column,
+        )
+        assert set(re.findall(r"'(\w+)'", row["definition"])) == set(tried)
+    default = "select reset_policies from risk.breaker_conditions where condition = 'escalation'"
+    assert set(desk.firm.value(default)) == set(POLICIES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.condition}-{case.value}")
@@ -272,14 +323,16 @@ def test_every_condition_trips_holds_and_resets(desk: Desk, case: Case) -> None:
     query = "select reset_policies from risk.breaker_conditions where condition = %s"
     policies = desk.firm.value(query, case.condition)
     made = {}
+    value = Decimal(Fraction(case.value).numerator) / Fraction(case.value).denominator
     for offset, action, policy in product((-1, 0, 1), ACTIONS, policies):
         name = f"{offset} {action} {policy}"
         made[name] = (offset, action, policy)
         desk.define(
-            name, case.value + offset * case.step, scope="D1", condition=case.condition,
+            name, value + offset * case.step, scope="D1", condition=case.condition,
             action=action, reset_policy=policy, parameters=case.parameters,
             cooldown=COOLDOWN if policy == "timer" else None,
         )  # fmt: skip
+    keep_clear(desk, case)
     desk.sweep()
     assert {desk.state(name) for name in made} == {"ARMED"}
 
@@ -288,7 +341,7 @@ def test_every_condition_trips_holds_and_resets(desk: Desk, case: Case) -> None:
     tripped = {name for name in made if desk.state(name) != "ARMED"}
     assert tripped == {name for name, (offset, _, _) in made.items() if offset <= 0}
     values = {desk.breaker(name)["tripped_value"] for name in tripped}
-    assert values == {case.value}
+    assert values == {value}
 
     held = desk.firm.rows(
         "select b.name, t.state, t.cancels from risk_private.trading_states as t"
@@ -582,6 +635,35 @@ def test_an_index_may_be_what_moves(desk: Desk) -> None:
         desk.wait()
         firm.call("set_indicator", name="SPX", value=value)
         assert desk.sweep() == tripped
+
+
+def test_exceeded_limits_among_many_are_counted_apart(desk: Desk) -> None:
+    """By a job of the worker, for each evaluation cannot look at all of them."""
+    firm = desk.firm
+    epoch = firm.value("select risk_private.take_lease('one', '{}')")
+    count = "select risk_private.count_breaches(%s)"
+    firm.hold("A1", "AAPL", 10)
+    cap(9)(desk)
+    desk.define("b", 3, condition="limit_breach", scope="F")
+    desk.define("of AAPL", 2, condition="limit_breach", scope="D1", underlying="AAPL")
+    assert firm.value(count, epoch) is False, "there are few"
+    firm.call("upsert_instruments", instruments=Jsonb(
+        [{"symbol": f"S{number}", "kind": "stock"} for number in range(500)]))  # fmt: skip
+    firm.call("set_limits", reason="many", limits=Jsonb(
+        [{"scope": "A1", "limit_type": "order_quantity", "amount": "5", "symbol": f"S{number}"}
+         for number in range(500)]))  # fmt: skip
+    desk.sweep()
+    assert desk.breaker("b")["last_value"] is None, "nobody has counted"
+    assert firm.value(count, epoch) is True
+    assert desk.sweep() == 0
+    assert desk.breaker("b")["last_value"] == 2
+    assert desk.breaker("of AAPL")["last_value"] == 1
+    firm.limit("A1", "long_position", 9, symbol="AAPL")
+    assert firm.value(count, epoch) is True
+    assert desk.sweep() == 2
+    desk.wait(60)
+    desk.sweep()
+    assert desk.breaker("b")["last_value"] is None, "the count is too old"
 
 
 def test_a_start_equity_of_nothing_trips(desk: Desk) -> None:

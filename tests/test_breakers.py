@@ -104,6 +104,30 @@ def test_a_definition_that_makes_no_sense_is_refused(
     assert desk.firm.rows("select * from risk.breaker_events") == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"condition": "moon"}, ("moon", "argument: condition")),
+        ({"threshold": Decimal("NaN")}, ("threshold", "argument: threshold, value: NaN")),
+        ({"threshold": -1}, ("threshold", "argument: threshold, value: -1")),
+        ({"cooldown": timedelta(days=-1)}, ("cooldown", "argument: cooldown, value: -1 days")),
+        ({"parameters": {"colour": 1}}, ("colour", "argument: parameters")),
+        ({"condition": "order_rate", "parameters": {"window": -1}},
+         ("window", "argument: parameters, value: -1")),
+        ({"condition": "order_rate", "parameters": {"window": "-5 minutes"}},
+         ("window", "argument: parameters, value: -5 minutes")),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_what_is_wrong(desk: Desk, arguments: Row, named: tuple[str, str]) -> None:
+    given = SENSIBLE | arguments
+    given["parameters"] = Jsonb(given.get("parameters", {}))
+    with pytest.raises(psycopg.Error) as caught:
+        desk.firm.call("define_breaker", **given)
+    assert caught.value.sqlstate == "RK400"
+    assert named[0] in (caught.value.diag.message_primary or "")
+    assert caught.value.diag.message_detail == named[1]
+
+
 def test_a_definition_shows_its_defaults(desk: Desk) -> None:
     desk.define("spike", 30, condition="volatility_spike", action="NOTIFY", reason="calm seas")
     desk.define("breach", None, condition="limit_breach", scope="D1")

@@ -103,7 +103,9 @@ DEFINERS = {
     "risk_private.views_to_refresh",
     "risk_private.visible_accounts",
     "risk_private.worker_follows",
-    "risk_private.worker_turn",
+    "risk_private.keep_lease",
+    "risk_private.count_breaches",
+    "risk_private.waiting",
 }
 
 # What those functions of risk_private tell that a trader may call. They run inside the deciding

@@ -47,6 +47,24 @@ def test_the_map_lists_every_error_of_our_own() -> None:
     assert raised <= set(re.findall(r"^\| `(\w{5})`", MAP.partition("## Errors")[2], re.MULTILINE))
 
 
+def test_every_condition_is_described_with_its_parameters_defaults_and_source(db: Database) -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text().partition("## Circuit breakers")[2]
+    described = {row[0]: row for row in re.findall(
+        r"^\| `(\w+)` \| (?:.*?) \| (.*?) ?\| (.*?) \|$", text, re.MULTILINE)}  # fmt: skip
+    with db.connect() as connection:
+        conditions = connection.execute(
+            "select condition, parameters, source from risk.breaker_conditions"
+        ).fetchall()
+    assert list(described) == [condition for condition, _, _ in conditions]
+    for condition, parameters, source in conditions:
+        _, told, after = described[condition]
+        assert after == source
+        assert set(re.findall(r"`(\w+)`", told)) == set(parameters)
+        for name, spec in parameters.items():
+            if spec["default"] is not None:
+                assert f"`{name}` {spec['default']}" in told
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):

@@ -133,7 +133,9 @@ OF_THE_WORKER = {
     "tell_lapsed_limits",
     "tell_warnings",
     "terminate_worker",
-    "worker_turn",
+    "keep_lease",
+    "count_breaches",
+    "waiting",
 }
 VIEWS_OF_ACCOUNTS = ("orders", "open_orders", "decisions", "violations", "fills", "positions")
 

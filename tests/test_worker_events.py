@@ -80,14 +80,21 @@ def test_rare_events_notify_and_others_do_not(db: Database, firm: Caller) -> Non
         assert list(listener.notifies(timeout=0)) == []
 
 
-def test_turns_tell_whether_marks_have_moved(firm: Caller, epoch: int) -> None:
-    turn = "select risk_private.worker_turn(%s, '{}')"
-    assert firm.value(turn, epoch) is False
-    firm.rows("select risk_private.evaluate(%s)", epoch)  # so that it is the worker's part
+def test_the_leader_sees_messages_and_marks_that_moved(
+    db: Database, firm: Caller, epoch: int
+) -> None:
+    def waiting() -> tuple[bool, bool]:
+        (row,) = firm.rows("select * from risk_private.waiting()")
+        return row["has_events"], row["has_moves"]
+
+    assert waiting() == (False, False)
+    firm.rows("select risk_private.evaluate(%s)", epoch)  # so that revaluing is the worker's part
     firm.mark({"AAPL": 101})
-    assert firm.value(turn, epoch) is True
+    assert waiting() == (True, True)
     firm.call("revalue")
-    assert firm.value(turn, epoch) is False
+    assert waiting() == (True, False)
+    read(firm, epoch)
+    assert waiting() == (False, False), "somebody has it in hand"
 
 
 @pytest.mark.parametrize(

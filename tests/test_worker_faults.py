@@ -10,8 +10,10 @@ import os
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -170,6 +172,41 @@ def test_it_comes_back_when_the_server_was_killed(
         process.wait_for("leading", 2)
         with database.connect() as connection:
             firm = Caller(connection, 1)
+            trades(firm)
+            breach(firm)
+            halts(firm)
+
+
+def restore(server: DurableServer) -> None:
+    """Let the server recover to a timeline of its own, as after a restore or a fail-over."""
+    server.kill()
+    data_dir = server.server.data_dir / "postgresql"
+    (data_dir / "recovery.signal").touch()
+    with (data_dir / "postgresql.auto.conf").open("a") as settings:
+        settings.write("restore_command = 'false'\n")
+
+
+def test_a_server_that_was_restored_is_halted_until_somebody_has_looked(
+    durable_server: Callable[..., DurableServer],
+) -> None:
+    server = durable_server()
+    database = server.create_database()
+    with open_firm(database) as firm:
+        arm(firm)
+        with worker(database.url) as process:
+            trades(firm)
+            process.send(signal.SIGTERM)
+            assert process.wait() == 0
+    with worker(database.url) as process:
+        process.wait_for("leading")
+        restore(server)
+        database.server = server.start()
+        process.wait_for("leading", 2)
+        with database.connect() as connection:
+            firm = Caller(connection, 1)
+            assert reason(firm) == "TRADING_HALTED"
+            assert "restored" in firm.alerts("scope_tripped")[0]["reason"]
+            firm.call("set_trading_state", scope="F", state="ACTIVE", reason="all is there")
             trades(firm)
             breach(firm)
             halts(firm)
@@ -346,6 +383,36 @@ def test_cancels_of_a_halt_go_out_also_for_an_account_that_is_locked_then(
             wait_until(lambda: asked() == {("A2", "working")})
             trader.rollback()
             wait_until(lambda: ("A1", "working") in asked())
+
+
+def flood(db: Database, until: Event) -> None:
+    """More messages whenever the worker has handled some."""
+    with db.connect() as connection:
+        sender = Caller(connection, 3)
+        while not until.is_set():
+            sender.rows(
+                """select pgmq.send_batch(
+                     'risk_events', array_fill('{"kind": "fill"}'::jsonb, '{50}'))
+                   from pgmq.metrics('risk_events') where queue_length < 1000"""
+            )
+
+
+def test_messages_that_never_end_leave_the_leader_its_lease(db: Database, firm: Caller) -> None:
+    with worker(db.url) as leader:
+        leader.wait_for("leading")
+        with worker(db.url) as other, ThreadPoolExecutor(1) as pool:
+            before, enough = epoch(firm), Event()
+            flooding = pool.submit(flood, db, enough)
+            try:
+                began = time.monotonic()
+                wait_until(lambda: time.monotonic() - began > 4)  # two leases and more
+                breach(firm)
+                halts(firm)
+            finally:
+                enough.set()
+            flooding.result()
+            assert epoch(firm) == before
+            assert other.events("leading") == []
 
 
 def leading(processes: list[WorkerProcess]) -> list[WorkerProcess]:

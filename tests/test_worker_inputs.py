@@ -27,6 +27,7 @@ class Desk:
         self.epoch = firm.value("select risk_private.take_lease('one', '{}')")
         self.firm.hold("A1", "AAPL", 10)
         self.firm.hold("A1", "AAPL C100", 1)
+        self.firm.call("open_day", day=NOW.date())
         self.firm.call("set_setting", name="max_mark_age", value="60")
         self.firm.call("set_setting", name="max_heartbeat_age", value="3")
 
@@ -40,12 +41,24 @@ class Desk:
         """The data time that a heartbeat tells so long after the marks; None: all is fresh."""
         now = NOW + seconds * SECOND
         self.db.set_clock(now)
-        query = "select nullif(risk_private.inputs_as_of(%s), '-infinity')"
-        found = self.firm.value(query, now)
+        found = self.firm.value("select risk_private.inputs_as_of(%s)", self.evaluate())
         return None if found == now else found
 
-    def reason(self) -> str | None:
+    def evaluate(self) -> datetime:
+        """Let positions follow marks and evaluate every breaker; when that was."""
+        self.firm.call("revalue")
         self.firm.rows("select risk_private.evaluate(%s)", self.epoch)
+        at: datetime = self.firm.value("select beat_at from risk_private.heartbeat")
+        return at
+
+    def misses(self) -> bool:
+        """Whether the heartbeat tells that an input is missing altogether."""
+        self.evaluate()
+        query = "select inputs_as_of = '-infinity' from risk_private.heartbeat"
+        return bool(self.firm.value(query))
+
+    def reason(self) -> str | None:
+        self.evaluate()
         assert self.firm.check("A1", self.firm.new_name(), "MSFT", "sell", 1, 50).is_accepted
         return self.firm.check("B1", self.firm.new_name(), "MSFT", "buy", 1, 50).reason
 
@@ -98,8 +111,7 @@ def test_what_has_no_mark_at_all_is_missing(desk: Desk) -> None:
         """delete from risk_private.marks as m using risk_private.instruments as i
            where i.instrument_id = m.instrument_id and i.symbol = 'MSFT'"""
     )
-    query = "select risk_private.inputs_as_of(%s) = '-infinity'"
-    assert desk.firm.value(query, NOW) is True
+    assert desk.misses()
 
 
 def test_each_account_has_its_own_age(desk: Desk) -> None:
@@ -115,7 +127,7 @@ def test_each_account_has_its_own_age(desk: Desk) -> None:
 
 def test_indicators_are_needed_by_the_breakers_that_watch_them(desk: Desk) -> None:
     desk.define("volatility_level", scope="D1", parameters={"indicator": "VIX"})
-    assert desk.firm.value("select risk_private.inputs_as_of(%s) = '-infinity'", NOW) is True
+    assert desk.misses()
     desk.firm.call("set_indicator", name="VIX", value=20)
     assert desk.after(60) is None
     assert desk.after(60.5) == NOW
@@ -137,3 +149,47 @@ def test_a_mark_that_a_breaker_watches_is_needed_whoever_holds_it(desk: Desk) ->
     assert desk.after(61) == NOW
     desk.firm.mark({"XOM": 80})
     assert desk.after(61) is None
+
+
+@pytest.mark.parametrize("condition", ["daily_loss", "drawdown"])
+def test_an_equity_that_is_not_known_is_missing(desk: Desk, condition: str) -> None:
+    """The breaker could not see a loss."""
+    desk.define(condition, scope="D1")
+    assert desk.reason() is None
+    desk.firm.rows(
+        """update risk_private.equities as e set unknown = e.unknown + 1
+           from risk_private.scopes as s where s.scope_id = e.scope_id and s.code = 'D1'"""
+    )
+    assert desk.misses()
+    assert desk.reason() == "STALE_DATA"
+    desk.firm.call("trip_breaker", name=condition, reason="nobody knows")
+    assert not desk.misses(), "its action is in force"
+
+
+def test_a_day_that_was_never_opened_is_missing(db: Database) -> None:
+    db.set_clock(NOW)
+    with open_firm(db) as firm:
+        epoch = firm.value("select risk_private.take_lease('one', '{}')")
+        query = "select inputs_as_of = '-infinity' from risk_private.heartbeat"
+        for action, is_missing in (("NOTIFY", False), ("HALT", True)):
+            firm.call("define_breaker", name="b", scope="F", condition="daily_loss", threshold=3,
+                      action=action)  # fmt: skip
+            firm.rows("select risk_private.evaluate(%s)", epoch)
+            assert firm.value(query) is is_missing
+        firm.call("open_day", day=NOW.date())
+        firm.rows("select risk_private.evaluate(%s)", epoch)
+        assert firm.value(query) is False
+
+
+def test_rates_of_the_money_that_is_there_are_needed_to_value_it(desk: Desk) -> None:
+    desk.firm.call("set_fx", currency="EUR", rate=1)
+    desk.define("daily_loss", scope="D2")
+    assert desk.after(61) is None, "nobody has euros"
+    desk.firm.call("post_cash", account="B1", amount=100, currency="EUR", reason="deposit")
+    assert desk.after(60) is None
+    assert desk.after(61) == NOW
+    desk.firm.call("set_fx", currency="EUR", rate=1)
+    assert desk.after(61) is None
+    assert desk.after(122) == NOW + 61 * SECOND
+    desk.firm.call("set_setting", name="max_mark_age", value="0")
+    assert desk.after(122) is None

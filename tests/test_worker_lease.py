@@ -36,7 +36,7 @@ def lease(caller: Caller) -> dict[str, Any]:
 
 
 def turn(caller: Caller, epoch: int) -> None:
-    caller.rows("select risk_private.worker_turn(%s, '{}')", epoch)
+    caller.rows("select risk_private.keep_lease(%s, '{}')", epoch)
 
 
 def test_one_leads_until_it_does_not_renew(db: Database, firm: Caller) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,8 +120,9 @@ def test_a_signal_ends_a_stand_by_and_one_that_finds_no_server(db: Database, fir
         assert leader.events("deposed") == []
 
 
-def test_the_message_in_hand_is_finished_before_it_ends(db: Database, firm: Caller) -> None:
-    """Taking it off the queue waits for a lock here when the signal comes."""
+@contextmanager
+def handling(db: Database, firm: Caller) -> Iterator[tuple[WorkerProcess, Caller]]:
+    """A worker with a message in hand, which it cannot take off the queue before an unlock."""
     firm.rows(
         """create function public.wait() returns trigger language plpgsql as $$
              begin perform pg_advisory_xact_lock(42); return old; end $$;
@@ -133,10 +135,29 @@ def test_the_message_in_hand_is_finished_before_it_ends(db: Database, firm: Call
         waits = """select count(*) from pg_stat_activity where wait_event_type = 'Lock'
                    and application_name = 'pgrisk-worker' and query ~ 'handle_events'"""
         wait_until(lambda: sender.value(waits) == 1)
+        yield process, sender
+
+
+def test_the_message_in_hand_is_finished_before_it_ends(db: Database, firm: Caller) -> None:
+    with handling(db, firm) as (process, sender):
         process.send(signal.SIGTERM)
         firm.rows("select pg_advisory_unlock(42)")
         assert process.wait() == 0
         assert sender.value("select count(*) from pgmq.q_risk_events") == 0
+
+
+def test_a_second_signal_kills_what_does_not_end(db: Database, firm: Caller) -> None:
+    with handling(db, firm) as (process, _):
+        process.send(signal.SIGTERM)
+        status = Path(f"/proc/{process.pid}/status")
+
+        def is_stopping() -> bool:
+            (caught,) = re.findall(r"SigCgt:\s+(\w+)", status.read_text())
+            return not int(caught, 16) & 1 << (signal.SIGTERM - 1)
+
+        wait_until(is_stopping)
+        process.send(signal.SIGINT)
+        assert process.wait() == -signal.SIGINT
 
 
 @pytest.fixture

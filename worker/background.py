@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     import structlog
 
     from pgrisk.worker.metrics import Metrics
+
+
+STOP_SECONDS = 5.0
+"""How long stopping waits for a job whose server process does not answer."""
 
 
 class Background:
@@ -55,13 +60,18 @@ class Background:
             self._wake.set()
 
     def stop(self) -> None:
-        """Finish, cancelling what runs: every job can be taken up again by the next leader."""
+        """Finish, cancelling what runs: every job can be taken up again by the next leader.
+
+        What hangs all the same is left behind: when the epoch is over it can do nothing.
+        """
         self._is_stopping = True
         self._wake.set()
-        while self._thread.is_alive():
+        given_up_at = time.monotonic() + STOP_SECONDS
+        while self._thread.is_alive() and time.monotonic() < given_up_at:
             connection = self._connection
-            if connection is not None and not connection.closed:
-                connection.cancel()
+            if connection is not None:
+                with suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=1)
             self._thread.join(0.2)
 
     @property

@@ -92,6 +92,12 @@ def revaluation(context: Context) -> None:
         context.evaluate_soon()
 
 
+def breaches(context: Context) -> None:
+    """Count exceeded limits for the breakers on them, where there are too many to do it there."""
+    if context.value("count_breaches"):
+        context.evaluate_soon()
+
+
 def views(context: Context) -> None:
     """Refresh the materialized views, without holding up their readers."""
     row = context.connection.execute("select risk_private.views_to_refresh()").fetchone()
@@ -115,6 +121,7 @@ def queues(context: Context) -> None:
 BACKGROUND = (
     (Job("cancels", 0.5, cancels, share=0.5),),
     (Job("revaluation", 0.5, revaluation, share=1),),
+    (Job("breaches", 1, breaches, share=0.25),),
     (
         Job("lapsed_limits", 1, lapsed_limits),
         Job("warnings", 2, warnings, share=0.005),

@@ -23,13 +23,19 @@ if TYPE_CHECKING:
     from pgrisk.worker.metrics import Metrics
 
 POLL_SECONDS = 0.025
-"""How often it looks for messages; a notification wakes it earlier."""
-TURN_SECONDS = 0.1
-"""How often it sees to its lease, and whether marks have moved."""
+IDLE_POLL_SECONDS = 0.05
+"""How often it looks for messages, and when none has come for a second; a notification wakes it."""
+LEASE_SECONDS = 0.3
+"""How often it sees to its lease."""
+MOVES_SECONDS = 0.1
+"""How often it lets positions follow marks that go on moving."""
 SWEEP_SECONDS = 0.25
 """How often it evaluates all breakers, whether or not messages came."""
-REST = 3
-"""After an evaluation, messages wait so many times as long as it took: they must not fill a CPU."""
+MOST_BATCHES = 100
+"""How many batches of messages there can be when nothing has been handled for long."""
+REST, URGENT_REST = 3, 1
+"""After an evaluation, messages wait so many times as long as it took, and those that notify less:
+they must not fill a CPU."""
 
 
 class Leader:
@@ -50,15 +56,19 @@ class Leader:
         self._log = log
         self._background: list[Background] = []
         self._queue = Queue(main, epoch, metrics, log, self._evaluated)
-        self._turn_at = 0.0
+        self._lease_at = 0.0
+        self._moves_at = 0.0
         self._sweep_at = 0.0
-        self._events_at = 0.0
+        self._events_at = self._urgent_at = 0.0
+        self._busy_until = 0.0
         self._failing: set[str] = set()
 
     def work_once(self, is_stopping: Callable[[], bool]) -> bool:
         """Everything that is due, once; whether all of it succeeded."""
         context = Context(self._main, self._epoch, self._log, self._metrics, self._evaluate_soon)
-        self._queue.consume(is_stopping)
+        for _ in range(MOST_BATCHES):
+            if not self._queue.consume(is_stopping):
+                break
         done = [run(job, context) for jobs in BACKGROUND for job in jobs]
         self._evaluate()
         return all(done)
@@ -85,14 +95,19 @@ class Leader:
 
     def _turn(self, lease: Lease, listener: Listener, is_stopping: Callable[[], bool]) -> None:
         now = time.monotonic()
-        if now >= self._turn_at:
-            self._turn_at = now + TURN_SECONDS
+        if now >= self._lease_at:
+            self._lease_at = now + LEASE_SECONDS
             pids = [self._main.info.backend_pid, *listener.backend_pids]
             for background in self._background:
                 pids += background.backend_pids
-            if lease.turn(self._main, pids):
-                self._wake("revaluation")
-        if now >= self._events_at and self._queue.has_events():
+            lease.keep(self._main, pids)
+        has_events, has_moves = self._queue.waiting()
+        if has_events or has_moves:
+            self._busy_until = now + 1
+        if has_moves and now >= self._moves_at:
+            self._moves_at = now + MOVES_SECONDS
+            self._wake("revaluation")
+        if has_events and now >= self._events_at:
             self._attempt("events", lambda: self._queue.consume(is_stopping))
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS
@@ -100,8 +115,10 @@ class Leader:
         listener.probe(self._main)
         self._status.hears = listener.is_open
         now = self._status.turned_at = time.monotonic()
-        due = min(self._sweep_at, self._events_at) if self._events_at > now else self._sweep_at
-        listener.wait(max(0.0, min(POLL_SECONDS, due - now)))
+        due = now + (POLL_SECONDS if now < self._busy_until else IDLE_POLL_SECONDS)
+        due = min(due, self._sweep_at, self._events_at if self._events_at > now else due)
+        if listener.wait(max(0.0, due - now)):
+            self._events_at = min(self._events_at, self._urgent_at)
 
     def _attempt(self, what: str, act: Callable[[], object]) -> None:
         """What fails is tried again when it is due, and logged when it begins to fail."""
@@ -114,7 +131,7 @@ class Leader:
                 text = f"{error.sqlstate} {error.diag.message_primary}"
                 self._log.error("failing", what=what, error=text)
             self._failing.add(what)
-            self._events_at = time.monotonic() + SWEEP_SECONDS
+            self._events_at = self._urgent_at = time.monotonic() + SWEEP_SECONDS
         else:
             self._failing.discard(what)
 
@@ -128,6 +145,7 @@ class Leader:
         now = self._status.evaluated_at = time.monotonic()
         self._sweep_at = began + SWEEP_SECONDS
         self._events_at = now + REST * (now - began)
+        self._urgent_at = now + URGENT_REST * (now - began)
         self._metrics.evaluations.inc()
         self._metrics.evaluation_seconds.observe(now - began)
         self._metrics.last_evaluation.set_to_current_time()

@@ -40,15 +40,14 @@ class Lease:
         self.epoch = row[0] if row else None
         return self.epoch
 
-    def turn(self, connection: psycopg.Connection, backend_pids: Sequence[int]) -> bool:
-        """Keep the lease, and say whether marks have moved.
+    def keep(self, connection: psycopg.Connection, backend_pids: Sequence[int]) -> None:
+        """Renew the lease when need be.
 
         Raises psycopg.Error with SQLSTATE RK409 when another worker leads.
         """
-        row = connection.execute(
-            "select risk_private.worker_turn(%s, %s::integer[])", [self.epoch, list(backend_pids)]
-        ).fetchone()
-        return bool(row and row[0])
+        connection.execute(
+            "select risk_private.keep_lease(%s, %s::integer[])", [self.epoch, list(backend_pids)]
+        )
 
     def release(self, connection: psycopg.Connection) -> None:
         """Let another worker lead at once."""

@@ -55,31 +55,24 @@ class Queue:
         self._log = log
         self._evaluated = evaluated
 
-    def has_events(self) -> bool:
-        """Whether messages wait: asked all the time, so by the plainest of queries."""
+    def waiting(self) -> tuple[bool, bool]:
+        """Whether messages wait, and whether marks have moved: asked all the time."""
         row = self._poll.execute(
-            "select exists (select from pgmq.q_risk_events as q"
-            " where q.vt <= pg_catalog.clock_timestamp())",
-            prepare=True,
+            "select has_events, has_moves from risk_private.waiting()", prepare=True
         ).fetchone()
-        return bool(row and row[0])
+        return row or (False, False)
 
     def consume(self, is_stopping: Callable[[], bool]) -> int:
-        """Handle all that waits; returns how many were handled. Stops between two messages.
+        """Handle a batch of what waits; returns how many were handled. Stops between two messages.
 
         Raises psycopg.Error when the connection or the epoch is lost: what is not handled then
         comes again, to whoever leads.
         """
-        handled = 0
-        while not is_stopping():
-            events = self._read()
-            if not events:
-                break
-            worn = [event for event in events if event.read_count > READS]
-            for event in worn:
-                self._bury(event, f"read {event.read_count} times and never handled", trips=True)
-            handled += self._handle([event for event in events if event not in worn], is_stopping)
-        return handled
+        events = self._read()
+        worn = [event for event in events if event.read_count > READS]
+        for event in worn:
+            self._bury(event, f"read {event.read_count} times and never handled", trips=True)
+        return self._handle([event for event in events if event not in worn], is_stopping)
 
     def _read(self) -> list[Event]:
         rows = self._connection.execute(

@@ -573,7 +573,8 @@ create table risk_private.orders (
 ) with (fillfactor = 85);
 create index orders_open_idx on risk_private.orders (account_id, underlying_id)
   where closed_at is null;
-create index orders_decided_at_idx on risk_private.orders using brin (decided_at);
+create index orders_decided_at_idx on risk_private.orders using brin (decided_at)
+with (autosummarize);
 comment on table risk_private.orders is 'Every decision, and the life of every accepted order.';
 comment on column risk_private.orders.account_id is
   'The leaf scope. No foreign key: scopes are never removed, and every order would lock its row.';
@@ -902,7 +903,8 @@ comment on column risk_private.breakers.is_manual is
 comment on column risk_private.breakers.tripped_day is
   'The last day that had been opened when it tripped.';
 
-create index fills_recorded_at_idx on risk_private.fills using brin (recorded_at);
+create index fills_recorded_at_idx on risk_private.fills using brin (recorded_at)
+with (autosummarize);
 
 create table risk_private.breaker_readings (
   breaker_id integer primary key references risk_private.breakers on delete cascade,
@@ -11994,8 +11996,8 @@ values
    'Number of limits of the scope and below whose filled use exceeds the limit.',
    'MiFID II RTS 6 art. 17: post-trade controls'),
   ('stale_data', 8, 'observe_stale_data', 'seconds', '{}', null,
-   'Age of the oldest mark of what is held or in open orders below the scope, of the underlyings '
-   'of that, and of the indicators that its breakers watch.',
+   'Age of the oldest input of the scope and all below: marks of what is held or in open orders and '
+   'of its underlyings, indicators and marks that circuit breakers watch.',
    'RTS 7 art. 12: 5 seconds'),
   ('reject_rate', 9, 'observe_reject_rate', '%',
    '{"window": {"type": "seconds", "default": 60, "meaning": "how far to look back"}}',
@@ -12025,8 +12027,8 @@ values
   ('escalation', 14, 'observe_escalation', 'breakers',
    '{"window": {"type": "seconds", "default": 300, "meaning": "how far to look back"}}',
    null,
-   'Circuit breakers of the scopes below that tripped in the window, other than those that only '
-   'notify.',
+   'Circuit breakers of the scope and below that tripped in the window, other than escalations and '
+   'those that only notify.',
    'NYSE Arca trigger counter; ISE market-wide risk protection');
 
 update risk_private.breaker_conditions as c set reset_policies = array['manual']
@@ -12169,7 +12171,7 @@ declare
     when not risk_private.is_code(name)
       then array['name', 'name must be 1 to 64 printable characters']
     when not risk_private.is_amount(threshold)
-      then array['threshold', 'threshold must be a finite number from 0 to 1e15']
+      then array['threshold', 'threshold must be a finite number from 0 to 1e15', threshold::text]
     when (action in ('NOTIFY', 'REDUCE_ONLY', 'HALT', 'HALT_AND_CANCEL')) is not true
       then array['action', pg_catalog.format(
         'unknown action %L: one of NOTIFY, REDUCE_ONLY, HALT, HALT_AND_CANCEL', action)]
@@ -12183,13 +12185,14 @@ declare
       then array['cooldown', 'the reset policy timer needs a cooldown']
     when cooldown is not null
       and (cooldown > interval '0' and cooldown <= interval '366 days') is not true
-      then array['cooldown', 'cooldown must be above 0 and at most 366 days']
+      then array['cooldown', 'cooldown must be above 0 and at most 366 days', cooldown::text]
     when reason is not null and (reason ~ '\S' and pg_catalog.length(reason) <= 1000) is not true
       then array['reason', 'a reason has 1 to 1000 characters']
   end;
 begin
   if v_problem is not null then
-    perform risk_private.fail('RK400', v_problem[2], 'argument: ' || v_problem[1]);
+    perform risk_private.fail('RK400', v_problem[2],
+      pg_catalog.concat_ws(', value: ', 'argument: ' || v_problem[1], v_problem[3]));
   end if;
 end
 $$;
@@ -12600,17 +12603,21 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  with held as materialized (
-    select distinct s.chain, i.underlying_id
-    from risk_private.positions as p
-    join risk_private.scopes as s on s.scope_id = p.account_id
-    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+  with held as (
+    select p.account_id, p.underlying_id from risk_private.positions as p
     where p.quantity <> 0
+    group by p.account_id, p.underlying_id
+  ), below as (
+    select c.scope_id, array_agg(distinct h.underlying_id order by h.underlying_id) as ids
+    from held as h
+    join risk_private.scopes as s on s.scope_id = h.account_id
+    cross join unnest(s.chain) as c (scope_id)
+    group by c.scope_id
   ), listed as (
-    select w.breaker_id, (w.parameters ->> 'days')::integer as days, array(
-      select distinct h.underlying_id from held as h where w.scope_id = any (h.chain) order by 1)
-      as instrument_ids
+    select w.breaker_id, (w.parameters ->> 'days')::integer as days,
+      coalesce(b.ids, '{}') as instrument_ids
     from unnest(watches) as w
+    left join below as b on b.scope_id = w.scope_id
   ), closed as (
     select max(c.recorded_at)::text as closes from risk_private.closes as c
   )
@@ -12655,37 +12662,66 @@ return greatest(w.since, w.tripped_at);
 comment on function risk_private.repeated_since(risk_private.watch) is
   'From when on repetitions count: a trip uses up what led to it, so that a person can reset it.';
 
+create function risk_private.first_new_fill(watches risk_private.watch[]) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select min(f.recorded_at) from risk_private.fills as f
+    where f.recorded_at > (select min(risk_private.judged_from(w)) from unnest(watches) as w)
+      and f.recorded_xid >= (select min(w.seen_xid) from unnest(watches) as w));
+end
+$$;
+comment on function risk_private.first_new_fill(risk_private.watch[]) is
+  'When the first fill was recorded that is still to be judged; NULL where there is none.';
+
 create function risk_private.fill_flow(watches risk_private.watch[], at timestamptz)
 returns table (breaker_id integer, fills bigint, most_fills bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_from timestamptz := least(at, risk_private.first_new_fill(watches));
+  v_period record;
 begin
-  return query
-  with filled as materialized (
-    select s.chain, f.account_id, o.agent, f.instrument_id, sign(f.signed_quantity) as sign,
-      f.recorded_at
-    from risk_private.fills as f
-    join risk_private.scopes as s on s.scope_id = f.account_id
-    join risk_private.orders as o
-      on o.account_id = f.account_id and o.client_order_id = f.client_order_id
-    where f.signed_quantity <> 0 and f.recorded_at > (
-      select min(least(at, risk_private.judged_from(w)) - risk_private.window_of(w))
-      from unnest(watches) as w)
-  ), runs as (
-    select w.breaker_id,
-      count(*) filter (where f.recorded_at > at - risk_private.window_of(w)) as now,
-      count(*) as most
-    from unnest(watches) as w
-    join filled as f
-      on w.scope_id = any (f.chain) and f.recorded_at > risk_private.repeated_since(w)
-      and risk_private.is_about(w, array[f.instrument_id])
-    group by w.breaker_id, f.account_id, f.agent, f.instrument_id, f.sign
-  )
-  select w.breaker_id, coalesce(max(r.now), 0), coalesce(max(r.most), 0)
-  from unnest(watches) as w
-  left join runs as r on r.breaker_id = w.breaker_id
-  group by w.breaker_id;
+  for v_period in
+    select p.look_back, p.since, array_agg(p.w) as watches
+    from (
+      select w, risk_private.window_of(w) as look_back, greatest(
+        risk_private.repeated_since(w), v_from - risk_private.window_of(w)) as since
+      from unnest(watches) as w
+    ) as p
+    group by p.look_back, p.since
+  loop
+    return query
+    with filled as materialized (
+      select f.account_id, f.client_order_id, f.instrument_id, sign(f.signed_quantity) as sign,
+        count(*) filter (where f.recorded_at > at - v_period.look_back) as now,
+        count(*) as most
+      from risk_private.fills as f
+      where f.signed_quantity <> 0 and f.recorded_at > v_period.since
+        and f.client_order_id is not null
+      group by 1, 2, 3, 4
+    ), runs as (
+      select f.account_id, i.underlying_id, sum(f.now) as now, sum(f.most) as most
+      from filled as f
+      join risk_private.orders as o
+        on o.account_id = f.account_id and o.client_order_id = f.client_order_id
+      join risk_private.instruments as i on i.instrument_id = f.instrument_id
+      group by f.account_id, o.agent, f.instrument_id, f.sign, i.underlying_id
+    ), flow as (
+      select c.scope_id, u.underlying_id, max(r.now) as now, max(r.most) as most
+      from runs as r
+      join risk_private.scopes as s on s.scope_id = r.account_id
+      cross join unnest(s.chain) as c (scope_id)
+      cross join unnest(array[0, r.underlying_id]) as u (underlying_id)
+      group by 1, 2
+    )
+    select w.breaker_id, coalesce(f.now, 0)::bigint, coalesce(f.most, 0)::bigint
+    from unnest(v_period.watches) as w
+    left join flow as f on f.scope_id = w.scope_id and f.underlying_id = w.underlying_id;
+  end loop;
 end
 $$;
 comment on function risk_private.fill_flow(risk_private.watch[], timestamptz) is
@@ -12732,42 +12768,23 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  select w.breaker_id, f.fills::numeric, at, greatest(f.fills, k.value)::numeric,
-    case when k.value > f.fills then k.as_of else at end, null::text
-  from unnest(watches) as w
-  join risk_private.fill_flow(watches, at) as f on f.breaker_id = w.breaker_id
-  left join lateral risk_private.worst_fill_flow(w) as k on f.most_fills >= w.threshold;
+  with flow as materialized (
+    select w, f.fills as value, f.most_fills >= w.threshold as is_near
+    from unnest(watches) as w
+    join risk_private.fill_flow(watches, at) as f on f.breaker_id = w.breaker_id
+  ), near as materialized (
+    select (f.w).breaker_id, k.value, k.as_of
+    from flow as f cross join lateral risk_private.worst_fill_flow(f.w) as k
+    where f.is_near
+  )
+  select (f.w).breaker_id, f.value::numeric, at, greatest(f.value, k.value)::numeric,
+    case when k.value > f.value then k.as_of else at end, null::text
+  from flow as f
+  left join near as k on k.breaker_id = (f.w).breaker_id;
 end
 $$;
 comment on function risk_private.observe_repeated_fills(risk_private.watch[], timestamptz) is
   'Most fills of one account, agent, symbol and side within the window.';
-
-create function risk_private.observe_limit_breach(watches risk_private.watch[], at timestamptz)
-returns setof risk_private.observation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-  with breached as materialized (
-    select s.chain, coalesce(u.underlying_id, k.underlying_id) as underlying_id
-    from risk.limit_utilization as l
-    join risk_private.scopes as s on s.code = l.scope
-    left join risk_private.instruments as u on u.symbol = l.underlying
-    left join risk_private.instruments as k on k.symbol = l.instrument
-    where l.used > l.limit_value
-  ), counted as (
-    select w.breaker_id, count(b.chain)::numeric as value
-    from unnest(watches) as w
-    left join breached as b
-      on w.scope_id = any (b.chain) and w.underlying_id in (0, b.underlying_id)
-    group by w.breaker_id
-  )
-  select c.breaker_id, c.value, at, c.value, at, null::text from counted as c;
-end
-$$;
-comment on function risk_private.observe_limit_breach(risk_private.watch[], timestamptz) is
-  'How many limits of the scope and below are exceeded by what is filled.';
 
 create function risk_private.observe_escalation(watches risk_private.watch[], at timestamptz)
 returns setof risk_private.observation
@@ -12777,21 +12794,135 @@ as $$
 begin
   return query
   with tripped as (
-    select w.breaker_id, count(distinct e.name)::numeric as value
+    select c.scope_id, e.name, e.at
+    from risk_private.breaker_events as e
+    join risk_private.scopes as s on s.scope_id = e.scope_id
+    cross join unnest(s.chain) as c (scope_id)
+    where e.event = 'TRIPPED' and e.action <> 'NOTIFY' and e.condition <> 'escalation'
+      and e.at > observe_escalation.at
+        - (select max(risk_private.window_of(w)) from unnest(watches) as w)
+  ), counted as (
+    select w.breaker_id, count(distinct t.name)::numeric as value
     from unnest(watches) as w
-    left join (
-      risk_private.breaker_events as e join risk_private.scopes as s on s.scope_id = e.scope_id
-    ) on e.event = 'TRIPPED' and e.action <> 'NOTIFY' and w.scope_id = any (s.chain)
-      and e.scope_id <> w.scope_id
-      and e.at > greatest(w.since, observe_escalation.at - risk_private.window_of(w))
+    left join tripped as t on t.scope_id = w.scope_id
+      and t.at > greatest(w.since, observe_escalation.at - risk_private.window_of(w))
     group by w.breaker_id
   )
   select t.breaker_id, t.value, observe_escalation.at, t.value, observe_escalation.at, null::text
-  from tripped as t;
+  from counted as t;
 end
 $$;
 comment on function risk_private.observe_escalation(risk_private.watch[], timestamptz) is
-  'How many breakers of the scopes below tripped within the window.';
+  'How many breakers of the scope and below tripped within the window.';
+
+-- 63_breaker_limits.sql
+-- How many limits are exceeded. Where there are many, to find out takes longer than an evaluation
+-- may: then a job of the worker counts them, and evaluations go by what it found last.
+
+create table risk_private.breach_counts (
+  scope_id integer not null,
+  underlying_id integer not null,
+  breaches bigint not null,
+  counted_at timestamptz not null,
+  primary key (scope_id, underlying_id)
+);
+comment on table risk_private.breach_counts is
+  'How many limits of a scope and below are exceeded by what is filled, per underlying (0: limits '
+  'that are for none) and, under scope 0, when that was counted. Kept where there are many limits.';
+
+create function risk_private.has_many_limits() returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select count(*) > 100 from (select from risk_private.limits_in_force as l limit 101) as f);
+end
+$$;
+comment on function risk_private.has_many_limits() is
+  'Whether there are too many limits for each evaluation to look at.';
+
+create function risk_private.breached_limits()
+returns table (scope_id integer, underlying_id integer, breaches bigint)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select c.scope_id, coalesce(u.underlying_id, k.underlying_id, 0), count(*)
+  from risk.limit_utilization as l
+  join risk_private.scopes as s on s.code = l.scope
+  cross join unnest(s.chain) as c (scope_id)
+  left join risk_private.instruments as u on u.symbol = l.underlying
+  left join risk_private.instruments as k on k.symbol = l.instrument
+  where l.used > l.limit_value
+  group by 1, 2;
+end
+$$;
+comment on function risk_private.breached_limits() is
+  'How many limits of each scope and below are exceeded, per underlying; 0: those for none.';
+
+-- Lock order: the lease, once everything is counted.
+create function risk_private.count_breaches(epoch bigint) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz := risk_private.clock();
+  v_is_needed boolean := risk_private.has_many_limits() and exists (
+    select from risk_private.breakers as b where b.condition = 'limit_breach');
+  v_counts risk_private.breach_counts[] := '{}';
+begin
+  if v_is_needed then
+    v_counts := array(
+      select row(l.scope_id, l.underlying_id, l.breaches, v_at)::risk_private.breach_counts
+      from risk_private.breached_limits() as l);
+  end if;
+  perform risk_private.require_epoch(epoch);
+  if v_is_needed then
+    delete from risk_private.breach_counts;
+    insert into risk_private.breach_counts values (0, 0, 0, v_at);
+    insert into risk_private.breach_counts select c.* from pg_catalog.unnest(v_counts) as c;
+  end if;
+  return v_is_needed;
+end
+$$;
+comment on function risk_private.count_breaches(bigint) is
+  'Counts exceeded limits for the breakers that watch them, where there are many limits. Returns '
+  'whether that was so. Raises RK409 when the epoch is over.';
+
+create function risk_private.observe_limit_breach(watches risk_private.watch[], at timestamptz)
+returns setof risk_private.observation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_at timestamptz := at;
+  v_counts risk_private.breach_counts[];
+begin
+  if risk_private.has_many_limits() then
+    v_counts := array(select c from risk_private.breach_counts as c);
+    v_at := (
+      select c.counted_at from unnest(v_counts) as c
+      where c.scope_id = 0 and c.counted_at > at - interval '1 minute');
+  else
+    v_counts := array(
+      select row(l.scope_id, l.underlying_id, l.breaches, at)::risk_private.breach_counts
+      from risk_private.breached_limits() as l);
+  end if;
+  return query
+  select w.breaker_id, c.value, v_at, c.value, v_at, null::text
+  from unnest(watches) as w
+  cross join lateral (
+    select case when v_at is not null then coalesce(sum(k.breaches), 0) end as value
+    from unnest(v_counts) as k
+    where k.scope_id = w.scope_id and w.underlying_id in (0, k.underlying_id)
+  ) as c;
+end
+$$;
+comment on function risk_private.observe_limit_breach(risk_private.watch[], timestamptz) is
+  'How many limits of the scope and below are exceeded by what is filled; NULL where that was not '
+  'counted for a minute.';
 
 -- 63_breaker_market.sql
 -- Conditions on market data: indicators, prices, how old they are, how they move together. Each
@@ -12996,25 +13127,28 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  with marked as (
-    select s.chain, i.underlying_id, min(coalesce(m.as_of, '-infinity')) as as_of
+  with held as (
+    select p.account_id, i.underlying_id, min(coalesce(m.as_of, '-infinity')) as as_of
     from risk_private.positions as p
-    join risk_private.scopes as s on s.scope_id = p.account_id
     join risk_private.instruments as i on i.instrument_id = p.instrument_id
     cross join lateral (values (i.instrument_id), (i.underlying_id)) as n (needed_id)
     left join risk_private.marks as m on m.instrument_id = n.needed_id
     where p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0
-    group by s.chain, i.underlying_id
+    group by p.account_id, i.underlying_id
+  ), watched as (
+    select b.scope_id, b.underlying_id, coalesce(k.as_of, m.as_of, '-infinity') as as_of
+    from risk_private.breakers as b
+    left join risk_private.indicators as k on k.indicator_id = b.indicator_id
+    left join risk_private.marks as m on m.instrument_id = b.instrument_id
+    where b.indicator_id is not null or b.instrument_id is not null
   ), needed as (
-    select w.breaker_id, m.as_of
-    from unnest(watches) as w
-    join marked as m
-      on w.scope_id = any (m.chain) and w.underlying_id in (0, m.underlying_id)
-    union all
-    select w.breaker_id, coalesce(i.as_of, '-infinity')
-    from unnest(watches) as w
-    join risk_private.breakers as b on b.scope_id = w.scope_id
-    join risk_private.indicators as i on i.indicator_id = b.indicator_id
+    select w.breaker_id, n.as_of
+    from (table held union all table watched) as n (scope_id, underlying_id, as_of)
+    join risk_private.scopes as s on s.scope_id = n.scope_id
+    cross join unnest(s.chain) as c (scope_id)
+    join unnest(watches) as w
+      on w.scope_id = c.scope_id
+        and (w.underlying_id in (0, n.underlying_id) or n.underlying_id = 0)
   )
   select w.breaker_id, o.value, at, o.value, at, null::text
   from unnest(watches) as w
@@ -13028,7 +13162,8 @@ begin
 end
 $$;
 comment on function risk_private.observe_stale_data(risk_private.watch[], timestamptz) is
-  'Age in seconds of the oldest mark or indicator that the scope needs; 0 where it needs none.';
+  'Age in seconds of the oldest mark or indicator that the scope and all below need; 0 where they '
+  'need none.';
 
 create function risk_private.observe_queue_backlog(
   watches risk_private.watch[], at timestamptz)
@@ -13041,9 +13176,10 @@ begin
   select w.breaker_id, o.value, at, o.value, at, null::text
   from unnest(watches) as w
   left join (
-    select 'risk_events' as queue, min(m.enqueued_at) as oldest from pgmq.q_risk_events as m
+    (select 'risk_events' as queue, m.enqueued_at as oldest
+     from pgmq.q_risk_events as m order by m.msg_id limit 1)
     union all
-    select 'risk_alerts', min(m.enqueued_at) from pgmq.q_risk_alerts as m
+    (select 'risk_alerts', m.enqueued_at from pgmq.q_risk_alerts as m order by m.msg_id limit 1)
   ) as q on q.queue = w.parameters ->> 'queue'
   cross join lateral (
     select case when q.oldest is null then 0 else risk_private.age(q.oldest, at) end as value
@@ -13149,7 +13285,7 @@ comment on function risk_private.loss_runs(risk_private.watch) is
   'For each closing order since the breaker was last armed or tripped: how many in a row up to it '
   'lost money, net of fees.';
 
--- Nothing is counted anew where no fill can have come since the last evaluation.
+-- Nothing is counted anew in scopes where no fill can have come since the last evaluation.
 create function risk_private.observe_consecutive_losses(
   watches risk_private.watch[], at timestamptz)
 returns setof risk_private.observation
@@ -13157,28 +13293,38 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_quiet boolean := not exists (
-    select from risk_private.fills as f
-    where f.recorded_at > (select min(risk_private.judged_from(w)) from unnest(watches) as w));
+  v_busy_ids integer[] := array(
+    select distinct c.scope_id
+    from (
+      select distinct f.account_id from risk_private.fills as f
+      where f.recorded_at > (select min(risk_private.judged_from(w)) from unnest(watches) as w)
+    ) as a
+    join risk_private.scopes as s on s.scope_id = a.account_id
+    cross join unnest(s.chain) as c (scope_id));
 begin
   return query
-  select w.breaker_id, o.value, at, greatest(o.value, o.worst),
-    case when o.worst > o.value then o.worst_at else at end, null::text
-  from unnest(watches) as w
-  join risk_private.breaker_readings as r on r.breaker_id = w.breaker_id
-  cross join lateral (
-    select v_is_quiet and r.value is not null
-      and risk_private.repeated_since(w) < w.seen_at as is_known
-  ) as q
-  left join lateral (
-    select coalesce(max(n.losses) filter (where n.is_last), 0)::numeric as value,
-      max(n.losses) filter (where n.is_new)::numeric as worst,
-      max(n.recorded_at) filter (where n.is_new) as worst_at
-    from risk_private.loss_runs(w) as n
-  ) as n on q.is_known is not true
-  cross join lateral (
-    select coalesce(n.value, r.value) as value, n.worst, n.worst_at
-  ) as o;
+  with known as materialized (
+    select w, case
+      when w.scope_id <> all (v_busy_ids) and risk_private.repeated_since(w) < w.seen_at
+      then r.value end as value
+    from unnest(watches) as w
+    join risk_private.breaker_readings as r on r.breaker_id = w.breaker_id
+  ), counted as materialized (
+    select (k.w).breaker_id, n.*
+    from known as k
+    cross join lateral (
+      select coalesce(max(r.losses) filter (where r.is_last), 0)::numeric as value,
+        max(r.losses) filter (where r.is_new)::numeric as worst,
+        max(r.recorded_at) filter (where r.is_new) as worst_at
+      from risk_private.loss_runs(k.w) as r
+    ) as n
+    where k.value is null
+  )
+  select (k.w).breaker_id, o.value, at, greatest(o.value, c.worst),
+    case when c.worst > o.value then c.worst_at else at end, null::text
+  from known as k
+  left join counted as c on c.breaker_id = (k.w).breaker_id
+  cross join lateral (select coalesce(c.value, k.value) as value) as o;
 end
 $$;
 comment on function risk_private.observe_consecutive_losses(
@@ -13216,6 +13362,20 @@ return w.underlying_id = 0 or exists (
 comment on function risk_private.is_about(risk_private.watch, integer[]) is
   'Whether one of the instruments is of the breaker''s underlying, if it has one.';
 
+create function risk_private.first_new_order(watches risk_private.watch[]) returns timestamptz
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select min(o.decided_at) from risk_private.orders as o
+    where o.decided_at > (select min(risk_private.judged_from(w)) from unnest(watches) as w)
+      and o.decided_xid >= (select min(w.seen_xid) from unnest(watches) as w));
+end
+$$;
+comment on function risk_private.first_new_order(risk_private.watch[]) is
+  'When the first order was decided that is still to be judged; NULL where there is none.';
+
 create function risk_private.order_flow(watches risk_private.watch[], at timestamptz)
 returns table (breaker_id integer, orders bigint, accepted bigint, rejects bigint,
   most_orders bigint, most_accepted bigint, most_rejects bigint)
@@ -13223,6 +13383,9 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_underlying_ids integer[] := array(
+    select distinct w.underlying_id from unnest(watches) as w where w.underlying_id <> 0);
+  v_from timestamptz := least(at, risk_private.first_new_order(watches));
   v_window interval;
 begin
   for v_window in
@@ -13230,28 +13393,44 @@ begin
   loop
     return query
     with decided as materialized (
-      select o.account_id, o.instrument_ids, o.decided_at > at - v_window as is_now,
+      select o.account_id, case when v_underlying_ids <> '{}' then o.instrument_ids end
+          as instrument_ids,
+        o.decided_at > at - v_window as is_now,
         count(*) as orders, count(*) filter (where o.decision = 'ACCEPTED') as accepted,
         count(*) filter (where o.decision = 'REJECTED' and risk_private.is_counted(o.reason))
           as rejects
       from risk_private.orders as o
-      where o.decided_at > least(at, (
-        select min(risk_private.judged_from(w)) from unnest(watches) as w
-        where risk_private.window_of(w) = v_window)) - v_window
+      where o.decided_at > v_from - v_window
       group by 1, 2, 3
+    ), placed as (
+      select d.account_id, u.underlying_id, d.is_now, sum(d.orders) as orders,
+        sum(d.accepted) as accepted, sum(d.rejects) as rejects
+      from decided as d
+      cross join lateral (
+        select 0 as underlying_id
+        union
+        select i.underlying_id from risk_private.instruments as i
+        where i.instrument_id = any (d.instrument_ids) and i.underlying_id = any (v_underlying_ids)
+      ) as u
+      group by 1, 2, 3
+    ), flow as (
+      select c.scope_id, p.underlying_id,
+        sum(p.orders) filter (where p.is_now) as orders,
+        sum(p.accepted) filter (where p.is_now) as accepted,
+        sum(p.rejects) filter (where p.is_now) as rejects,
+        sum(p.orders) as most_orders, sum(p.accepted) as most_accepted,
+        sum(p.rejects) as most_rejects
+      from placed as p
+      join risk_private.scopes as s on s.scope_id = p.account_id
+      cross join unnest(s.chain) as c (scope_id)
+      group by 1, 2
     )
-    select w.breaker_id,
-      coalesce(sum(d.orders) filter (where d.is_now), 0)::bigint,
-      coalesce(sum(d.accepted) filter (where d.is_now), 0)::bigint,
-      coalesce(sum(d.rejects) filter (where d.is_now), 0)::bigint,
-      coalesce(sum(d.orders), 0)::bigint, coalesce(sum(d.accepted), 0)::bigint,
-      coalesce(sum(d.rejects), 0)::bigint
+    select w.breaker_id, coalesce(f.orders, 0)::bigint, coalesce(f.accepted, 0)::bigint,
+      coalesce(f.rejects, 0)::bigint, coalesce(f.most_orders, 0)::bigint,
+      coalesce(f.most_accepted, 0)::bigint, coalesce(f.most_rejects, 0)::bigint
     from unnest(watches) as w
-    left join (
-      decided as d join risk_private.scopes as s on s.scope_id = d.account_id
-    ) on w.scope_id = any (s.chain) and risk_private.is_about(w, d.instrument_ids)
-    where risk_private.window_of(w) = v_window
-    group by w.breaker_id;
+    left join flow as f on f.scope_id = w.scope_id and f.underlying_id = w.underlying_id
+    where risk_private.window_of(w) = v_window;
   end loop;
 end
 $$;
@@ -13266,7 +13445,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_window interval := risk_private.window_of(w);
-  v_from timestamptz := risk_private.judged_from(w);
+  v_from timestamptz := risk_private.first_new_order(array[w]);
 begin
   execute pg_catalog.format($query$
     with decided as (
@@ -13278,7 +13457,7 @@ begin
       from risk_private.scopes as s
       join risk_private.orders as o on o.account_id = s.scope_id
       where s.is_leaf and $1.scope_id = any (s.chain) and o.decided_at > $2 - %1$L::interval
-        and risk_private.is_about($1, o.instrument_ids)
+        and ($1.underlying_id = 0 or risk_private.is_about($1, o.instrument_ids))
       window past as (order by o.decided_at
         range between (%1$L::interval - interval '1 microsecond') preceding and current row)
     )
@@ -13289,7 +13468,7 @@ begin
         when d.accepted + d.rejects < 20 then 0
         else trim_scale(round(d.rejects * 100::numeric / (d.accepted + d.rejects), 12)) end as value
     ) as m
-    where d.decided_at > $2 and d.decided_xid >= $1.seen_xid
+    where d.decided_at >= $2 and d.decided_xid >= $1.seen_xid
     order by m.value desc, d.decided_at
     limit 1$query$, v_window)
   into value, as_of using w, v_from, is_ratio;
@@ -13306,12 +13485,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  select w.breaker_id, f.orders::numeric, at,
-    greatest(f.orders, k.value), case when k.value > f.orders then k.as_of else at end, null::text
-  from unnest(watches) as w
-  join risk_private.order_flow(watches, at) as f on f.breaker_id = w.breaker_id
-  left join lateral risk_private.worst_flow(w, false) as k
-    on f.most_orders >= 0.9 * w.threshold;
+  with flow as materialized (
+    select w, f.orders::numeric as value, f.most_orders >= 0.9 * w.threshold as is_near
+    from unnest(watches) as w
+    join risk_private.order_flow(watches, at) as f on f.breaker_id = w.breaker_id
+  ), near as materialized (
+    select (f.w).breaker_id, k.value, k.as_of
+    from flow as f cross join lateral risk_private.worst_flow(f.w, false) as k
+    where f.is_near
+  )
+  select (f.w).breaker_id, f.value, at,
+    greatest(f.value, k.value), case when k.value > f.value then k.as_of else at end, null::text
+  from flow as f
+  left join near as k on k.breaker_id = (f.w).breaker_id;
 end
 $$;
 comment on function risk_private.observe_order_rate(risk_private.watch[], timestamptz) is
@@ -13324,16 +13510,23 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
-  select w.breaker_id, n.value, at,
-    greatest(n.value, k.value), case when k.value > n.value then k.as_of else at end, null::text
-  from unnest(watches) as w
-  join risk_private.order_flow(watches, at) as f on f.breaker_id = w.breaker_id
-  cross join lateral (
-    select case when f.accepted + f.rejects < 20 then 0
-      else trim_scale(round(f.rejects * 100::numeric / (f.accepted + f.rejects), 12)) end as value
-  ) as n
-  left join lateral risk_private.worst_flow(w, true) as k
-    on f.most_accepted + f.most_rejects >= 20 and f.most_rejects * 5 >= 0.9 * w.threshold;
+  with flow as materialized (
+    select w, case when f.accepted + f.rejects < 20 then 0
+        else trim_scale(round(f.rejects * 100::numeric / (f.accepted + f.rejects), 12)) end
+        as value,
+      f.most_accepted + f.most_rejects >= 20 and f.most_rejects * 5 >= 0.9 * w.threshold
+        as is_near
+    from unnest(watches) as w
+    join risk_private.order_flow(watches, at) as f on f.breaker_id = w.breaker_id
+  ), near as materialized (
+    select (f.w).breaker_id, k.value, k.as_of
+    from flow as f cross join lateral risk_private.worst_flow(f.w, true) as k
+    where f.is_near
+  )
+  select (f.w).breaker_id, f.value, at,
+    greatest(f.value, k.value), case when k.value > f.value then k.as_of else at end, null::text
+  from flow as f
+  left join near as k on k.breaker_id = (f.w).breaker_id;
 end
 $$;
 comment on function risk_private.observe_reject_rate(risk_private.watch[], timestamptz) is
@@ -13936,6 +14129,37 @@ comment on function risk_private.stale_held(timestamptz) is
   'that is older than the account''s max_mark_age, -infinity for one that is missing; NULL where '
   'none is.';
 
+create function risk_private.stale_rates(at timestamptz) returns timestamptz
+language sql stable
+set search_path = pg_catalog, pg_temp
+return (
+  select min(f.as_of)
+  from risk_private.fx_rates as f
+  join risk_private.cash_balances as b on b.currency = f.currency
+  join risk_private.scopes as s on s.scope_id = b.account_id
+  where f.currency <> risk_private.base_currency() and (b.amount <> 0 or b.cost <> 0)
+    and not risk_private.is_fresh(f.as_of, s.max_mark_age, at)
+    and exists (
+      select from risk_private.breakers as k
+      where k.scope_id = any (s.chain) and k.condition in ('daily_loss', 'drawdown')
+        and k.action <> 'NOTIFY'));
+comment on function risk_private.stale_rates(timestamptz) is
+  'Data time of the oldest exchange rate that a breaker needs to value money in its currency, and '
+  'that is older than the account''s max_mark_age; NULL where none is.';
+
+create function risk_private.unmeasured() returns timestamptz
+language sql stable
+set search_path = pg_catalog, pg_temp
+return (
+  select '-infinity'::timestamptz where exists (
+    select from risk_private.breakers as b
+    join risk_private.breaker_readings as r on r.breaker_id = b.breaker_id
+    join risk_private.breaker_conditions as c on c.condition = b.condition
+    where b.state = 'ARMED' and b.action <> 'NOTIFY' and r.value is null and not c.may_be_empty));
+comment on function risk_private.unmeasured() is
+  '-infinity where an armed breaker with an action had nothing to measure, such as an equity that '
+  'is not known: it would not see a breach. NULL where each has.';
+
 create function risk_private.stale_values(at timestamptz) returns timestamptz
 language sql stable
 return (
@@ -13948,11 +14172,12 @@ comment on function risk_private.stale_values(timestamptz) is
 create function risk_private.inputs_as_of(at timestamptz) returns timestamptz
 language sql stable
 return coalesce(least(
-  risk_private.stale_watched(at), risk_private.stale_held(at), risk_private.stale_values(at)), at);
+  risk_private.stale_watched(at), risk_private.stale_held(at), risk_private.stale_rates(at),
+  risk_private.stale_values(at), risk_private.unmeasured()), at);
 comment on function risk_private.inputs_as_of(timestamptz) is
   'How old the data are that an evaluation at that moment goes by: that moment itself where every '
-  'input that a breaker with an action needs is as fresh as the settings demand and positions '
-  'have followed the marks, else the data time of the oldest.';
+  'input that a breaker with an action needs is there, as fresh as the settings demand, and '
+  'positions have followed the marks, else the data time of the oldest.';
 
 -- Lock order: the lease, then the heartbeat.
 create function risk_private.beat(epoch bigint, evaluated_at timestamptz, inputs_as_of timestamptz)
@@ -14001,8 +14226,8 @@ comment on function risk_private.evaluate(bigint) is
   'without an evaluation. Returns how many breakers tripped. Raises RK409 when the epoch is over.';
 
 -- 64_worker_jobs.sql
--- What the worker does beside evaluating breakers: keeps its lease, rolls the day, tells of limits
--- that lapse or come near, recounts, refreshes materialized views. Every change checks the epoch.
+-- What the worker does beside evaluating breakers: rolls the day, tells of limits that lapse or
+-- come near, recounts, refreshes materialized views. Every change checks the epoch.
 
 create index limits_expiry_idx on risk_private.limits (valid_until) where valid_until < 'infinity';
 
@@ -14019,35 +14244,6 @@ create table risk_private.limit_warnings (
 );
 comment on table risk_private.limit_warnings is
   'Limits whose warning was alerted and is not armed again yet.';
-
--- Lock order: the lease.
-create function risk_private.worker_turn(
-  epoch bigint, backend_pids integer[], out has_moves boolean)
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_now timestamptz := risk_private.clock();
-  v_expires_at timestamptz;
-begin
-  select l.expires_at into v_expires_at
-  from risk_private.worker_lease as l where l.epoch = worker_turn.epoch;
-  if not found then
-    perform risk_private.require_epoch(epoch);
-  end if;
-  if (v_expires_at between v_now + interval '1 second' and v_now + risk_private.lease_time())
-    is not true then
-    perform pg_catalog.set_config('synchronous_commit', 'off', true);
-    update risk_private.worker_lease as l set
-      expires_at = v_now + risk_private.lease_time(), backend_pids = worker_turn.backend_pids
-    where l.epoch = worker_turn.epoch;
-  end if;
-  has_moves := exists (select from risk_private.moved_marks as m where m.settles_at is null);
-end
-$$;
-comment on function risk_private.worker_turn(bigint, integer[]) is
-  'What the leader asks ten times a second: renews the lease when less than a second of it is left, '
-  'and tells whether marks have moved. Raises RK409 when the epoch is over.';
 
 -- Lock order: the lease.
 create function risk_private.has_unfollowed(epoch bigint) returns boolean
@@ -14178,15 +14374,17 @@ declare
   v_payloads jsonb[];
 begin
   perform risk_private.require_epoch(epoch);
-  with used as materialized (
-    select u.*, l.warn_pct, pg_catalog.concat_ws(pg_catalog.chr(31), u.scope, u.limit_type,
+  with levels as (
+    select l.warn_pct, l.version, pg_catalog.concat_ws(pg_catalog.chr(31), l.scope, l.limit_type,
+      's' || l.symbol, 'u' || l.underlying, 'k' || l.sector) as limit_key
+    from risk.limits as l
+  ), keyed as (
+    select u.*, pg_catalog.concat_ws(pg_catalog.chr(31), u.scope, u.limit_type,
       's' || u.symbol, 'u' || u.underlying, 'k' || u.sector) as limit_key
     from risk.limit_utilization as u
-    join risk.limits as l
-      on l.scope = u.scope and l.limit_type = u.limit_type and l.version = u.version
-        and l.symbol is not distinct from u.symbol
-        and l.underlying is not distinct from u.underlying
-        and l.sector is not distinct from u.sector
+  ), used as materialized (
+    select k.*, l.warn_pct
+    from keyed as k join levels as l on l.limit_key = k.limit_key and l.version = k.version
   ), armed as (
     delete from risk_private.limit_warnings as w
     where not exists (
@@ -14322,7 +14520,45 @@ end
 $$;
 comment on function risk_private.lease() is 'Who leads now, and whether the lease is over.';
 
--- Lock order: the lease. Effects of the old leader that are under way end first.
+create table risk_private.known_server (
+  singleton boolean primary key default true check (singleton),
+  identity text
+);
+insert into risk_private.known_server default values;
+comment on table risk_private.known_server is
+  'The database cluster and the timeline of its log that a worker led on last; NULL: none has yet.';
+
+-- Lock order: the caller holds the lease; then the server, then trading states.
+create function risk_private.halt_restored() returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_identity text := (
+    select c.system_identifier || '/'
+      || "left"(pg_walfile_name(pg_current_wal_lsn()), 8)
+    from pg_control_system() as c);
+  v_known text;
+begin
+  select k.identity into v_known from risk_private.known_server as k for no key update;
+  if v_known = v_identity then
+    return false;
+  end if;
+  update risk_private.known_server as k set identity = v_identity;
+  if v_known is not null then
+    perform risk_private.trip_scope(s.scope_id, 'HALTED', 'the server was restored or failed over: '
+      'compare open orders, executions and positions with the broker, then set it ACTIVE')
+    from risk_private.scopes as s where s.parent_id is null order by s.scope_id;
+  end if;
+  return v_known is not null;
+end
+$$;
+comment on function risk_private.halt_restored() is
+  'Halts every firm where this is another cluster or timeline than the last leader''s: the last '
+  'decisions and fills may be missing. Returns whether it did.';
+
+-- Lock order: the lease, then the server, then trading states. Effects of the old leader that are
+-- under way end first.
 create function risk_private.take_lease_at(old_epoch bigint, holder text, backend_pids integer[])
 returns bigint
 language plpgsql volatile security definer
@@ -14338,11 +14574,15 @@ begin
   where l.epoch = old_epoch
     and risk_private.lease_is_over(l.expires_at, risk_private.clock())
   returning l.epoch into v_epoch;
+  if found then
+    perform risk_private.halt_restored();
+  end if;
   return v_epoch;
 end
 $$;
 comment on function risk_private.take_lease_at(bigint, text, integer[]) is
-  'Takes the lease if it is still over and nobody else took it: the new epoch, else NULL.';
+  'Takes the lease if it is still over and nobody else took it: the new epoch, else NULL. Halts '
+  'every firm first where the server was restored or failed over.';
 
 create function risk_private.terminate_worker(backend_pids integer[]) returns void
 language plpgsql volatile
@@ -14402,6 +14642,32 @@ comment on function risk_private.require_epoch(bigint) is
   'Raises RK409 unless that epoch is the present one; nobody can take over before the '
   'transaction ends.';
 
+-- Lock order: the lease.
+create function risk_private.keep_lease(epoch bigint, backend_pids integer[]) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := risk_private.clock();
+  v_expires_at timestamptz;
+begin
+  select l.expires_at into v_expires_at
+  from risk_private.worker_lease as l where l.epoch = keep_lease.epoch;
+  if not found then
+    perform risk_private.require_epoch(epoch);
+  end if;
+  if (v_expires_at between v_now + interval '1 second' and v_now + risk_private.lease_time())
+    is not true then
+    perform pg_catalog.set_config('synchronous_commit', 'off', true);
+    update risk_private.worker_lease as l set
+      expires_at = v_now + risk_private.lease_time(), backend_pids = keep_lease.backend_pids
+    where l.epoch = keep_lease.epoch;
+  end if;
+end
+$$;
+comment on function risk_private.keep_lease(bigint, integer[]) is
+  'Renews the lease when less than a second of it is left. Raises RK409 when the epoch is over.';
+
 create function risk_private.release_lease(epoch bigint) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -14447,6 +14713,20 @@ comment on function risk_private.event(text, jsonb, boolean) is
   'Tells the worker that something changed, in the transaction that changes it: kind, and the keys '
   'of the payload, such as scope. The same message is not sent again while it waits, and none '
   'beyond 10,000. wakes: whether to notify, too, which costs a lock at commit: for rare events.';
+
+create function risk_private.waiting(out has_events boolean, out has_moves boolean)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  has_events := exists (
+    select from pgmq.q_risk_events as q where q.vt <= pg_catalog.clock_timestamp());
+  has_moves := exists (select from risk_private.moved_marks as m where m.settles_at is null);
+end
+$$;
+comment on function risk_private.waiting() is
+  'What the leader asks all the time: whether messages wait on risk_events, and whether marks have '
+  'moved that positions have yet to follow.';
 
 -- Lock order: the lease, then messages.
 create function risk_private.read_events(epoch bigint, quantity integer)
@@ -17227,9 +17507,10 @@ to risk_admin, risk_worker, risk_analyst, risk_auditor;
 -- The worker. Every function checks its epoch; those without one change nothing.
 grant execute on function
   risk_private.lease, risk_private.take_lease, risk_private.take_lease_at,
-  risk_private.terminate_worker, risk_private.release_lease, risk_private.worker_turn,
-  risk_private.read_events, risk_private.handle_events, risk_private.bury_event,
+  risk_private.terminate_worker, risk_private.keep_lease, risk_private.release_lease,
+  risk_private.waiting, risk_private.read_events, risk_private.handle_events, risk_private.bury_event,
   risk_private.bound_queues, risk_private.evaluate, risk_private.has_unfollowed,
+  risk_private.count_breaches,
   risk_private.begin_due_day,
   risk_private.roll_account_at, risk_private.tell_lapsed_limits, risk_private.tell_warnings,
   risk_private.reconcile, risk_private.views_to_refresh, risk_private.refresh_view

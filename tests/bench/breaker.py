@@ -242,6 +242,7 @@ def many_breakers(server: Server) -> Row:
 def gate(database: firm.Firm) -> Iterator[None]:
     """Orders need the heartbeat, as where a worker runs they should."""
     with psycopg.connect(database.owner, autocommit=True) as connection:
+        connection.execute("call risk.set_setting('max_indicator_age', '0')")
         connection.execute("call risk.set_setting('max_heartbeat_age', '3')")
         yield
         connection.execute("call risk.set_setting('max_heartbeat_age', '0')")
