@@ -1,0 +1,170 @@
+"""The demo's circuit breakers: defined, watched, and reset by an admin the day after."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgrisk.cli.demo_firm import FIRM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import date, datetime
+    from decimal import Decimal
+
+    from pgrisk.cli.demo_broker import Connection
+
+_VIX = {"indicator": "VIX"}
+_SPX = {"indicator": "SPX", "reference": "prior_close", "direction": "down"}
+_BREAKERS: tuple[tuple[str, str, str, float, str, Mapping[str, Any], str], ...] = (
+    ("vix-30", "INCOME", "volatility_level", 30, "REDUCE_ONLY", _VIX, "session"),
+    ("vix-40", FIRM, "volatility_level", 40, "HALT_AND_CANCEL", _VIX, "manual"),
+    ("spx-3", "EQUITY", "price_move", 3, "REDUCE_ONLY", _SPX, "session"),
+    ("loss-income", "INCOME", "daily_loss", 2, "REDUCE_ONLY", {}, "manual"),
+    ("loss-equity", "EQUITY", "daily_loss", 1, "REDUCE_ONLY", {}, "manual"),
+    ("loss-hedging", "HEDGING", "daily_loss", 4, "HALT_AND_CANCEL", {}, "manual"),
+    ("loss-firm", FIRM, "daily_loss", 2, "HALT_AND_CANCEL", {}, "manual"),
+    ("runaway", FIRM, "order_rate", 5000, "HALT_AND_CANCEL", {}, "manual"),
+)
+
+_EVENTS = """
+select e.event_id, e.at, e.breaker, e.scope, e.event, e.value, e.threshold, e.data_at, e.action,
+  e.reason, e.made_by, e.condition
+from risk.breaker_events as e
+where e.event_id > %s and e.event in ('TRIPPED', 'RESET') order by e.event_id"""
+
+_FIRST_REFUSAL = """
+select min(d.decided_at) from risk.decisions as d
+where d.reason = 'CIRCUIT_BREAKER_TRIPPED' and d.decided_at > %s
+  and d.detail -> 'violations' @> %s::jsonb"""
+
+
+@dataclass
+class Trip:
+    """What became of one trip of a breaker."""
+
+    day: date
+    at: datetime
+    breaker: str
+    scope: str
+    condition: str
+    value: Decimal
+    threshold: Decimal
+    breached_at: datetime
+    """When the value came to stand: just before its transaction committed."""
+    action: str
+    reason: str
+    tripped_by: str
+    refused_at: datetime | None = None
+    reset_by: str = ""
+    reset_on: date | None = None
+
+    @property
+    def milliseconds(self) -> float | None:
+        """From the breach to the first order that was refused for it."""
+        if self.refused_at is None:
+            return None
+        return (self.refused_at - self.breached_at).total_seconds() * 1000
+
+    @property
+    def cancel_reason(self) -> str:
+        """What the cancel requests of it give as their reason."""
+        return f"breaker {self.breaker}: {self.reason}"
+
+
+def define(admin: Connection) -> None:
+    """Define the circuit breakers of the firm and its desks."""
+    for name, scope, condition, threshold, action, parameters, reset_policy in _BREAKERS:
+        admin.execute(
+            "call risk.define_breaker(name => %s, scope => %s, condition => %s, threshold => %s,"
+            " action => %s, parameters => %s, reset_policy => %s, reason => 'the demo')",
+            [name, scope, condition, str(threshold), action, json.dumps(parameters), reset_policy],
+        )
+
+
+class BreakerStory:
+    """Follows the breakers as the worker trips them, and tells of it line by line."""
+
+    def __init__(
+        self, analyst: Connection, cancels: Mapping[str, int], tell: Callable[[str], None]
+    ) -> None:
+        self.trips: list[Trip] = []
+        self._analyst = analyst
+        self._cancels = cancels
+        self._tell = tell
+        self._seen = 0
+        self._refused: set[tuple[str, date]] = set()
+
+    def follow(self, day: date) -> None:
+        """Tell what happened since the last time."""
+        for row in self._analyst.execute(_EVENTS, [self._seen]).fetchall():
+            self._seen = row[0]
+            if row[4] == "TRIPPED":
+                self._tripped(day, row)
+            else:
+                self._reset(day, row)
+        for trip in self.trips:
+            if trip.refused_at is None and not trip.reset_by:
+                trip.refused_at = self._first_refusal(trip)
+
+    def cancels_of(self, trip: Trip) -> int:
+        """How many cancels it requested."""
+        return self._cancels[trip.cancel_reason]
+
+    def reset_what_is_over(self, admin: Connection, day: date) -> None:
+        """What an admin does: reset the breakers of days before, where their value is clear."""
+        for name, since in self._to_reset(day):
+            try:
+                admin.execute(
+                    "call risk.reset_breaker(%s, %s)", [name, f"reviewed the trip of {since}"]
+                )
+            except psycopg.Error as error:
+                if error.sqlstate != "RK409":
+                    raise
+                if (name, day) not in self._refused:
+                    self._refused.add((name, day))
+                    self._tell(f"{'':14}{error.diag.message_primary}")
+
+    def _to_reset(self, day: date) -> list[tuple[str, date]]:
+        policies = {name: policy for name, *_, policy in _BREAKERS}
+        return [
+            (trip.breaker, trip.day)
+            for trip in self.trips
+            if not trip.reset_by and trip.day < day and policies[trip.breaker] == "manual"
+        ]
+
+    def _tripped(self, day: date, row: tuple[Any, ...]) -> None:
+        _, at, breaker, scope, _, value, threshold, data_at, action, reason, by, condition = row
+        trip = Trip(
+            day, at, breaker, scope, condition, value, threshold, data_at, action, reason, by
+        )
+        trip.refused_at = self._first_refusal(trip)
+        self.trips.append(trip)
+        ms, cancels = trip.milliseconds, self.cancels_of(trip)
+        self._tell(
+            f"{_time(at)}  {breaker} tripped on {scope}: {condition} {value:.2f} >= "
+            f"{threshold:.0f}, {action}"
+            + (f"; first refusal after {ms:.0f} ms" if ms is not None else "")
+            + (f", {cancels} cancels requested" if cancels else "")
+        )
+
+    def _reset(self, day: date, row: tuple[Any, ...]) -> None:
+        _, at, breaker, scope, *_, reason, by, _ = row
+        for trip in self.trips:
+            if trip.breaker == breaker and not trip.reset_by:
+                trip.refused_at = trip.refused_at or self._first_refusal(trip)
+                trip.reset_by, trip.reset_on = by, day
+        self._tell(f"{_time(at)}  {breaker} reset on {scope} by {by}: {reason}")
+
+    def _first_refusal(self, trip: Trip) -> datetime | None:
+        violation = json.dumps([{"breaker": trip.breaker}])
+        row = self._analyst.execute(_FIRST_REFUSAL, [trip.breached_at, violation]).fetchone()
+        found: datetime | None = row[0] if row else None
+        return found
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%H:%M:%S}.{at.microsecond // 1000:03}"
