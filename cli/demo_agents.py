@@ -171,7 +171,7 @@ def pairs(view: View) -> Order | None:
 def tail_hedge(view: View) -> Order | None:
     """Buys puts far below the market."""
     put = view.option(view.stock(), "put", -view.dice.randint(3, 6), view.market.last_expiry)
-    return view.order(5 * view.contracts(), ("buy", put))
+    return view.order(2 * view.contracts(), ("buy", put))
 
 
 def collar(view: View) -> Order | None:
@@ -191,7 +191,7 @@ def straddle(view: View) -> Order | None:
     """Buys a call and a put at the money."""
     stock, expiry = view.stock(), view.expiry()
     return view.order(
-        view.contracts(),
+        view.dice.randint(1, 5),
         ("buy", view.option(stock, "call", 0, expiry)),
         ("buy", view.option(stock, "put", 0, expiry)),
     )

@@ -23,23 +23,24 @@ _BREAKERS: tuple[tuple[str, str, str, float, str, Mapping[str, Any], str], ...] 
     ("vix-30", "INCOME", "volatility_level", 30, "REDUCE_ONLY", _VIX, "session"),
     ("vix-40", FIRM, "volatility_level", 40, "HALT_AND_CANCEL", _VIX, "manual"),
     ("spx-3", "EQUITY", "price_move", 3, "REDUCE_ONLY", _SPX, "session"),
-    ("loss-income", "INCOME", "daily_loss", 2, "REDUCE_ONLY", {}, "manual"),
+    ("loss-income", "INCOME", "daily_loss", 1.5, "REDUCE_ONLY", {}, "manual"),
     ("loss-equity", "EQUITY", "daily_loss", 1, "REDUCE_ONLY", {}, "manual"),
     ("loss-hedging", "HEDGING", "daily_loss", 4, "HALT_AND_CANCEL", {}, "manual"),
     ("loss-firm", FIRM, "daily_loss", 2, "HALT_AND_CANCEL", {}, "manual"),
-    ("runaway", FIRM, "order_rate", 5000, "HALT_AND_CANCEL", {}, "manual"),
 )
 
 _EVENTS = """
-select e.event_id, e.at, e.breaker, e.scope, e.event, e.value, e.threshold, e.data_at, e.action,
-  e.reason, e.made_by, e.condition
+select e.event_id, e.event, e.at, e.breaker, e.scope, e.condition, e.value, e.threshold, e.data_at,
+  e.action, e.reason, e.made_by
 from risk.breaker_events as e
 where e.event_id > %s and e.event in ('TRIPPED', 'RESET') order by e.event_id"""
 
 _FIRST_REFUSAL = """
 select min(d.decided_at) from risk.decisions as d
-where d.reason = 'CIRCUIT_BREAKER_TRIPPED' and d.decided_at > %s
-  and d.detail -> 'violations' @> %s::jsonb"""
+join risk.scopes as s on s.scope = d.account and %s = any (s.path)
+where d.reason = 'CIRCUIT_BREAKER_TRIPPED' and d.decided_at > %s and exists (
+  select from jsonb_array_elements(d.detail -> 'violations') as v
+  where v ->> 'breaker' = any (%s))"""
 
 
 @dataclass
@@ -54,17 +55,23 @@ class Trip:
     value: Decimal
     threshold: Decimal
     breached_at: datetime
-    """When the value came to stand: just before its transaction committed."""
+    """When the value came, by the database's clock just before that was committed.
+
+    Of a loss: when equity last moved before the breakers were evaluated.
+    """
     action: str
     reason: str
-    tripped_by: str
+    made_by: str
     refused_at: datetime | None = None
     reset_by: str = ""
     reset_on: date | None = None
 
     @property
     def milliseconds(self) -> float | None:
-        """From the breach to the first order that was refused for it."""
+        """From the breach to the first order that was refused for it.
+
+        So the commit, the evaluation, the trip and the wait for an order are all in it.
+        """
         if self.refused_at is None:
             return None
         return (self.refused_at - self.breached_at).total_seconds() * 1000
@@ -100,15 +107,18 @@ class BreakerStory:
 
     def follow(self, day: date) -> None:
         """Tell what happened since the last time."""
-        for row in self._analyst.execute(_EVENTS, [self._seen]).fetchall():
-            self._seen = row[0]
-            if row[4] == "TRIPPED":
-                self._tripped(day, row)
-            else:
-                self._reset(day, row)
+        rows = self._analyst.execute(_EVENTS, [self._seen]).fetchall()
+        new = [Trip(day, *columns) for _, event, *columns in rows if event == "TRIPPED"]
+        self.trips += new
         for trip in self.trips:
             if trip.refused_at is None and not trip.reset_by:
                 trip.refused_at = self._first_refusal(trip)
+        for event_id, event, *columns in rows:
+            self._seen = event_id
+            if event == "TRIPPED":
+                self._tell_trip(new.pop(0))
+            else:
+                self._reset(day, Trip(day, *columns))
 
     def cancels_of(self, trip: Trip) -> int:
         """How many cancels it requested."""
@@ -136,32 +146,34 @@ class BreakerStory:
             if not trip.reset_by and trip.day < day and policies[trip.breaker] == "manual"
         ]
 
-    def _tripped(self, day: date, row: tuple[Any, ...]) -> None:
-        _, at, breaker, scope, _, value, threshold, data_at, action, reason, by, condition = row
-        trip = Trip(
-            day, at, breaker, scope, condition, value, threshold, data_at, action, reason, by
-        )
-        trip.refused_at = self._first_refusal(trip)
-        self.trips.append(trip)
+    def _tell_trip(self, trip: Trip) -> None:
         ms, cancels = trip.milliseconds, self.cancels_of(trip)
         self._tell(
-            f"{_time(at)}  {breaker} tripped on {scope}: {condition} {value:.2f} >= "
-            f"{threshold:.0f}, {action}"
+            f"{_time(trip.at)}  {trip.breaker} tripped on {trip.scope}: {trip.condition} "
+            f"{trip.value:.2f} >= {trip.threshold:g}, {trip.action}"
             + (f"; first refusal after {ms:.0f} ms" if ms is not None else "")
             + (f", {cancels} cancels requested" if cancels else "")
         )
 
-    def _reset(self, day: date, row: tuple[Any, ...]) -> None:
-        _, at, breaker, scope, *_, reason, by, _ = row
+    def _reset(self, day: date, event: Trip) -> None:
         for trip in self.trips:
-            if trip.breaker == breaker and not trip.reset_by:
-                trip.refused_at = trip.refused_at or self._first_refusal(trip)
-                trip.reset_by, trip.reset_on = by, day
-        self._tell(f"{_time(at)}  {breaker} reset on {scope} by {by}: {reason}")
+            if trip.breaker == event.breaker and trip.at < event.at and not trip.reset_by:
+                trip.reset_by, trip.reset_on = event.made_by, day
+        self._tell(
+            f"{_time(event.at)}  {event.breaker} reset on {event.scope} by {event.made_by}: "
+            f"{event.reason}"
+        )
 
     def _first_refusal(self, trip: Trip) -> datetime | None:
-        violation = json.dumps([{"breaker": trip.breaker}])
-        row = self._analyst.execute(_FIRST_REFUSAL, [trip.breached_at, violation]).fetchone()
+        """When it first refused an order, or one that halts and tripped at the same moment did."""
+        names = [trip.breaker] + [
+            other.breaker
+            for other in self.trips
+            if other.at == trip.at and other.action.startswith("HALT")
+        ]
+        row = self._analyst.execute(
+            _FIRST_REFUSAL, [trip.scope, trip.breached_at, names]
+        ).fetchone()
         found: datetime | None = row[0] if row else None
         return found
 

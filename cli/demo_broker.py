@@ -137,9 +137,9 @@ class Broker:
         if fate < 0.04:
             self._release(connection, working, "broker_rejected")
             return []
-        if fate < 0.55:
+        if fate < 0.4:
             return self._finish(connection, working)
-        if fate < 0.75:
+        if fate < 0.6:
             return self._fill(connection, working, (working.order.quantity + 1) // 2)
         connection.execute(_ACK, [*working.key, f"B-{working.client_order_id}"])
         return []

@@ -103,7 +103,7 @@ def show_breakers(
             f"{trip.day:%m-%d} {trip.at:%H:%M:%S}",
             "" if trip.milliseconds is None else round(trip.milliseconds),
             story.cancels_of(trip),
-            f"{trip.reset_by} {trip.reset_on:%m-%d}" if trip.reset_on else "",
+            f"{trip.reset_by.removeprefix('demo_')} {trip.reset_on:%m-%d}" if trip.reset_on else "",
         )
         for trip in story.trips
     ]
@@ -113,7 +113,7 @@ def show_breakers(
         for row in connection.execute(_BREAKERS).fetchall()
         if row[0] not in tripped
     ]
-    columns = "breaker|scope|action|value|threshold|tripped|ms to refusal|cancels asked|reset by"
+    columns = "breaker|scope|action|value|threshold|tripped|ms to halt|cancels|reset by"
     _print_table(console, "Circuit breakers (risk.breaker_events)", columns.split("|"), rows)
 
 

@@ -83,11 +83,11 @@ class Trader:
 
     def _review(self, working: Working) -> None:
         choice = self.view.dice.random()
-        if choice < 0.3:
+        if choice < 0.15:
             self._broker.finish(working)
-        elif choice < 0.6:
+        elif choice < 0.25:
             self._broker.cancel(working)
-        elif choice < 0.85:
+        elif choice < 0.4:
             self._replace(working)
 
     def _replace(self, working: Working) -> None:
