@@ -61,7 +61,7 @@ class Trip:
     """
     action: str
     reason: str
-    made_by: str
+    tripped_by: str
     refused_at: datetime | None = None
     reset_by: str = ""
     reset_on: date | None = None
@@ -108,17 +108,20 @@ class BreakerStory:
     def follow(self, day: date) -> None:
         """Tell what happened since the last time."""
         rows = self._analyst.execute(_EVENTS, [self._seen]).fetchall()
-        new = [Trip(day, *columns) for _, event, *columns in rows if event == "TRIPPED"]
-        self.trips += new
+        trips = {row[0]: Trip(day, *row[2:]) for row in rows if row[1] == "TRIPPED"}
+        self.trips += trips.values()
         for trip in self.trips:
             if trip.refused_at is None and not trip.reset_by:
                 trip.refused_at = self._first_refusal(trip)
-        for event_id, event, *columns in rows:
+        for event_id, event, at, breaker, scope, *_, reason, made_by in rows:
             self._seen = event_id
             if event == "TRIPPED":
-                self._tell_trip(new.pop(0))
-            else:
-                self._reset(day, Trip(day, *columns))
+                self._tell_trip(trips[event_id])
+                continue
+            self._tell(f"{_time(at)}  {breaker} reset on {scope} by {made_by}: {reason}")
+            for trip in self.trips:
+                if trip.breaker == breaker and trip.at < at and not trip.reset_by:
+                    trip.reset_by, trip.reset_on = made_by, day
 
     def cancels_of(self, trip: Trip) -> int:
         """How many cancels it requested."""
@@ -153,15 +156,6 @@ class BreakerStory:
             f"{trip.value:.2f} >= {trip.threshold:g}, {trip.action}"
             + (f"; first refusal after {ms:.0f} ms" if ms is not None else "")
             + (f", {cancels} cancels requested" if cancels else "")
-        )
-
-    def _reset(self, day: date, event: Trip) -> None:
-        for trip in self.trips:
-            if trip.breaker == event.breaker and trip.at < event.at and not trip.reset_by:
-                trip.reset_by, trip.reset_on = event.made_by, day
-        self._tell(
-            f"{_time(event.at)}  {event.breaker} reset on {event.scope} by {event.made_by}: "
-            f"{event.reason}"
         )
 
     def _first_refusal(self, trip: Trip) -> datetime | None:
