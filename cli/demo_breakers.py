@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,7 +13,7 @@ from pgrisk.cli.demo_firm import FIRM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import date, datetime
+    from datetime import date
     from decimal import Decimal
 
     from pgrisk.cli.demo_broker import Connection
@@ -23,7 +24,7 @@ _BREAKERS: tuple[tuple[str, str, str, float, str, Mapping[str, Any], str], ...] 
     ("vix-30", "INCOME", "volatility_level", 30, "REDUCE_ONLY", _VIX, "session"),
     ("vix-40", FIRM, "volatility_level", 40, "HALT_AND_CANCEL", _VIX, "manual"),
     ("spx-3", "EQUITY", "price_move", 3, "REDUCE_ONLY", _SPX, "session"),
-    ("loss-income", "INCOME", "daily_loss", 1.5, "REDUCE_ONLY", {}, "manual"),
+    ("loss-income", "INCOME", "daily_loss", 1, "REDUCE_ONLY", {}, "manual"),
     ("loss-equity", "EQUITY", "daily_loss", 1, "REDUCE_ONLY", {}, "manual"),
     ("loss-hedging", "HEDGING", "daily_loss", 4, "HALT_AND_CANCEL", {}, "manual"),
     ("loss-firm", FIRM, "daily_loss", 2, "HALT_AND_CANCEL", {}, "manual"),
@@ -41,6 +42,23 @@ join risk.scopes as s on s.scope = d.account and %s = any (s.path)
 where d.reason = 'CIRCUIT_BREAKER_TRIPPED' and d.decided_at > %s and exists (
   select from jsonb_array_elements(d.detail -> 'violations') as v
   where v ->> 'breaker' = any (%s))"""
+
+# Orders of an account are decided one after the other, so what passes after its first refusal
+# passes in spite of the breaker.
+_FLOW = """
+with refused as (
+  select d.account, min(d.decided_at) as since, count(*) as orders from risk.decisions as d
+  where d.reason = 'CIRCUIT_BREAKER_TRIPPED' and d.decided_at between %(since)s and %(until)s
+    and d.detail -> 'violations' @> jsonb_build_array(jsonb_build_object('breaker', %(breaker)s))
+  group by d.account
+)
+select coalesce(sum(r.orders), 0)::integer, coalesce(sum(p.orders), 0)::integer
+from refused as r
+cross join lateral (
+  select count(*) as orders from risk.decisions as d
+  where d.account = r.account and d.decision = 'ACCEPTED'
+    and d.decided_at > r.since and d.decided_at < %(until)s
+) as p"""
 
 
 @dataclass
@@ -65,6 +83,7 @@ class Trip:
     refused_at: datetime | None = None
     reset_by: str = ""
     reset_on: date | None = None
+    reset_at: datetime | None = None
 
     @property
     def milliseconds(self) -> float | None:
@@ -121,7 +140,19 @@ class BreakerStory:
             self._tell(f"{_time(at)}  {breaker} reset on {scope} by {made_by}: {reason}")
             for trip in self.trips:
                 if trip.breaker == breaker and trip.at < at and not trip.reset_by:
-                    trip.reset_by, trip.reset_on = made_by, day
+                    trip.reset_by, trip.reset_on, trip.reset_at = made_by, day, at
+
+    def flow_of(self, trip: Trip) -> tuple[int, int]:
+        """How many orders it refused, and how many of the same accounts passed meanwhile."""
+        found = self._analyst.execute(
+            _FLOW,
+            {
+                "since": trip.breached_at,
+                "until": trip.reset_at or datetime.max.replace(tzinfo=UTC),
+                "breaker": trip.breaker,
+            },
+        ).fetchone()
+        return (found[0], found[1]) if found else (0, 0)
 
     def cancels_of(self, trip: Trip) -> int:
         """How many cancels it requested."""

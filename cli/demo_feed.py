@@ -35,11 +35,14 @@ class Feed:
         # Marks of an option come from the day after it was listed on.
         self._unmarked = set() if is_first else {option.symbol for option in new}
 
-    def send(self) -> None:
-        """Send indicators and marks."""
-        market = self._market
-        for name, value in (("SPX", market.spx), ("VIX", market.vix)):
+    def send_indicators(self) -> None:
+        """Send the S&P 500 and the VIX."""
+        for name, value in (("SPX", self._market.spx), ("VIX", self._market.vix)):
             self._connection.execute("call risk.set_indicator(%s, %s)", [name, value])
+
+    def send_marks(self) -> None:
+        """Send what stocks and options cost."""
+        market = self._market
         rows = [
             (symbol, quote)
             for symbol, quote in sorted(market.quotes.items())

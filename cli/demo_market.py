@@ -27,7 +27,7 @@ CENT = Decimal("0.01")
 STOCKS_MOVE, VIX_MOVES = 2, 3
 """The rounds of a day in which they go to their closes."""
 
-_STRIKES_EACH_WAY = 6
+_STRIKES_EACH_WAY = 5
 _STRIKE_STEPS = (0.5, 1.0, 2.5, 5.0)
 _VOLATILITY_PER_VIX = 0.013
 
@@ -129,16 +129,17 @@ class Market:
         self._quote()
         return new
 
-    def move(self, number: int) -> None:
-        """Take the prices of that round of the day."""
+    def move(self, number: int) -> bool:
+        """Take the prices of that round of the day; whether there are any new ones."""
         close = self.session.close
         if number == STOCKS_MOVE:
             self.prices, self.spx = close.stocks, close.spx
         elif number == VIX_MOVES:
             self.vix = close.vix
         else:
-            return
+            return False
         self._quote()
+        return True
 
     def _quote(self) -> None:
         day, volatility = self.session.day, self.volatility

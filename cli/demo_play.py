@@ -126,15 +126,16 @@ class Stage(ExitStack):
         self._feed.open(session)
         self._broker.expire()
         self._book()
-        self._feed.send()
+        self._feed.send_indicators()
+        self._feed.send_marks()
         self._worker.wait_for_heartbeat(self.analyst)
         for number in range(1, ROUNDS + 1):
-            self._market.move(number)
+            has_moved = self._market.move(number)
             jobs = [
                 self._pool.submit(trader.trade, self._plan.orders, number == 1)
                 for trader in self._traders.values()
             ]
-            jobs.append(self._pool.submit(self._manage, session, number))
+            jobs.append(self._pool.submit(self._manage, session, number, has_moved))
             for job in jobs:
                 job.result()
             self._book()
@@ -147,9 +148,11 @@ class Stage(ExitStack):
         self._worker.require_running()
         self.history.close(session.day)
 
-    def _manage(self, session: Session, number: int) -> None:
+    def _manage(self, session: Session, number: int, has_moved: bool) -> None:
         """Beside the agents' round: prices come, and then an admin looks at the breakers."""
-        self._feed.send()
+        self._feed.send_indicators()
+        if has_moved:
+            self._feed.send_marks()
         for act in self._plan.scenario.acts:
             if (act.day, act.round) == (session.day, number):
                 names = ", ".join(f"{name} => %({name})s" for name in act.arguments)

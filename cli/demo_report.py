@@ -102,6 +102,7 @@ def show_breakers(
             round(trip.threshold, 2),
             f"{trip.day:%m-%d} {trip.at:%H:%M:%S}",
             "" if trip.milliseconds is None else round(trip.milliseconds),
+            *story.flow_of(trip),
             story.cancels_of(trip),
             f"{trip.reset_by.removeprefix('demo_')} {trip.reset_on:%m-%d}" if trip.reset_on else "",
         )
@@ -109,11 +110,11 @@ def show_breakers(
     ]
     tripped = {trip.breaker for trip in story.trips}
     rows += [
-        (*row[:3], round(row[3], 2), round(row[4], 2), "never", "", "", "")
+        (*row[:3], round(row[3], 2), round(row[4], 2), "never", *("",) * 5)
         for row in connection.execute(_BREAKERS).fetchall()
         if row[0] not in tripped
     ]
-    columns = "breaker|scope|action|value|threshold|tripped|ms to halt|cancels|reset by"
+    columns = "breaker|scope|action|value|limit|tripped|ms to halt|refused|passed|cancels|reset by"
     _print_table(console, "Circuit breakers (risk.breaker_events)", columns.split("|"), rows)
 
 
