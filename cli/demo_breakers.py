@@ -25,7 +25,8 @@ _BREAKERS: tuple[tuple[str, str, str, float, str, Mapping[str, Any], str], ...] 
     ("vix-40", FIRM, "volatility_level", 40, "HALT_AND_CANCEL", _VIX, "manual"),
     ("spx-3", "EQUITY", "price_move", 3, "REDUCE_ONLY", _SPX, "session"),
     ("loss-income", "INCOME", "daily_loss", 1, "REDUCE_ONLY", {}, "manual"),
-    ("loss-equity", "EQUITY", "daily_loss", 1, "REDUCE_ONLY", {}, "manual"),
+    ("loss-equity-1", "EQUITY", "daily_loss", 1, "REDUCE_ONLY", {}, "manual"),
+    ("loss-equity-2", "EQUITY", "daily_loss", 2, "HALT_AND_CANCEL", {}, "manual"),
     ("loss-hedging", "HEDGING", "daily_loss", 4, "HALT_AND_CANCEL", {}, "manual"),
     ("loss-firm", FIRM, "daily_loss", 2, "HALT_AND_CANCEL", {}, "manual"),
 )
@@ -49,7 +50,7 @@ _FLOW = """
 with refused as (
   select d.account, min(d.decided_at) as since, count(*) as orders from risk.decisions as d
   where d.reason = 'CIRCUIT_BREAKER_TRIPPED' and d.decided_at between %(since)s and %(until)s
-    and d.detail -> 'violations' @> jsonb_build_array(jsonb_build_object('breaker', %(breaker)s))
+    and d.detail -> 'violations' @> jsonb_build_array(jsonb_build_object('breaker', %(breaker)s::text))
   group by d.account
 )
 select coalesce(sum(r.orders), 0)::integer, coalesce(sum(p.orders), 0)::integer

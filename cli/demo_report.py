@@ -114,8 +114,9 @@ def show_breakers(
         for row in connection.execute(_BREAKERS).fetchall()
         if row[0] not in tripped
     ]
-    columns = "breaker|scope|action|value|limit|tripped|ms to halt|refused|passed|cancels|reset by"
-    _print_table(console, "Circuit breakers (risk.breaker_events)", columns.split("|"), rows)
+    columns = "breaker|scope|action|value|threshold|tripped|ms|refused|passed|cancels|reset by"
+    title = "Circuit breakers (risk.breaker_events; ms from the breach to the first refusal)"
+    _print_table(console, title, columns.split("|"), rows)
 
 
 def show_cache(console: Console, stats: CacheStats, held_back: int) -> None:

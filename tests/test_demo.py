@@ -168,7 +168,7 @@ def check_breakers(db: Database, text: str) -> None:
     assert "breaker 'vix-40' cannot be reset: volatility_level is 40.74, the threshold 40" in text
     line = "vix-40 tripped on FIRM: volatility_level 40.74 >= 40, HALT_AND_CANCEL; first refusal"
     assert f"{line} after {milliseconds:.0f} ms" in text
-    table = text.partition("Circuit breakers (risk.breaker_events)")[2].partition("Limits read")[0]
+    table = text.partition("Circuit breakers (risk.breaker_events;")[2].partition("Limits read")[0]
     (row,) = [row.split() for row in table.splitlines() if row.startswith("vix-40")]
     assert row[:6] == ["vix-40", "FIRM", "HALT_AND_CANCEL", "40.74", "40.00", "08-24"]
     assert row[7] == f"{round(milliseconds):,}"
