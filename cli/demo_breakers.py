@@ -50,7 +50,7 @@ _FLOW = """
 with refused as (
   select d.account, min(d.decided_at) as since, count(*) as orders from risk.decisions as d
   where d.reason = 'CIRCUIT_BREAKER_TRIPPED' and d.decided_at between %(since)s and %(until)s
-    and d.detail -> 'violations' @> jsonb_build_array(jsonb_build_object('breaker', %(breaker)s::text))
+    and d.detail -> 'violations' @> %(named)s::jsonb
   group by d.account
 )
 select coalesce(sum(r.orders), 0)::integer, coalesce(sum(p.orders), 0)::integer
@@ -150,7 +150,7 @@ class BreakerStory:
             {
                 "since": trip.breached_at,
                 "until": trip.reset_at or datetime.max.replace(tzinfo=UTC),
-                "breaker": trip.breaker,
+                "named": json.dumps([{"breaker": trip.breaker}]),
             },
         ).fetchone()
         return (found[0], found[1]) if found else (0, 0)
