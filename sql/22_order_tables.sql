@@ -133,8 +133,8 @@ create index positions_instrument_idx on risk_private.positions (instrument_id);
 comment on table risk_private.positions is
   'Per account and instrument: position, open orders, and the unit values carried.';
 comment on column risk_private.positions.unit_value is
-  'mark x multiplier x rate at which this position is carried, as risk_private.unit_values has it; '
-  'likewise the next eight. Moved by revaluation; a flat position picks up the present values.';
+  'mark x multiplier x rate at which this position is carried, as risk_private.unit_values has '
+  'it; likewise the next eight. Moved by revaluation; a flat position picks up the present values.';
 comment on column risk_private.positions.cost is
   'What was paid for the position (below 0: received) at average cost, in the currency of the '
   'instrument; average_price is made of it.';

@@ -229,7 +229,8 @@ return t.judged = 'window' or t.limit_type = 'duplicate_window'
       and case t.judged when 'underlying' then 2 else dimension end <> all (s.exposure_dimensions))
   or (t.judged in ('underlying', 'obligation')
       and not risk_private.is_exposure_type(t.limit_type)
-      and case t.judged when 'underlying' then 2 else dimension end <> all (s.obligation_dimensions))
+      and case t.judged when 'underlying' then 2 else dimension end
+        <> all (s.obligation_dimensions))
   or (not s.is_leaf and not s.tracks_instrument
     and (t.judged = 'instrument' or t.limit_type = 'self_cross'));
 comment on function risk_private.stops_orders(risk_private.scopes, risk_private.limit_types,
@@ -286,7 +287,9 @@ begin
       pg_catalog.format('amount must be a finite number of 0 to 1e15, got %s',
       coalesce(request.amount::text, 'NULL')), 'argument: amount', '0 permits nothing.');
   end if;
-  if request.limit_type in ('same_side', 'max_loss') and request.symbol is not null then
+  if request.symbol is not null and (request.limit_type = 'max_loss' or exists (
+    select from risk_private.limit_types as t
+    where t.limit_type = request.limit_type and t.judged = 'underlying')) then
     perform risk_private.fail('RK400',
       request.limit_type || ' is measured per underlying, not per symbol', 'argument: symbol',
       'Name the underlying instead.');

@@ -130,8 +130,10 @@ begin
       exists (
         select from risk_private.warning_levels as w
         where w.scope_id = s.scope_id and w.dimension > 0) as is_narrowed,
-      greatest(l0.valid_from, l1.valid_from, l2.valid_from, l3.valid_from) as valid_from,
-      least(l0.valid_until, l1.valid_until, l2.valid_until, l3.valid_until) as valid_until,
+      greatest(l0.valid_from, l1.valid_from, lu.valid_from, l2.valid_from, l3.valid_from)
+        as valid_from,
+      least(l0.valid_until, l1.valid_until, lu.valid_until, l2.valid_until, l3.valid_until)
+        as valid_until,
       coalesce(l0.types, b'0'::bit(32)) | coalesce(l1.types, b'0'::bit(32))
         | coalesce(l2.types, b'0'::bit(32)) | coalesce(l3.types, b'0'::bit(32)) as types,
       coalesce(l3.order_quantity, l2.order_quantity, l1.order_quantity, l0.order_quantity,
@@ -154,12 +156,16 @@ begin
         or l2.keeps_fingerprints is true or l3.keeps_fingerprints is true as keeps_fingerprints
     from risk_private.scopes as leaf
     join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    left join risk_private.instruments as u on u.instrument_id = fold_levels.underlying_id
     left join risk_private.warning_levels as l0
       on l0.scope_id = s.scope_id and l0.dimension = 0 and l0.key_id = 0
       and at < l0.valid_until and l0.valid_from <= at
     left join risk_private.warning_levels as l1
       on l1.scope_id = s.scope_id and l1.dimension = 1 and l1.key_id = fold_levels.sector_id
       and at < l1.valid_until and l1.valid_from <= at
+    left join risk_private.warning_levels as lu
+      on lu.scope_id = s.scope_id and lu.dimension = 1 and lu.key_id = u.sector_id
+      and at < lu.valid_until and lu.valid_from <= at
     left join risk_private.warning_levels as l2
       on l2.scope_id = s.scope_id and l2.dimension = 2 and l2.key_id = fold_levels.underlying_id
       and at < l2.valid_until and l2.valid_from <= at
@@ -284,8 +290,10 @@ as $$
 begin
   if at >= compiled.valid_from and at < compiled.valid_until and not exists (
     select from risk_private.scopes as leaf
-    cross join (
-      values (1, levels_of.sector_id), (2, levels_of.underlying_id), (3, levels_of.instrument_id)
+    left join risk_private.instruments as u on u.instrument_id = levels_of.underlying_id
+    cross join lateral (
+      values (1, levels_of.sector_id), (1, u.sector_id), (2, levels_of.underlying_id),
+        (3, levels_of.instrument_id)
     ) as d (dimension, key_id)
     join risk_private.warning_levels as w
       on w.scope_id = any (leaf.chain) and w.dimension = d.dimension and w.key_id = d.key_id

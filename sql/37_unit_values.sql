@@ -1,39 +1,51 @@
 -- What one unit of a position is worth, and moves by, at the present marks. Positions carry these
 -- values, so that decisions and fills add and subtract the same; revaluation moves them.
 
-create view risk_private.unit_values as
+-- The trading date is not looked up for what never expires.
+create view risk_private.priced_instruments as
 select
-  i.instrument_id, m.price * n.factor as unit_value, abs(m.price) * n.factor as unit_notional,
-  g.delta * i.multiplier as unit_delta, g.gamma * i.multiplier as unit_gamma,
-  g.delta * u.price * n.factor as unit_dollar_delta,
-  g.gamma * u.price * u.price * 0.01 * n.factor as unit_dollar_gamma,
-  g.vega * n.factor as unit_vega, g.theta * n.factor as unit_theta, k.has_greeks
+  i.instrument_id, i.symbol, i.kind, i.sector_id, i.underlying_id, i.status, i.lot, i.tick,
+  i.allow_negative_price, i.multiplier, m.price, m.bid, m.ask, m.as_of,
+  s.price as underlying_price, s.as_of as underlying_as_of,
+  case when i.currency <> risk_private.base_currency() then f.as_of end as rate_as_of,
+  i.multiplier * f.rate as factor,
+  case when i.expiry is null then false else i.expiry < (select risk_private.trading_date()) end
+    as is_expired,
+  m.delta, m.gamma, m.vega, m.theta
 from risk_private.instruments as i
 join risk_private.marks as m on m.instrument_id = i.instrument_id
 join risk_private.fx_rates as f on f.currency = i.currency
-left join risk_private.marks as s on s.instrument_id = i.underlying_id
+left join risk_private.marks as s on s.instrument_id = i.underlying_id;
+comment on view risk_private.priced_instruments is
+  'Marked instruments whose currency has a rate: terms, quote and Greeks of one unit, data times '
+  '(rate_as_of: NULL for the base currency), and factor, multiplier x rate.';
+
+create view risk_private.unit_values as
+select
+  n.instrument_id, n.price * n.factor as unit_value, abs(n.price) * n.factor as unit_notional,
+  g.delta * n.multiplier as unit_delta, g.gamma * n.multiplier as unit_gamma,
+  g.delta * coalesce(n.underlying_price, 0) * n.factor as unit_dollar_delta,
+  g.gamma * coalesce(n.underlying_price * n.underlying_price, 0) * 0.01 * n.factor
+    as unit_dollar_gamma,
+  g.vega * n.factor as unit_vega, g.theta * n.factor as unit_theta, k.has_greeks
+from risk_private.priced_instruments as n
 cross join lateral (
-  select i.multiplier * f.rate as factor,
-    coalesce(i.expiry < (select risk_private.trading_date()), false) as is_expired offset 0
-) as n
-cross join lateral (
-  select n.is_expired or s.price is not null and (i.kind <> 'option' or coalesce(
-    greatest(abs(m.delta), abs(m.gamma), abs(m.vega), abs(m.theta)) < 'Infinity'
-    and num_nulls(m.delta, m.gamma, m.vega, m.theta) = 0, false)) as has_greeks offset 0
+  select n.is_expired or n.underlying_price is not null and (n.kind <> 'option' or coalesce(
+    greatest(abs(n.delta), abs(n.gamma), abs(n.vega), abs(n.theta)) < 'Infinity'
+    and num_nulls(n.delta, n.gamma, n.vega, n.theta) = 0, false)) as has_greeks,
+    n.is_expired
+  offset 0
 ) as k
 cross join lateral (
-  select coalesce(s.price, 0) as price offset 0
-) as u
-cross join lateral (
   select
-    case when n.is_expired or not k.has_greeks then 0 when i.kind <> 'option' then 1
-      else pg_catalog.round(m.delta::numeric, 12) end as delta,
-    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
-      else pg_catalog.round(m.gamma::numeric, 12) end as gamma,
-    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
-      else pg_catalog.round(m.vega::numeric, 12) end as vega,
-    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
-      else pg_catalog.round(m.theta::numeric, 12) end as theta
+    case when k.is_expired or not k.has_greeks then 0 when n.kind <> 'option' then 1
+      else pg_catalog.round(n.delta::numeric, 12) end as delta,
+    case when k.is_expired or not k.has_greeks or n.kind <> 'option' then 0
+      else pg_catalog.round(n.gamma::numeric, 12) end as gamma,
+    case when k.is_expired or not k.has_greeks or n.kind <> 'option' then 0
+      else pg_catalog.round(n.vega::numeric, 12) end as vega,
+    case when k.is_expired or not k.has_greeks or n.kind <> 'option' then 0
+      else pg_catalog.round(n.theta::numeric, 12) end as theta
   offset 0
 ) as g;
 comment on view risk_private.unit_values is
@@ -68,35 +80,9 @@ comment on function risk_private.carried(risk_private.positions, risk_private.un
   'The values at which a position is carried: its own while anything is held or open, else the '
   'present ones.';
 
--- The caller has locked the account. Only for positions with nothing held or open.
-create function risk_private.pick_up(
-  account_id integer, instrument_id integer, open_buy numeric, open_sell numeric)
-returns risk_private.positions
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_position risk_private.positions;
-begin
-  insert into risk_private.positions as p (
-    account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
-    unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta, has_greeks)
-  select pick_up.account_id, u.instrument_id, i.underlying_id, pick_up.open_buy,
-    pick_up.open_sell, u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
-    u.unit_vega, u.unit_theta, u.has_greeks
-  from risk_private.unit_values as u
-  join risk_private.instruments as i on i.instrument_id = u.instrument_id
-  where u.instrument_id = pick_up.instrument_id
-  on conflict on constraint positions_pkey do update set
-    open_buy = excluded.open_buy, open_sell = excluded.open_sell,
-    unit_value = excluded.unit_value, unit_notional = excluded.unit_notional,
-    unit_delta = excluded.unit_delta, unit_gamma = excluded.unit_gamma,
-    unit_dollar_delta = excluded.unit_dollar_delta,
-    unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
-    unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
-  returning p.* into v_position;
-  return v_position;
-end
-$$;
-comment on function risk_private.pick_up(integer, integer, numeric, numeric) is
-  'Opens a flat position with the orders it begins with, at the present unit values.';
+create function risk_private.is_flat(quantity numeric, open_buy numeric, open_sell numeric)
+returns boolean
+language sql immutable
+return quantity = 0 and open_buy = 0 and open_sell = 0;
+comment on function risk_private.is_flat(numeric, numeric, numeric) is
+  'Whether a position has nothing held or open: then an order or fill picks up the present values.';

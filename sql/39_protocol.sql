@@ -23,13 +23,17 @@ create function risk_private.flush() returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_setting text;
+  v_lsn pg_lsn;
 begin
   -- From PostgreSQL 17 on, WAL can be flushed here and now: nothing that is not durable is told,
   -- even to a caller who sits in a transaction. Only the commit waits for a synchronous standby.
   if current_setting('server_version_num')::integer >= 170000
     and current_setting('synchronous_standby_names') = '' then
-    perform set_config('synchronous_commit', 'off', true);
-    perform pg_logical_emit_message(false, 'pgrisk', '', true);
+    -- Assignments, because PERFORM would run each as a query.
+    v_setting := set_config('synchronous_commit', 'off', true);
+    v_lsn := pg_logical_emit_message(false, 'pgrisk', '', true);
     return;
   end if;
   if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
@@ -42,15 +46,20 @@ comment on function risk_private.flush() is
   'Makes the coming commit wait until everything committed so far is durable: WAL is ordered. It '
   'holds no lock meanwhile.';
 
+create view risk_private.granted_scopes as
+select g.scope_id
+from risk_private.trading_grants as g
+where pg_catalog.pg_has_role(risk_private.caller(), g.role_id, 'member');
+comment on view risk_private.granted_scopes is
+  'The scopes that the caller was granted to trade, with all below them.';
+
 create function risk_private.may_trade(chain integer[]) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return risk_private.is_owner() or exists (
-    select from risk_private.trading_grants as g
-    where g.scope_id = any (chain)
-      and pg_has_role(risk_private.caller(), g.role_id, 'member'));
+  return risk_private.is_owner()
+    or exists (select from risk_private.granted_scopes as g where g.scope_id = any (chain));
 end
 $$;
 comment on function risk_private.may_trade(integer[]) is

@@ -132,11 +132,11 @@ as $$
 begin
   insert into risk_private.positions as p (
     account_id, instrument_id, underlying_id, quantity, open_buy, open_sell, unit_value,
-    unit_notional, unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta,
-    has_greeks)
+    unit_notional, unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega,
+    unit_theta, has_greeks)
   select m.account_id, m.instrument_id, i.underlying_id, m.quantity, m.open_buy, m.open_sell,
-    u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
-    u.unit_vega, u.unit_theta, u.has_greeks
+    u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta,
+    u.unit_dollar_gamma, u.unit_vega, u.unit_theta, u.has_greeks
   from unnest(movements) as m
   join risk_private.instruments as i on i.instrument_id = m.instrument_id
   left join risk_private.positions as h

@@ -24,6 +24,19 @@ comment on type risk_private.exposure_part is
   'Quantity of an instrument at unit Greeks: of a position (client_order_id NULL: what it gains), '
   'or the signed rest of a leg of an open order, which comes (sign 1) or goes (sign -1).';
 
+create function risk_private.raised(effect numeric, is_held boolean, sign integer) returns numeric
+language sql immutable
+return case when is_held then effect else sign * greatest(0, effect) end;
+comment on function risk_private.raised(numeric, boolean, integer) is
+  'What the upper side of a measure gains by what is held, or by an order that comes (sign 1) or '
+  'goes (sign -1).';
+
+create function risk_private.lowered(effect numeric, is_held boolean, sign integer) returns numeric
+language sql immutable
+return case when is_held then effect else sign * least(0, effect) end;
+comment on function risk_private.lowered(numeric, boolean, integer) is
+  'The same of the lower side.';
+
 create function risk_private.sum_exposures(parts risk_private.exposure_part[])
 returns setof risk_private.exposures
 language sql stable
@@ -54,23 +67,23 @@ begin atomic
     select e.account_id, e.dimension, e.key_id, sum(e.gross_exposure) as gross_exposure,
       sum(e.unknown) as unknown,
       coalesce(sum(e.delta) filter (where e.is_held), 0) as delta,
-      sum(case when e.is_held then e.delta else e.sign * greatest(0, e.delta) end) as delta_up,
-      sum(case when e.is_held then e.delta else e.sign * least(0, e.delta) end) as delta_down,
+      sum(risk_private.raised(e.delta, e.is_held, e.sign)) as delta_up,
+      sum(risk_private.lowered(e.delta, e.is_held, e.sign)) as delta_down,
       coalesce(sum(e.gamma) filter (where e.is_held), 0) as gamma,
-      sum(case when e.is_held then e.gamma else e.sign * greatest(0, e.gamma) end) as gamma_up,
-      sum(case when e.is_held then e.gamma else e.sign * least(0, e.gamma) end) as gamma_down,
+      sum(risk_private.raised(e.gamma, e.is_held, e.sign)) as gamma_up,
+      sum(risk_private.lowered(e.gamma, e.is_held, e.sign)) as gamma_down,
       coalesce(sum(e.dollar_delta) filter (where e.is_held), 0) as dollar_delta,
-      sum(case when e.is_held then e.dollar_delta else e.sign * greatest(0, e.dollar_delta) end) as dollar_delta_up,
-      sum(case when e.is_held then e.dollar_delta else e.sign * least(0, e.dollar_delta) end) as dollar_delta_down,
+      sum(risk_private.raised(e.dollar_delta, e.is_held, e.sign)) as dollar_delta_up,
+      sum(risk_private.lowered(e.dollar_delta, e.is_held, e.sign)) as dollar_delta_down,
       coalesce(sum(e.dollar_gamma) filter (where e.is_held), 0) as dollar_gamma,
-      sum(case when e.is_held then e.dollar_gamma else e.sign * greatest(0, e.dollar_gamma) end) as dollar_gamma_up,
-      sum(case when e.is_held then e.dollar_gamma else e.sign * least(0, e.dollar_gamma) end) as dollar_gamma_down,
+      sum(risk_private.raised(e.dollar_gamma, e.is_held, e.sign)) as dollar_gamma_up,
+      sum(risk_private.lowered(e.dollar_gamma, e.is_held, e.sign)) as dollar_gamma_down,
       coalesce(sum(e.vega) filter (where e.is_held), 0) as vega,
-      sum(case when e.is_held then e.vega else e.sign * greatest(0, e.vega) end) as vega_up,
-      sum(case when e.is_held then e.vega else e.sign * least(0, e.vega) end) as vega_down,
+      sum(risk_private.raised(e.vega, e.is_held, e.sign)) as vega_up,
+      sum(risk_private.lowered(e.vega, e.is_held, e.sign)) as vega_down,
       coalesce(sum(e.theta) filter (where e.is_held), 0) as theta,
-      sum(case when e.is_held then e.theta else e.sign * greatest(0, e.theta) end) as theta_up,
-      sum(case when e.is_held then e.theta else e.sign * least(0, e.theta) end) as theta_down
+      sum(risk_private.raised(e.theta, e.is_held, e.sign)) as theta_up,
+      sum(risk_private.lowered(e.theta, e.is_held, e.sign)) as theta_down
     from effects as e
     group by e.account_id, e.dimension, e.key_id
   )
@@ -164,19 +177,6 @@ $$;
 comment on function risk_private.add_exposures(risk_private.exposure_part[]) is
   'Adds parts to exposures. The caller has locked the counters of the chain.';
 
-create function risk_private.keeps_exposures(account_id integer) returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return exists (
-    select from risk_private.account_levels as l
-    where l.account_id = keeps_exposures.account_id and l.exposures is not null);
-end
-$$;
-comment on function risk_private.keeps_exposures(integer) is
-  'Whether any scope of an account''s chain keeps exposures.';
-
 create function risk_private.move_exposures(
   account_id integer, movements risk_private.movement[], before risk_private.working_legs[],
   after risk_private.working_legs[])
@@ -218,95 +218,25 @@ begin atomic
   union all
   select p.account_id, p.instrument_id, w.client_order_id, n.sign,
     pg_catalog.sign(w.ratio) * w.open_quantity, 0, 0,
-    case when n.sign > 0 and u.instrument_id is not null then u.unit_delta else p.unit_delta end,
-    case when n.sign > 0 and u.instrument_id is not null then u.unit_gamma else p.unit_gamma end,
-    case when n.sign > 0 and u.instrument_id is not null then u.unit_dollar_delta else p.unit_dollar_delta end,
-    case when n.sign > 0 and u.instrument_id is not null then u.unit_dollar_gamma else p.unit_dollar_gamma end,
-    case when n.sign > 0 and u.instrument_id is not null then u.unit_vega else p.unit_vega end,
-    case when n.sign > 0 and u.instrument_id is not null then u.unit_theta else p.unit_theta end
+    v.unit_delta, v.unit_gamma, v.unit_dollar_delta, v.unit_dollar_gamma, v.unit_vega, v.unit_theta
   from risk_private.working_legs as w
   join risk_private.positions as p
     on p.account_id = w.account_id and p.instrument_id = w.instrument_id
   left join unnest(units) as u on u.instrument_id = w.instrument_id
   cross join (values (1), (-1)) as n (sign)
-  where w.account_id = revaluation_parts.account_id and w.open_quantity > 0;
+  cross join lateral (
+    select (k.units).* from (
+      select case when n.sign = 1 and u.instrument_id is not null then u
+        else risk_private.carried(p, null) end as units
+      offset 0
+    ) as k
+  ) as v
+  where w.account_id = revaluation_parts.account_id and w.open_quantity > 0
+    and (w.legs > 1 or u.instrument_id is not null);
 end;
 comment on function risk_private.revaluation_parts(integer, risk_private.unit_values[]) is
   'The parts of carrying an account''s positions at these values instead: of what is held, and of '
-  'all its open orders, whose legs net.';
-
--- Lock order: accounts below, ascending.
-create function risk_private.track_exposures(scope_id integer, dimension integer) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if exists (
-    select from risk_private.scopes as s
-    where s.scope_id = track_exposures.scope_id
-      and track_exposures.dimension = any (s.exposure_dimensions)) then
-    return;
-  end if;
-  perform risk_private.lock_accounts_below(array[scope_id]);
-  update risk_private.scopes as s set
-    exposure_dimensions = s.exposure_dimensions || track_exposures.dimension
-  where s.scope_id = track_exposures.scope_id;
-  insert into risk_private.exposures
-  select r.* from risk_private.recount_exposures(track_exposures.scope_id) as r
-  where r.dimension = track_exposures.dimension;
-  perform risk_private.compile_account_levels(scope_id, risk_private.clock());
-end
-$$;
-comment on function risk_private.track_exposures(integer, integer) is
-  'Starts keeping exposures in a dimension at a scope, exact while orders flow.';
-
-create function risk_private.exposure_levels(
-  account_id integer, sector_id integer, underlying_id integer, instrument_id integer,
-  at timestamptz)
-returns risk_private.exposure_level[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select array_agg(row(
-      risk_private.counter_id(s.scope_id, d.dimension), d.dimension,
-      case d.dimension when 2 then coalesce(l2.delta, l1.delta, l0.delta, 'Infinity')
-        else 'Infinity' end,
-      case d.dimension when 2 then coalesce(l2.gamma, l1.gamma, l0.gamma, 'Infinity')
-        else 'Infinity' end,
-      coalesce((k.l).net_exposure, 'Infinity'), coalesce((k.l).dollar_gamma, 'Infinity'),
-      coalesce((k.l).vega, 'Infinity'), coalesce((k.l).theta, 'Infinity'),
-      coalesce((k.l).gross_exposure, 'Infinity'))::risk_private.exposure_level
-      order by s.scope_id, d.dimension)
-    from risk_private.scopes as leaf
-    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
-    cross join unnest(s.exposure_dimensions) as d (dimension)
-    left join risk_private.warning_levels as l0
-      on l0.scope_id = s.scope_id and l0.dimension = 0 and l0.key_id = 0
-      and at < l0.valid_until and l0.valid_from <= at
-    left join risk_private.warning_levels as l1
-      on l1.scope_id = s.scope_id and l1.dimension = 1 and l1.key_id = exposure_levels.sector_id
-      and at < l1.valid_until and l1.valid_from <= at
-    left join risk_private.warning_levels as l2
-      on l2.scope_id = s.scope_id and l2.dimension = 2
-      and l2.key_id = exposure_levels.underlying_id
-      and at < l2.valid_until and l2.valid_from <= at
-    left join risk_private.warning_levels as l3
-      on l3.scope_id = s.scope_id and l3.dimension = 3
-      and l3.key_id = exposure_levels.instrument_id
-      and at < l3.valid_until and l3.valid_from <= at
-    cross join lateral (
-      select case d.dimension when 0 then l0 when 1 then l1 when 2 then l2 else l3 end as l
-    ) as k
-    where leaf.scope_id = exposure_levels.account_id);
-end
-$$;
-comment on function risk_private.exposure_levels(integer, integer, integer, integer, timestamptz)
-is
-  'The rows of exposures that an account''s orders in one instrument move, and the lowest values '
-  'there from which a decision must be explained; keys NULL: those that hold for all. NULL where '
-  'no scope of the chain keeps any.';
+  'its open orders; of combos, whose legs net, all legs.';
 
 create function risk_private.greek_sides(
   x risk_private.exposures, limit_type text, out net numeric, out up numeric, out down numeric)
@@ -317,8 +247,10 @@ begin
   case limit_type
     when 'delta' then net := x.delta; up := x.delta_up; down := x.delta_down;
     when 'gamma' then net := x.gamma; up := x.gamma_up; down := x.gamma_down;
-    when 'net_exposure' then net := x.dollar_delta; up := x.dollar_delta_up; down := x.dollar_delta_down;
-    when 'dollar_gamma' then net := x.dollar_gamma; up := x.dollar_gamma_up; down := x.dollar_gamma_down;
+    when 'net_exposure' then
+      net := x.dollar_delta; up := x.dollar_delta_up; down := x.dollar_delta_down;
+    when 'dollar_gamma' then
+      net := x.dollar_gamma; up := x.dollar_gamma_up; down := x.dollar_gamma_down;
     when 'vega' then net := x.vega; up := x.vega_up; down := x.vega_down;
     when 'theta' then net := x.theta; up := x.theta_up; down := x.theta_down;
     when 'gross_exposure' then up := x.gross_exposure; down := 0;

@@ -119,19 +119,15 @@ declare
   v_required_types bit(32);
   v_at timestamptz;
   v_levels risk_private.account_levels;
-  v_instrument_id integer;
-  v_sector_id integer;
-  v_underlying_id integer;
-  v_factor numeric;
+  i record;
+  v_units risk_private.unit_values;
   v_buy numeric;
   v_sell numeric;
   v_unit_price numeric;
-  v_reference numeric;
   v_traded numeric;
+  v_position risk_private.positions;
   v_long numeric;
   v_short numeric;
-  v_is_crossed boolean;
-  v_carried_at numeric;
   v_after numeric;
   v_growth numeric;
   v_notional numeric;
@@ -143,7 +139,6 @@ declare
   v_open_positions integer;
   v_moved integer;
   v_obligations risk_private.obligations[];
-  v_position risk_private.positions;
 begin
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
@@ -154,47 +149,45 @@ begin
   join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
   where s.code = account
   for no key update of c;
+  v_at := risk_private.clock();
 
   select l.* into v_levels
   from risk_private.account_levels as l where l.account_id = v_account_id;
 
-  select i.instrument_id, i.sector_id, i.underlying_id, i.multiplier * f.rate,
-    case when v_is_buy then accept_order.quantity else 0 end,
-    case when v_is_buy then 0 else accept_order.quantity end, risk_private.clock()
-  into v_instrument_id, v_sector_id, v_underlying_id, v_factor, v_buy, v_sell, v_at
-  from risk_private.instruments as i
-  join risk_private.fx_rates as f on f.currency = i.currency
-  where i.symbol = accept_order.symbol and i.status = 'ACTIVE'
-    and accept_order.quantity % i.lot = 0
+  select p.instrument_id, p.sector_id, p.underlying_id, p.factor, p.price * p.factor as unit_value,
+    case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference
+  into i
+  from risk_private.priced_instruments as p
+  where p.symbol = accept_order.symbol and p.status = 'ACTIVE' and not p.is_expired
+    and accept_order.quantity % p.lot = 0
     and (accept_order.price is null
-      or (i.tick is null or accept_order.price % i.tick = 0)
-      and (accept_order.price > 0 or i.allow_negative_price))
-    and (i.expiry is null or i.expiry >= risk_private.trading_date())
-    and (i.currency = risk_private.base_currency()
-      or risk_private.is_fresh(f.as_of, v_mark_age, risk_private.clock()));
+      or (p.tick is null or accept_order.price % p.tick = 0)
+      and (accept_order.price > 0 or p.allow_negative_price))
+    and risk_private.is_fresh(p.as_of, v_mark_age, v_at)
+    and (p.underlying_id = p.instrument_id
+      or risk_private.is_fresh(p.underlying_as_of, v_mark_age, v_at))
+    and (p.rate_as_of is null or risk_private.is_fresh(p.rate_as_of, v_mark_age, v_at))
+    and not exists (
+      select from risk_private.trading_states as t
+      where t.scope_id = any (v_chain) and t.underlying_id in (0, p.underlying_id)
+        and t.state <> 'ACTIVE')
+    and (risk_private.is_owner()
+      or exists (select from risk_private.granted_scopes as g where g.scope_id = any (v_chain)));
+  if i.instrument_id is null then
+    return false;
+  end if;
 
-  if v_instrument_id is not null and (v_levels.is_narrowed
-    or v_at < v_levels.valid_from or v_at >= v_levels.valid_until) then
+  if v_levels.is_narrowed or v_at < v_levels.valid_from or v_at >= v_levels.valid_until then
     if v_at < v_levels.valid_from or v_at >= v_levels.valid_until then
       perform risk_private.refresh_account_levels(v_account_id, v_at);
     end if;
     v_levels := risk_private.kept_levels(
-      v_levels, v_sector_id, v_underlying_id, v_instrument_id, v_at);
+      v_levels, i.sector_id, i.underlying_id, i.instrument_id, v_at);
   end if;
 
-  select
-    abs(case when v_is_buy then coalesce(accept_order.price, m.ask, m.price)
-             else greatest(accept_order.price, coalesce(m.bid, m.price)) end) * v_factor,
-    case when v_is_buy then coalesce(m.ask, m.price) else coalesce(m.bid, m.price) end
-  into v_unit_price, v_reference
-  from risk_private.marks as m
-  where m.instrument_id = v_instrument_id and risk_private.is_fresh(m.as_of, v_mark_age, v_at)
-    and not exists (
-      select from risk_private.trading_states as t
-      where t.scope_id = any (v_chain) and t.underlying_id in (0, v_underlying_id)
-        and t.state <> 'ACTIVE');
+  v_unit_price := abs(case when v_is_buy then coalesce(price, i.reference)
+    else greatest(price, i.reference) end) * i.factor;
   v_traded := quantity * v_unit_price;
-
   if (quantity > 0 and quantity <= 1e12 and min_scale(quantity) <= 8
       and (price is null or abs(price) <= 1e12 and min_scale(price) <= 8)
       and quantity < v_levels.order_quantity and v_traded < v_levels.order_notional
@@ -202,27 +195,24 @@ begin
       and client_order_id ~ '^[!-~]+$' and length(client_order_id) <= 64
       and (agent is null or agent ~ '^[!-~]+$' and length(agent) <= 64)
       and side in ('buy', 'sell') and time_in_force in ('DAY', 'GTC')
-      and current_setting('transaction_isolation') = 'read committed'
-      and risk_private.may_trade(v_chain)) is not true then
+      and current_setting('transaction_isolation') = 'read committed') is not true then
     return false;
   end if;
   if v_levels.watches_losses
     and not risk_private.is_far_from_losses(v_chain, v_mark_age, v_at) then
     return false;
   end if;
-  if v_levels.price_collar_pct < 'Infinity' or v_heartbeat_age <> 0
-    or v_underlying_id <> v_instrument_id then
-    if (price is null
-        or case when v_is_buy then price - v_reference else v_reference - price end * 100
-          <= v_levels.price_collar_pct * abs(v_reference)) is not true
-      or v_heartbeat_age <> 0 and not exists (
-        select from risk_private.heartbeat as h
-        where risk_private.is_fresh(h.beat_at, v_heartbeat_age, v_at)
-          and risk_private.is_fresh(h.inputs_as_of, v_heartbeat_age, v_at))
-      or v_mark_age <> 0 and v_underlying_id <> v_instrument_id and not exists (
-        select from risk_private.marks as m
-        where m.instrument_id = v_underlying_id
-          and risk_private.is_fresh(m.as_of, v_mark_age, v_at)) then
+  if v_levels.price_collar_pct < 'Infinity'
+    and (price is null
+      or case when v_is_buy then price - i.reference else i.reference - price end * 100
+        <= v_levels.price_collar_pct * abs(i.reference)) is not true then
+    return false;
+  end if;
+  if v_heartbeat_age <> 0 then
+    if not exists (
+      select from risk_private.heartbeat as h
+      where risk_private.is_fresh(h.beat_at, v_heartbeat_age, v_at)
+        and risk_private.is_fresh(h.inputs_as_of, v_heartbeat_age, v_at)) then
       return false;
     end if;
   end if;
@@ -232,39 +222,60 @@ begin
     is_combo, time_in_force, unit_prices, costs, filled, decision, allowed_quantity, state,
     decided_at)
   values (
-    v_account_id, accept_order.client_order_id, accept_order.agent, v_underlying_id,
-    array[v_instrument_id], array[case when v_is_buy then 1 else -1 end], accept_order.quantity,
+    v_account_id, accept_order.client_order_id, accept_order.agent, i.underlying_id,
+    array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], accept_order.quantity,
     accept_order.price, false, accept_order.time_in_force, array[v_unit_price],
-    case when accept_order.price is null then array[v_reference] end, array[0::numeric],
+    case when accept_order.price is null then array[i.reference] end, array[0::numeric],
     'ACCEPTED', accept_order.quantity, 'ACCEPTED', v_at)
   on conflict on constraint orders_pkey do nothing;
   if not found then
     return false;
   end if;
 
+  v_buy := case when v_is_buy then quantity else 0 end;
+  v_sell := quantity - v_buy;
   update risk_private.positions as p set
     open_buy = p.open_buy + v_buy,
     open_sell = p.open_sell + v_sell
-  where p.account_id = v_account_id and p.instrument_id = v_instrument_id
-    and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-  returning p.quantity + p.open_buy, p.open_sell - p.quantity, p.unit_notional,
-    case when v_is_buy then p.open_sell else p.open_buy end <> 0
-  into v_long, v_short, v_carried_at, v_is_crossed;
+  where p.account_id = v_account_id and p.instrument_id = i.instrument_id
+    and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
+  returning p.* into v_position;
   if not found then
-    v_position := risk_private.pick_up(v_account_id, v_instrument_id, v_buy, v_sell);
-    v_long := v_buy;
-    v_short := v_sell;
-    v_carried_at := v_position.unit_notional;
-    v_is_crossed := false;
+    -- Greeks are carried where a limit needs them: tracking begins with a revaluation.
+    if v_levels.exposures is null then
+      v_units := risk_private.valued(null, i.instrument_id, i.unit_value);
+    else
+      select u.* into v_units
+      from risk_private.unit_values as u where u.instrument_id = i.instrument_id;
+    end if;
+    insert into risk_private.positions as p (
+      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
+      unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta,
+      has_greeks)
+    values (
+      v_account_id, i.instrument_id, i.underlying_id, v_buy, v_sell, v_units.unit_value,
+      v_units.unit_notional, v_units.unit_delta, v_units.unit_gamma, v_units.unit_dollar_delta,
+      v_units.unit_dollar_gamma, v_units.unit_vega, v_units.unit_theta, v_units.has_greeks)
+    on conflict on constraint positions_pkey do update set
+      open_buy = excluded.open_buy, open_sell = excluded.open_sell,
+      unit_value = excluded.unit_value, unit_notional = excluded.unit_notional,
+      unit_delta = excluded.unit_delta, unit_gamma = excluded.unit_gamma,
+      unit_dollar_delta = excluded.unit_dollar_delta,
+      unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
+      unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
+    returning p.* into v_position;
   end if;
+  v_long := v_position.quantity + v_position.open_buy;
+  v_short := v_position.open_sell - v_position.quantity;
   -- What the account itself has no room for shall not lock its parents.
   v_after := greatest(v_long, v_short);
   v_growth := v_after - greatest(v_long - v_buy, v_short - v_sell);
-  v_notional := v_growth * v_carried_at;
+  v_notional := v_growth * v_position.unit_notional;
   v_opened := case when v_growth = v_after then 1 else 0 end;
   if (v_after < v_levels.net_position and v_long < v_levels.long_position
       and v_short < v_levels.short_position
-      and not (v_levels.self_cross and v_is_crossed)
+      and not (v_levels.self_cross
+        and case when v_is_buy then v_position.open_sell else v_position.open_buy end <> 0)
       and v_gross_position + v_growth < v_levels.gross_position
       and v_gross_notional + v_notional < v_levels.gross_notional
       and v_traded_notional + v_traded < v_levels.traded_notional
@@ -275,7 +286,7 @@ begin
 
   if v_levels.obligations is not null then
     v_obligations := risk_private.reserve_obligations(
-      v_account_id, v_underlying_id, v_levels.obligations);
+      v_account_id, i.underlying_id, v_levels.obligations);
     if v_obligations is null then
       return true;
     end if;
@@ -293,26 +304,22 @@ begin
     accepted_orders = c.accepted_orders + 1
   from unnest(v_levels.counters) as l
   where c.counter_id = l.counter_id | case l.dimension
-      when 0 then 0 when 1 then v_sector_id when 2 then v_underlying_id else v_instrument_id end
+      when 0 then 0 when 1 then i.sector_id when 2 then i.underlying_id else i.instrument_id end
     and risk_private.is_below(
       c, l, v_buy, v_sell, v_growth, v_notional, v_traded, 1, v_opened);
   get diagnostics v_moved = row_count;
   if v_moved < cardinality(v_levels.counters) then
-    if v_sector_id is not null or v_moved < (
+    if i.sector_id is not null or v_moved < (
       select count(*) from unnest(v_levels.counters) as l where l.dimension <> 1) then
       return true;
     end if;
   end if;
-  if v_levels.exposures is not null then
-    select p.* into v_position from risk_private.positions as p
-    where p.account_id = v_account_id and p.instrument_id = v_instrument_id;
-    if not risk_private.reserve_exposures(
-      v_position, v_sector_id, v_underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
-      return true;
-    end if;
+  if v_levels.exposures is not null and not risk_private.reserve_exposures(
+    v_position, i.sector_id, i.underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
+    return true;
   end if;
   if v_levels.obligations is not null and not risk_private.add_obligations(
-    v_underlying_id, v_levels.obligations, v_obligations) then
+    i.underlying_id, v_levels.obligations, v_obligations) then
     return true;
   end if;
   if not v_levels.keeps_track then
@@ -321,16 +328,16 @@ begin
   return not risk_private.keep_track(
     array(
       select row(
-        l.counter_id | case l.dimension when 0 then 0 when 1 then v_sector_id
-          when 2 then v_underlying_id else v_instrument_id end,
+        l.counter_id | case l.dimension when 0 then 0 when 1 then i.sector_id
+          when 2 then i.underlying_id else i.instrument_id end,
         null, null, null, null, null, null, null, null, null, null, null, 1, l.keeps_rate, null,
         l)::risk_private.change
       from unnest(v_levels.counters) as l
-      where l.dimension <> 1 or v_sector_id is not null),
+      where l.dimension <> 1 or i.sector_id is not null),
     case when v_levels.keeps_fingerprints then array[row(
       v_account_id,
       risk_private.fingerprint(
-        array[v_instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
+        array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
       v_at)::risk_private.recent_orders] else '{}' end,
     v_levels.duplicate_window, v_at);
 end

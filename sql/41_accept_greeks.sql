@@ -1,30 +1,32 @@
 -- The lean path for exposures: add an order where every measure stays below its warning level.
 
 create function risk_private.is_within(
-  x risk_private.exposures, l risk_private.exposure_level, delta numeric, gamma numeric,
-  dollar_delta numeric, dollar_gamma numeric, vega numeric, theta numeric, gross_exposure numeric)
+  x risk_private.exposures, l risk_private.exposure_level, delta_up numeric, delta_down numeric,
+  gamma_up numeric, gamma_down numeric, dollar_delta_up numeric, dollar_delta_down numeric,
+  dollar_gamma_up numeric, dollar_gamma_down numeric, vega_up numeric, vega_down numeric,
+  theta_up numeric, theta_down numeric, gross_exposure numeric)
 returns boolean
 language sql immutable
 return
   x.unknown = 0
-  and x.delta_up + greatest(0, delta) < l.delta
-  and -(x.delta_down + least(0, delta)) < l.delta
-  and x.gamma_up + greatest(0, gamma) < l.gamma
-  and -(x.gamma_down + least(0, gamma)) < l.gamma
-  and x.dollar_delta_up + greatest(0, dollar_delta) < l.net_exposure
-  and -(x.dollar_delta_down + least(0, dollar_delta)) < l.net_exposure
-  and x.dollar_gamma_up + greatest(0, dollar_gamma) < l.dollar_gamma
-  and -(x.dollar_gamma_down + least(0, dollar_gamma)) < l.dollar_gamma
-  and x.vega_up + greatest(0, vega) < l.vega
-  and -(x.vega_down + least(0, vega)) < l.vega
-  and x.theta_up + greatest(0, theta) < l.theta
-  and -(x.theta_down + least(0, theta)) < l.theta
+  and x.delta_up + delta_up < l.delta
+  and -(x.delta_down + delta_down) < l.delta
+  and x.gamma_up + gamma_up < l.gamma
+  and -(x.gamma_down + gamma_down) < l.gamma
+  and x.dollar_delta_up + dollar_delta_up < l.net_exposure
+  and -(x.dollar_delta_down + dollar_delta_down) < l.net_exposure
+  and x.dollar_gamma_up + dollar_gamma_up < l.dollar_gamma
+  and -(x.dollar_gamma_down + dollar_gamma_down) < l.dollar_gamma
+  and x.vega_up + vega_up < l.vega
+  and -(x.vega_down + vega_down) < l.vega
+  and x.theta_up + theta_up < l.theta
+  and -(x.theta_down + theta_down) < l.theta
   and x.gross_exposure + gross_exposure < l.gross_exposure;
 comment on function risk_private.is_within(
   risk_private.exposures, risk_private.exposure_level, numeric, numeric, numeric, numeric, numeric,
-  numeric, numeric) is
-  'Whether every measure of a row of exposures stays below its warning level with an order of '
-  'these Greeks: then no limit on it can fail.';
+  numeric, numeric, numeric, numeric, numeric, numeric, numeric, numeric) is
+  'Whether every measure of a row of exposures, so changed, stays below its warning level: then no '
+  'limit on it can fail.';
 
 create function risk_private.reserve_exposures(
   held risk_private.positions, sector_id integer, underlying_id integer, quantity numeric,
@@ -37,27 +39,33 @@ declare
   v_moved integer;
 begin
   update risk_private.exposures as x set
-    delta_up = x.delta_up + greatest(0, e.delta),
-    delta_down = x.delta_down + least(0, e.delta),
-    gamma_up = x.gamma_up + greatest(0, e.gamma),
-    gamma_down = x.gamma_down + least(0, e.gamma),
-    dollar_delta_up = x.dollar_delta_up + greatest(0, e.dollar_delta),
-    dollar_delta_down = x.dollar_delta_down + least(0, e.dollar_delta),
-    dollar_gamma_up = x.dollar_gamma_up + greatest(0, e.dollar_gamma),
-    dollar_gamma_down = x.dollar_gamma_down + least(0, e.dollar_gamma),
-    vega_up = x.vega_up + greatest(0, e.vega),
-    vega_down = x.vega_down + least(0, e.vega),
-    theta_up = x.theta_up + greatest(0, e.theta),
-    theta_down = x.theta_down + least(0, e.theta),
+    delta_up = x.delta_up + e.delta_up,
+    delta_down = x.delta_down + e.delta_down,
+    gamma_up = x.gamma_up + e.gamma_up,
+    gamma_down = x.gamma_down + e.gamma_down,
+    dollar_delta_up = x.dollar_delta_up + e.dollar_delta_up,
+    dollar_delta_down = x.dollar_delta_down + e.dollar_delta_down,
+    dollar_gamma_up = x.dollar_gamma_up + e.dollar_gamma_up,
+    dollar_gamma_down = x.dollar_gamma_down + e.dollar_gamma_down,
+    vega_up = x.vega_up + e.vega_up,
+    vega_down = x.vega_down + e.vega_down,
+    theta_up = x.theta_up + e.theta_up,
+    theta_down = x.theta_down + e.theta_down,
     gross_exposure = x.gross_exposure + e.gross_exposure
   from (
     select
-      quantity * held.unit_delta as delta,
-      quantity * held.unit_gamma as gamma,
-      quantity * held.unit_dollar_delta as dollar_delta,
-      quantity * held.unit_dollar_gamma as dollar_gamma,
-      quantity * held.unit_vega as vega,
-      quantity * held.unit_theta as theta,
+      greatest(0, quantity * held.unit_delta) as delta_up,
+      least(0, quantity * held.unit_delta) as delta_down,
+      greatest(0, quantity * held.unit_gamma) as gamma_up,
+      least(0, quantity * held.unit_gamma) as gamma_down,
+      greatest(0, quantity * held.unit_dollar_delta) as dollar_delta_up,
+      least(0, quantity * held.unit_dollar_delta) as dollar_delta_down,
+      greatest(0, quantity * held.unit_dollar_gamma) as dollar_gamma_up,
+      least(0, quantity * held.unit_dollar_gamma) as dollar_gamma_down,
+      greatest(0, quantity * held.unit_vega) as vega_up,
+      least(0, quantity * held.unit_vega) as vega_down,
+      greatest(0, quantity * held.unit_theta) as theta_up,
+      least(0, quantity * held.unit_theta) as theta_down,
       growth * abs(held.unit_dollar_delta) as gross_exposure
     offset 0
   ) as e
@@ -67,7 +75,9 @@ begin
       when 1 then reserve_exposures.sector_id when 2 then reserve_exposures.underlying_id
       else held.instrument_id end
     and risk_private.is_within(
-      x, l, e.delta, e.gamma, e.dollar_delta, e.dollar_gamma, e.vega, e.theta, e.gross_exposure);
+      x, l, e.delta_up, e.delta_down, e.gamma_up, e.gamma_down, e.dollar_delta_up,
+      e.dollar_delta_down, e.dollar_gamma_up, e.dollar_gamma_down, e.vega_up, e.vega_down,
+      e.theta_up, e.theta_down, e.gross_exposure);
   get diagnostics v_moved = row_count;
   return v_moved = cardinality(levels) or sector_id is null and v_moved = (
     select count(*) from unnest(levels) as l where l.dimension <> 1);
@@ -158,20 +168,10 @@ begin
       theta_down = x.theta_down + c.theta_down,
       gross_exposure = x.gross_exposure + c.gross_exposure
     from changes as c
-    where x.counter_id = c.counter_id and c.has_greeks and x.unknown = 0
-      and x.delta_up + c.delta_up < (c.level).delta
-      and -(x.delta_down + c.delta_down) < (c.level).delta
-      and x.gamma_up + c.gamma_up < (c.level).gamma
-      and -(x.gamma_down + c.gamma_down) < (c.level).gamma
-      and x.dollar_delta_up + c.dollar_delta_up < (c.level).net_exposure
-      and -(x.dollar_delta_down + c.dollar_delta_down) < (c.level).net_exposure
-      and x.dollar_gamma_up + c.dollar_gamma_up < (c.level).dollar_gamma
-      and -(x.dollar_gamma_down + c.dollar_gamma_down) < (c.level).dollar_gamma
-      and x.vega_up + c.vega_up < (c.level).vega
-      and -(x.vega_down + c.vega_down) < (c.level).vega
-      and x.theta_up + c.theta_up < (c.level).theta
-      and -(x.theta_down + c.theta_down) < (c.level).theta
-      and x.gross_exposure + c.gross_exposure < (c.level).gross_exposure
+    where x.counter_id = c.counter_id and c.has_greeks and risk_private.is_within(
+      x, c.level, c.delta_up, c.delta_down, c.gamma_up, c.gamma_down, c.dollar_delta_up,
+      c.dollar_delta_down, c.dollar_gamma_up, c.dollar_gamma_down, c.vega_up, c.vega_down,
+      c.theta_up, c.theta_down, c.gross_exposure)
     returning x.counter_id
   )
   select (select count(*) from changes), (select count(*) from moved) into v_rows, v_moved;

@@ -50,8 +50,8 @@ create type risk_private.leg as (
 );
 comment on type risk_private.leg is
   'A leg with what the account holds in its instrument, and its prices: reference (NULL where '
-  'there is none), unit_notional and all units at which it is carried, unit_price at which its order is reserved '
-  'in traded notional; floor of the price collar.';
+  'there is none), unit_notional and all units at which it is carried, unit_price at which its '
+  'order is reserved in traded notional; floor of the price collar.';
 
 create type risk_private.applicable_limit as (
   leg integer,

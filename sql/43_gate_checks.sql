@@ -98,8 +98,8 @@ begin
     'CONFIG_NOT_FOUND', 0, p.quantity)
   from pg_catalog.unnest(legs) with ordinality as l (
     instrument_id, symbol, kind, underlying_id, sector_id, expiry, status, sign, ratio, lot, base,
-    filled, old_notional,
-    quantity, open_buy, open_sell, unit_notional, units, reference, unit_price, is_fresh, floor, leg)
+    filled, old_notional, quantity, open_buy, open_sell, unit_notional, units, reference,
+    unit_price, is_fresh, floor, leg)
   cross join risk_private.limit_types as t
   where pg_catalog.get_bit(v_leaf.required_types, t.bit) = 1);
 

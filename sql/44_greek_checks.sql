@@ -17,7 +17,8 @@ comment on type risk_private.exposure_measure is
   'its worst case exceeds the side that it enlarges. is_known: whether every Greek that counts is.';
 
 create function risk_private.exposure_measures(
-  legs risk_private.leg[], limits risk_private.applicable_limit[])
+  legs risk_private.leg[], limits risk_private.applicable_limit[],
+  by_underlying risk_private.applicable_limit[])
 returns risk_private.exposure_measure[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -28,16 +29,18 @@ begin
       g.l, coalesce(s.up, 0), coalesce(s.down, 0), coalesce(x.unknown, 0) = 0 and n.is_known,
       n.units, n.bases, n.filled, n.slack)::risk_private.exposure_measure
     from (
-      select (array_agg(k))[1] as l, k.scope_id, k.limit_type, d.dimension, d.key_id,
+      select (array_agg(k))[1] as l, k.scope_id, k.limit_type, k.dimension, k.key_id,
         array_agg(k.leg) as numbers
       from unnest(limits) as k
-      cross join lateral (
-        select case k.judged when 'underlying' then 2 else k.dimension end as dimension,
-          case k.judged when 'underlying' then (legs[k.leg]).underlying_id else k.key_id end
-            as key_id
-      ) as d
+      where k.judged = 'exposure'
+      group by k.scope_id, k.limit_type, k.dimension, k.key_id
+      union all
+      select k, k.scope_id, k.limit_type, 2, (legs[k.leg]).underlying_id,
+        array(
+          select n from generate_subscripts(legs, 1) as n
+          where (legs[n]).underlying_id = (legs[k.leg]).underlying_id)
+      from unnest(by_underlying) as k
       where risk_private.is_exposure_type(k.limit_type)
-      group by k.scope_id, k.limit_type, k.dimension, k.key_id, d.dimension, d.key_id
     ) as g
     left join risk_private.exposures as x
       on x.counter_id = risk_private.counter_id(g.scope_id, g.dimension, g.key_id)
@@ -62,8 +65,9 @@ begin
 end
 $$;
 comment on function risk_private.exposure_measures(
-  risk_private.leg[], risk_private.applicable_limit[]) is
-  'What each limit on Greeks that binds an order compares, delta and gamma per underlying.';
+  risk_private.leg[], risk_private.applicable_limit[], risk_private.applicable_limit[]) is
+  'What each limit on Greeks that binds an order compares: those on sums, then delta and gamma per '
+  'underlying.';
 
 create function risk_private.effect(m risk_private.exposure_measure, quantity numeric)
 returns numeric
@@ -171,7 +175,7 @@ comment on function risk_private.gross_check(risk_private.exposure_measure, nume
 
 create function risk_private.exposure_checks(
   p risk_private.proposal, legs risk_private.leg[], limits risk_private.applicable_limit[],
-  closable numeric, step numeric)
+  closable numeric, step numeric, at timestamptz)
 returns risk_private.risk_check[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -180,7 +184,11 @@ declare
   v_checks risk_private.risk_check[] := '{}';
   m risk_private.exposure_measure;
 begin
-  foreach m in array risk_private.exposure_measures(legs, limits) loop
+  if not risk_private.keeps_exposures(p.account_id) then
+    return v_checks;
+  end if;
+  foreach m in array risk_private.exposure_measures(
+    legs, limits, risk_private.limits_by_underlying(p.account_id, legs, at)) loop
     v_checks := v_checks || case
       when not m.is_known then risk_private.gate(
         (m.l).limit_type, (m.l).scope, (m.l).dimension_name, (m.l).limit_type,
@@ -193,6 +201,7 @@ begin
 end
 $$;
 comment on function risk_private.exposure_checks(
-  risk_private.proposal, risk_private.leg[], risk_private.applicable_limit[], numeric, numeric) is
+  risk_private.proposal, risk_private.leg[], risk_private.applicable_limit[], numeric, numeric,
+  timestamptz) is
   'Limits on Greeks and exposure. Where a Greek that counts is unknown, of the order or of what is '
   'held or open there, only reducing orders pass: STALE_DATA.';

@@ -336,7 +336,7 @@ begin
     || risk_private.order_checks(p, v_legs, v_limits, v_step)
     || risk_private.position_checks(p, v_legs, v_limits, v_step)
     || risk_private.sum_checks(p, v_legs, v_limits, v_closable, v_step)
-    || risk_private.exposure_checks(p, v_legs, v_limits, v_closable, v_step)
+    || risk_private.exposure_checks(p, v_legs, v_limits, v_closable, v_step, at)
     || risk_private.obligation_checks(p, v_legs, v_closable, v_step, at)
     || risk_private.loss_checks(p, v_limits, v_closable, at)
     || risk_private.activity_checks(p, v_legs, v_limits, at);

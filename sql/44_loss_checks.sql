@@ -29,7 +29,7 @@ create function risk_private.drawdown_pct(peak numeric, equity numeric) returns 
 language sql immutable
 return case
   when peak <= 0 or equity <= 0 then 100
-  else pg_catalog.round((peak - equity) * 100 / peak, 6)
+  else pg_catalog.round(greatest(0, peak - equity) * 100 / peak, 6)
 end;
 comment on function risk_private.drawdown_pct(numeric, numeric) is
   'How far the equity is below its peak, %; 100 where either is 0 or less; NULL where unknown.';

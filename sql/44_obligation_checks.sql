@@ -66,7 +66,7 @@ comment on function risk_private.proposed_legs(
   risk_private.proposal, risk_private.leg[], integer, numeric) is
   'The legs of a proposal in one underlying, as if it were open with that quantity.';
 
-create function risk_private.obligation_limits(
+create function risk_private.limits_by_underlying(
   account_id integer, legs risk_private.leg[], at timestamptz)
 returns risk_private.applicable_limit[]
 language plpgsql stable
@@ -102,17 +102,18 @@ begin
         on k.scope_id = s.scope_id and k.dimension = d.dimension and k.key_id = d.key_id
         and k.valid_from <= at and at < k.valid_until
       join risk_private.limit_types as t on t.limit_type = k.limit_type
-      where leaf.scope_id = obligation_limits.account_id
-        and k.limit_type in ('same_side', 'max_loss', 'buying_power')
+      where leaf.scope_id = limits_by_underlying.account_id
+        and t.judged in ('underlying', 'obligation')
     ) as a
     where a.rank = 1
     order by a.scope_id, a.limit_type, a.dimension, a.leg);
 end
 $$;
-comment on function risk_private.obligation_limits(
+comment on function risk_private.limits_by_underlying(
   integer, risk_private.leg[], timestamptz) is
-  'The limits in force on what the account may come to owe by these legs: same_side once for each '
-  'underlying, the most specific; else every one. A sector is that of the underlying.';
+  'The limits in force that are measured underlying by underlying: delta, gamma and same_side once '
+  'for each underlying of the legs, the most specific; those on what the account may come to owe '
+  'every one. A sector is that of the underlying.';
 
 create function risk_private.obligation_check(
   l risk_private.applicable_limit, current_value numeric, projected_value numeric,
@@ -137,7 +138,8 @@ $$;
 comment on function risk_private.obligation_check(
   risk_private.applicable_limit, numeric, numeric, numeric, numeric, numeric) is
   'The row of a limit on losses or cash: above it, an order that only reduces passes whatever it '
-  'costs; while the loss is infinite, or cash cannot be told for want of a rate, nothing else does.';
+  'costs; while the loss is infinite, or cash cannot be told for want of a rate, nothing else '
+  'does.';
 
 -- How far a proposal of some quantity takes one limit.
 create function risk_private.projected_obligation(
@@ -286,7 +288,7 @@ begin
     where a.account_id = p.account_id and a.obligations is not null) then
     return '{}';
   end if;
-  v_limits := risk_private.obligation_limits(p.account_id, legs, at);
+  v_limits := risk_private.limits_by_underlying(p.account_id, legs, at);
   return risk_private.side_checks(p, legs, v_limits, step)
     || risk_private.loss_checks(p, legs, v_limits, closable, step);
 end

@@ -245,6 +245,8 @@ begin
         perform risk_private.revalue(v_account_id, v_pass.instrument_ids);
         commit;
       end loop;
+      perform risk_private.sample_peaks(v_pass.account_ids);
+      commit;
       perform risk_private.end_pass(v_pass);
       commit;
     end if;

@@ -166,11 +166,49 @@ comment on function risk_private.follow_fill(integer, integer, numeric, risk_pri
 create function risk_private.follow_marks(account_id integer, change numeric) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 begin
-  perform risk_private.move_equities(
-    account_id, row(change, 0, 0, 0, 0, 0, 0, 0)::risk_private.money);
+  update risk_private.equities as e set
+    known_equity = e.known_equity + change,
+    peak = case when e.scope_id = follow_marks.account_id
+      then greatest(e.peak, e.known_equity + change) else e.peak end,
+    as_of = risk_private.clock()
+  where e.scope_id = any (
+    (select s.chain from risk_private.scopes as s where s.scope_id = follow_marks.account_id)
+      ::integer[]);
 end
 $$;
 comment on function risk_private.follow_marks(integer, numeric) is
-  'Moves equities by what a revaluation changed the value of positions.';
+  'Moves equities by what a revaluation changed the value of positions. Of scopes above, '
+  'sample_peaks samples the peak once all accounts have followed: half-way, the gain of one stands '
+  'beside the old value of its hedge in another.';
+
+-- Lock order: counters of parents, ascending; then their equities.
+create function risk_private.sample_peaks(account_ids integer[]) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scope_ids integer[] := array(
+    select distinct k.scope_id
+    from risk_private.scopes as s
+    cross join unnest(s.chain) as k (scope_id)
+    join risk_private.equities as e on e.scope_id = k.scope_id
+    where s.scope_id = any (account_ids) and e.known_equity > e.peak);
+begin
+  if v_scope_ids <> '{}' then
+    perform risk_private.begin_change();
+    perform from risk_private.counters as c
+    where c.counter_id = any (array(
+      select risk_private.counter_id(k) from unnest(v_scope_ids) as k))
+    order by c.counter_id
+    for no key update;
+    update risk_private.equities as e set peak = greatest(e.peak, e.known_equity)
+    where e.scope_id = any (v_scope_ids);
+  end if;
+end
+$$;
+comment on function risk_private.sample_peaks(integer[]) is
+  'Raises the peaks of the scopes above some accounts to their present equity.';

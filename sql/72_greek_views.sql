@@ -61,9 +61,9 @@ cross join lateral (
 left join risk_private.instruments as i on i.instrument_id = g.underlying_id
 where g.positions > 0 and (select risk_private.is_settled());
 comment on view risk.portfolio_greeks is
-  'Greeks of what is held, live: one row per scope and underlying, and one total per scope. Each is '
-  'the sum of quantity x multiplier x the mark''s Greek; stocks, ETFs, indexes and futures have a '
-  'delta of 1, expired instruments have none. Positions net over all accounts below the scope. '
+  'Greeks of what is held, live: one row per scope and underlying, and one total per scope. Each '
+  'is the sum of quantity x multiplier x the mark''s Greek; stocks, ETFs, indexes and futures have '
+  'a delta of 1, expired instruments have none. Positions net over all accounts below the scope. '
   'Open orders are not in it: risk.exposure has the worst case.';
 comment on column risk.portfolio_greeks.scope is 'The scope, with all accounts below it.';
 comment on column risk.portfolio_greeks.underlying is 'The underlying; NULL: the total.';

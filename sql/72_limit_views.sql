@@ -1,4 +1,4 @@
--- Views of limits, of what is used of them, and of the exposure that they limit.
+-- Views of limits and of what is used of them.
 
 create view risk_private.limits_in_force as
 select
@@ -160,6 +160,54 @@ where l.judged = 'loss';
 comment on view risk_private.used_by_equities is
   'Use of limits on losses, as equities stand.';
 
+create view risk_private.used_by_exposures as
+with filled as materialized (
+  select l.limit_id, sum(abs(p.quantity * p.unit_dollar_delta)) as gross_exposure
+  from risk_private.limits_in_force as l
+  join risk_private.scopes as a on a.is_leaf and a.chain @> array[l.scope_id]
+  join risk_private.positions as p on p.account_id = a.scope_id and p.quantity <> 0
+  join risk_private.instruments as i on i.instrument_id = p.instrument_id
+  where l.limit_type = 'gross_exposure'
+    and l.key_id = (array[0, i.sector_id, i.underlying_id, i.instrument_id])[l.dimension + 1]
+  group by l.limit_id
+), governed as (
+  select l.limit_id, l.limit_type, null::integer as underlying_id, x
+  from risk_private.limits_in_force as l
+  left join risk_private.exposures as x
+    on x.counter_id = risk_private.counter_id(l.scope_id, l.dimension, l.key_id)
+  where l.judged = 'exposure'
+  union all
+  select d.* from (
+    select distinct on (x.counter_id, l.limit_type) l.limit_id, l.limit_type, x.key_id, x
+    from risk_private.exposures as x
+    join risk_private.instruments as u on u.instrument_id = x.key_id
+    cross join lateral (
+      values (0, 0), (1, u.sector_id), (2, u.instrument_id)
+    ) as d (dimension, key_id)
+    join risk_private.limits_in_force as l
+      on l.scope_id = x.scope_id and l.dimension = d.dimension and l.key_id = d.key_id
+      and l.limit_type in ('delta', 'gamma')
+    where x.dimension = 2
+    order by x.counter_id, l.limit_type, l.dimension desc
+  ) as d
+)
+select distinct on (g.limit_id) g.limit_id, g.underlying_id, v.used, v.worst_case,
+  v.worst_case is null as is_unknown
+from governed as g
+left join filled as f on f.limit_id = g.limit_id
+cross join lateral risk_private.greek_sides(g.x, g.limit_type) as s
+cross join lateral (
+  select
+    case when (g.x).unknown > 0 then null
+      else coalesce(f.gross_exposure, abs(s.net), 0) end as used,
+    case when (g.x).unknown > 0 then null else greatest(0, s.up, -s.down) end as worst_case
+) as v
+order by g.limit_id, v.worst_case desc nulls first, v.used desc, g.underlying_id;
+comment on view risk_private.used_by_exposures is
+  'Use of limits on Greeks and exposure: the larger side, as positions are carried; NULL while '
+  'Greeks of anything held or open are unknown. Of delta and gamma the most specific limit governs '
+  'an underlying; a wider one shows the worst of those that it governs.';
+
 create view risk.limits as
 select
   l.scope, l.limit_type, case when l.dimension = 3 then k.symbol end as symbol,
@@ -231,9 +279,10 @@ left join risk_private.instruments as k on l.dimension in (2, 3) and k.instrumen
 left join risk_private.sectors as e on l.dimension = 1 and e.sector_id = l.key_id
 left join risk_private.used_by_instruments as u on u.limit_id = l.limit_id
 left join risk_private.used_by_obligations as o on o.limit_id = l.limit_id
+left join risk_private.used_by_exposures as g on g.limit_id = l.limit_id
 left join risk_private.used_by_losses as x on x.limit_id = l.limit_id
 left join risk_private.instruments as i
-  on i.instrument_id = coalesce(u.instrument_id, o.underlying_id)
+  on i.instrument_id = coalesce(u.instrument_id, o.underlying_id, g.underlying_id)
 left join risk_private.used_by_sums as t
   on t.scope_id = l.scope_id and t.dimension = l.dimension and t.key_id = l.key_id
     and t.limit_type = l.limit_type
@@ -247,17 +296,20 @@ cross join lateral (
 ) as w
 cross join lateral (
   select
-    case when l.judged = 'loss' then q.used when l.judged not in ('order', 'switch')
-         then coalesce(u.used, o.used, x.used, t.used, w.accepted, 0) end as used,
-    case when l.judged = 'loss' then q.used when l.judged not in ('order', 'switch')
-         then coalesce(u.worst_case, o.worst_case, x.worst_case, t.worst_case, w.accepted, 0)
+    case when l.judged = 'loss' then q.used
+         when l.judged not in ('order', 'switch') and g.is_unknown is not true
+         then coalesce(u.used, o.used, x.used, g.used, t.used, w.accepted, 0) end as used,
+    case when l.judged = 'loss' then q.used
+         when l.judged not in ('order', 'switch') and g.is_unknown is not true
+         then coalesce(u.worst_case, o.worst_case, x.worst_case, g.worst_case, t.worst_case,
+           w.accepted, 0)
     end as worst_case
 ) as m
 cross join lateral (
   select
     case when m.worst_case <= 0 then 0
          else pg_catalog.round(m.worst_case * 100 / nullif(l.amount, 0), 2) end as utilization_pct,
-    case when m.worst_case > l.amount or q.is_unknown then 'BREACH'
+    case when m.worst_case > l.amount or q.is_unknown or g.is_unknown then 'BREACH'
          when l.warns and m.worst_case > 0 and m.worst_case * 100 >= l.warn_pct * l.amount
          then 'WARN'
          else 'OK' end as status
@@ -279,8 +331,8 @@ comment on column risk.limit_utilization.underlying is 'The one underlying it is
 comment on column risk.limit_utilization.sector is 'The one sector it is for.';
 comment on column risk.limit_utilization.limit_value is 'The limit.';
 comment on column risk.limit_utilization.used is
-  'What is filled or done: positions, notional traded, orders open, orders accepted in the window '
-  'that ends now, losses. NULL for a loss that is not known.';
+  'What is filled or done: positions, Greeks, notional traded, orders open, orders accepted in the '
+  'window that ends now, losses. NULL for a loss or Greeks that are not known.';
 comment on column risk.limit_utilization.worst_case is
   'The same if every open order were filled on its worse side: what decisions compare with the '
   'limit. Of buying_power below 0: cash that is free.';
@@ -288,58 +340,9 @@ comment on column risk.limit_utilization.utilization_pct is
   'worst_case in percent of the limit; NULL where a limit of 0 is exceeded, or nothing is used up.';
 comment on column risk.limit_utilization.status is
   'BREACH: worst_case is above the limit (it was lowered, marks moved, or a fill came that no '
-  'order explains), or the loss is not known; WARN: at or above its warn_pct; OK.';
+  'order explains), or the loss or a Greek is not known; WARN: at or above its warn_pct; OK.';
 comment on column risk.limit_utilization.version is 'Version of the limit.';
 comment on column risk.limit_utilization.as_of is 'The moment of reading.';
 comment on column risk.limit_utilization.instrument is
   'For limits per instrument or underlying: the one that is measured, for a default the one with '
   'the worst use.';
-
-create view risk.exposure as
-select
-  s.code as scope, case when c.dimension = 3 then k.symbol end as symbol,
-  case when c.dimension = 2 then k.symbol end as underlying, e.name as sector,
-  case when c.dimension = 3 then c.quantity end as quantity,
-  case when c.dimension = 3 then c.open_buy end as open_buy,
-  case when c.dimension = 3 then c.open_sell end as open_sell,
-  c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-  (
-    select min(m.as_of)
-    from risk_private.scopes as a
-    join risk_private.positions as p on p.account_id = a.scope_id
-    join risk_private.instruments as i on i.instrument_id = p.instrument_id
-    join risk_private.marks as m on m.instrument_id = p.instrument_id
-    where a.chain @> array[c.scope_id] and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-      and c.key_id = case c.dimension when 0 then 0 when 1 then i.sector_id
-                       when 2 then i.underlying_id else i.instrument_id end
-  ) as as_of
-from risk_private.counters as c
-join risk_private.scopes as s on s.scope_id = c.scope_id
-left join risk_private.instruments as k on c.dimension in (2, 3) and k.instrument_id = c.key_id
-left join risk_private.sectors as e on c.dimension = 1 and e.sector_id = c.key_id
-where (select risk_private.is_settled());
-comment on view risk.exposure is
-  'What decisions go by: one row per scope, and one per scope and sector, underlying or '
-  'instrument where a limit needs it. Positions net within an instrument and nowhere else; open '
-  'orders never net. Money is in the base currency.';
-comment on column risk.exposure.scope is 'The scope, with all accounts below it.';
-comment on column risk.exposure.symbol is
-  'The instrument. Without symbol, underlying and sector: everything.';
-comment on column risk.exposure.underlying is 'The underlying.';
-comment on column risk.exposure.sector is 'The sector.';
-comment on column risk.exposure.quantity is
-  'Net position over the accounts; of an instrument only, like the next two.';
-comment on column risk.exposure.open_buy is 'Unfilled quantity of open buys.';
-comment on column risk.exposure.open_sell is 'Unfilled quantity of open sells.';
-comment on column risk.exposure.gross_position is
-  'Sum of worst-case quantities per account and instrument.';
-comment on column risk.exposure.gross_notional is
-  'Sum of worst-case quantities x |mark| x multiplier x rate.';
-comment on column risk.exposure.traded_notional is
-  'Notional filled since the day opened, and what open orders reserve.';
-comment on column risk.exposure.open_orders is
-  'Live orders: a combo is one, a pending replace is one.';
-comment on column risk.exposure.open_positions is
-  'Pairs of account and instrument held or in open orders.';
-comment on column risk.exposure.as_of is
-  'Data time of the oldest mark in it; NULL where nothing is held.';

@@ -127,6 +127,25 @@ begin
     return coalesce((
       select greatest(o.bull, o.bear) from risk_private.obligations as o
       where o.counter_id = risk_private.counter_id(k.scope_id, 2, hot_use.underlying_id)), 0);
+  elsif k.judged = 'exposure'
+    or risk_private.is_exposure_type(k.limit_type) and underlying_id is not null then
+    return (
+      select case when x.unknown > 0 then null else greatest(0, s.up, -s.down) end
+      from (
+        select case k.judged when 'exposure' then v_key
+          else risk_private.counter_id(k.scope_id, 2, hot_use.underlying_id) end as counter_id
+      ) as c
+      left join risk_private.exposures as x on x.counter_id = c.counter_id
+      cross join lateral risk_private.greek_sides(x, k.limit_type) as s);
+  elsif k.judged = 'loss' then
+    return (
+      select case when v.value < 0 then 0 else v.value end
+      from risk_private.equities as e
+      cross join lateral (
+        select case k.limit_type when 'daily_loss' then risk_private.daily_loss(e)
+          else risk_private.drawdown_pct(e.peak, e.equity) end as value
+      ) as v
+      where e.scope_id = k.scope_id);
   elsif k.judged = 'obligation' then
     return (
       select case
@@ -144,7 +163,8 @@ $$;
 comment on function risk_private.hot_use(
   risk_private.applicable_limit, integer, integer, timestamptz) is
   'What decisions compare with a limit now. NULL where nothing is used up, as with limits on '
-  'single orders, and where the instrument or underlying that it would be measured for is NULL.';
+  'single orders, where the instrument or underlying that it would be measured for is NULL, and '
+  'where a loss or a Greek is not known.';
 
 create function risk_private.hot_uses(
   chain integer[], sector_id integer, underlying_id integer, instrument_id integer,
@@ -167,7 +187,9 @@ begin
       'worst_case', u.worst_case::text,
       'utilization_pct', case when u.worst_case <= 0 then '0'
         else trim_scale(round(u.worst_case * 100 / nullif(k.amount, 0), 2))::text end,
-      'status', case when u.worst_case > k.amount then 'BREACH'
+      'status', case when u.worst_case > k.amount
+          or u.worst_case is null and (k.judged in ('exposure', 'loss')
+            or k.judged = 'underlying' and hot_uses.underlying_id is not null) then 'BREACH'
         when k.warns and u.worst_case > 0 and u.worst_case * 100 >= k.warn_pct * k.amount
         then 'WARN' else 'OK' end,
       'version', f.version)

@@ -50,7 +50,7 @@ grant execute on procedure risk.revalue to risk_feed, risk_admin, risk_worker;
 grant execute on procedure risk_private.follow to risk_feed, risk_admin;
 grant execute on function risk_private.worker_follows to risk_feed, risk_admin;
 grant execute on function
-  risk_private.next_pass, risk_private.revalue, risk_private.end_pass
+  risk_private.next_pass, risk_private.revalue, risk_private.sample_peaks, risk_private.end_pass
 to risk_feed, risk_admin, risk_worker;
 grant execute on function risk_private.set_marks, risk_private.remark_underlying to risk_feed;
 
@@ -148,7 +148,8 @@ to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_audi
 grant execute on function risk_private.clock
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
-  risk_private.counter_id, risk_private.worst_case, risk_private.accepted_since,
+  risk_private.counter_id, risk_private.greek_sides, risk_private.worst_case,
+  risk_private.accepted_since,
   risk_private.daily_loss, risk_private.drawdown_pct, risk_private.sides_of
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 

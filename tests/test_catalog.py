@@ -83,6 +83,7 @@ DEFINERS = {
     "risk_private.revoke_trading",
     "risk_private.roll_account",
     "risk_private.roll_account_at",
+    "risk_private.sample_peaks",
     "risk_private.set_fx",
     "risk_private.set_indicator",
     "risk_private.set_instrument_status",

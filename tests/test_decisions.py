@@ -36,10 +36,15 @@ EXACT = {
     "open_positions": (1, 0),
     "order_rate": (1, 0),
     "order_rate_minute": (1, 0),
+    "delta": (10, 9),
+    "gross_exposure": (1000, 9),
+    "net_exposure": (1000, 9),
     "max_loss": (1000, 9),
 }
+PER_UNDERLYING = {"delta", "max_loss"}
 # Tested below or in a file of their own, each in its own way.
 OTHERS = {"price_collar_pct", "duplicate_window", "self_cross", "same_side", "buying_power"}
+OTHERS |= {"gamma", "dollar_gamma", "vega", "theta", "daily_loss", "drawdown_pct"}
 
 
 @pytest.fixture
@@ -71,16 +76,16 @@ def test_equal_passes_and_one_lot_more_does_not(
         "combo": lambda name: firm.combo("A1", name, f"{side} 1 AAPL", 10, 100),
         "batch": lambda name: firm.batch([item("A1", name, f"{side} AAPL", 10, price="100")])[0],
     }
-    keys = [key for key in KEYS if limit_type != "max_loss" or "symbol" not in KEYS[key]]
+    keys = [key for key in KEYS if limit_type not in PER_UNDERLYING or key != "instrument:AAPL"]
     for number, (scope, dimension) in enumerate(itertools.product(("A1", "D1", "F"), keys)):
         db.set_clock(NOW + number * timedelta(minutes=2))
         firm.limit(scope, limit_type, exact - 1, **KEYS[dimension])
-        refused = ask[way](f"no {number}")
+        refused = ask[way](f"no-{number}")
         assert refused.failed == {(limit_type, scope, dimension)}
         assert refused.allowed_quantity == below
         firm.limit(scope, limit_type, exact, **KEYS[dimension])
-        assert ask[way](f"yes {number}").is_accepted
-        release(firm, "A1", f"yes {number}")
+        assert ask[way](f"yes-{number}").is_accepted
+        release(firm, "A1", f"yes-{number}")
         firm.limit(scope, limit_type, PLENTY, **KEYS[dimension])
     db.set_clock(NOW + timedelta(hours=1))
     assert ask[way]("unlimited").is_accepted
@@ -108,8 +113,8 @@ def test_the_most_specific_dimension_of_a_scope_wins_and_every_scope_counts(firm
     firm.limit("A1", "order_quantity", 9, underlying="AAPL")
     firm.limit("A1", "order_quantity", 3, symbol="AAPL C100")
     for symbol, most in {"XOM": 5, "MSFT": 7, "AAPL": 9, "AAPL C110": 9, "AAPL C100": 3}.items():
-        assert firm.check("A1", f"at {symbol}", symbol, "buy", most).is_accepted
-        assert firm.check("A1", f"over {symbol}", symbol, "buy", most + 1).allowed_quantity == most
+        assert firm.check("A1", f"at-{symbol}", symbol, "buy", most).is_accepted
+        assert firm.check("A1", f"over-{symbol}", symbol, "buy", most + 1).allowed_quantity == most
     firm.limit("F", "order_quantity", 4)
     answer = firm.check("A1", "both", "XOM", "buy", 6)
     assert answer.failed == {("order_quantity", "A1", "all"), ("order_quantity", "F", "all")}

@@ -365,6 +365,18 @@ def test_a_parent_has_a_peak_of_its_own(firm: Caller) -> None:
     assert money(firm, "D1", "equity", "peak_equity") == (2300, 2300)
 
 
+def test_a_hedge_in_another_account_makes_no_peak(firm: Caller) -> None:
+    """Accounts follow the marks one after the other; what a desk gained in between is no gain."""
+    for account, quantity in (("A1", 10), ("A2", -10)):
+        post(firm, account, 1000, "deposit")
+        trade(firm, account, "AAPL", quantity, 100)
+    for price in (90, 110, 100):
+        firm.mark({"AAPL": price})
+    assert money(firm, "D1", "equity", "peak_equity", "drawdown_pct") == (2000, 2000, 0)
+    assert money(firm, "A1", "peak_equity") == (1100,)
+    assert money(firm, "A2", "peak_equity") == (1100,)
+
+
 def test_an_equity_of_0_or_less_is_drawn_down_entirely(firm: Caller) -> None:
     assert pnl(firm)["drawdown_pct"] == 100
     post(firm, "A1", 100, "deposit")

@@ -655,8 +655,8 @@ create index positions_instrument_idx on risk_private.positions (instrument_id);
 comment on table risk_private.positions is
   'Per account and instrument: position, open orders, and the unit values carried.';
 comment on column risk_private.positions.unit_value is
-  'mark x multiplier x rate at which this position is carried, as risk_private.unit_values has it; '
-  'likewise the next eight. Moved by revaluation; a flat position picks up the present values.';
+  'mark x multiplier x rate at which this position is carried, as risk_private.unit_values has '
+  'it; likewise the next eight. Moved by revaluation; a flat position picks up the present values.';
 comment on column risk_private.positions.cost is
   'What was paid for the position (below 0: received) at average cost, in the currency of the '
   'instrument; average_price is made of it.';
@@ -1917,7 +1917,8 @@ return t.judged = 'window' or t.limit_type = 'duplicate_window'
       and case t.judged when 'underlying' then 2 else dimension end <> all (s.exposure_dimensions))
   or (t.judged in ('underlying', 'obligation')
       and not risk_private.is_exposure_type(t.limit_type)
-      and case t.judged when 'underlying' then 2 else dimension end <> all (s.obligation_dimensions))
+      and case t.judged when 'underlying' then 2 else dimension end
+        <> all (s.obligation_dimensions))
   or (not s.is_leaf and not s.tracks_instrument
     and (t.judged = 'instrument' or t.limit_type = 'self_cross'));
 comment on function risk_private.stops_orders(risk_private.scopes, risk_private.limit_types,
@@ -1974,7 +1975,9 @@ begin
       pg_catalog.format('amount must be a finite number of 0 to 1e15, got %s',
       coalesce(request.amount::text, 'NULL')), 'argument: amount', '0 permits nothing.');
   end if;
-  if request.limit_type in ('same_side', 'max_loss') and request.symbol is not null then
+  if request.symbol is not null and (request.limit_type = 'max_loss' or exists (
+    select from risk_private.limit_types as t
+    where t.limit_type = request.limit_type and t.judged = 'underlying')) then
     perform risk_private.fail('RK400',
       request.limit_type || ' is measured per underlying, not per symbol', 'argument: symbol',
       'Name the underlying instead.');
@@ -2646,8 +2649,10 @@ begin
       exists (
         select from risk_private.warning_levels as w
         where w.scope_id = s.scope_id and w.dimension > 0) as is_narrowed,
-      greatest(l0.valid_from, l1.valid_from, l2.valid_from, l3.valid_from) as valid_from,
-      least(l0.valid_until, l1.valid_until, l2.valid_until, l3.valid_until) as valid_until,
+      greatest(l0.valid_from, l1.valid_from, lu.valid_from, l2.valid_from, l3.valid_from)
+        as valid_from,
+      least(l0.valid_until, l1.valid_until, lu.valid_until, l2.valid_until, l3.valid_until)
+        as valid_until,
       coalesce(l0.types, b'0'::bit(32)) | coalesce(l1.types, b'0'::bit(32))
         | coalesce(l2.types, b'0'::bit(32)) | coalesce(l3.types, b'0'::bit(32)) as types,
       coalesce(l3.order_quantity, l2.order_quantity, l1.order_quantity, l0.order_quantity,
@@ -2670,12 +2675,16 @@ begin
         or l2.keeps_fingerprints is true or l3.keeps_fingerprints is true as keeps_fingerprints
     from risk_private.scopes as leaf
     join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    left join risk_private.instruments as u on u.instrument_id = fold_levels.underlying_id
     left join risk_private.warning_levels as l0
       on l0.scope_id = s.scope_id and l0.dimension = 0 and l0.key_id = 0
       and at < l0.valid_until and l0.valid_from <= at
     left join risk_private.warning_levels as l1
       on l1.scope_id = s.scope_id and l1.dimension = 1 and l1.key_id = fold_levels.sector_id
       and at < l1.valid_until and l1.valid_from <= at
+    left join risk_private.warning_levels as lu
+      on lu.scope_id = s.scope_id and lu.dimension = 1 and lu.key_id = u.sector_id
+      and at < lu.valid_until and lu.valid_from <= at
     left join risk_private.warning_levels as l2
       on l2.scope_id = s.scope_id and l2.dimension = 2 and l2.key_id = fold_levels.underlying_id
       and at < l2.valid_until and l2.valid_from <= at
@@ -2800,8 +2809,10 @@ as $$
 begin
   if at >= compiled.valid_from and at < compiled.valid_until and not exists (
     select from risk_private.scopes as leaf
-    cross join (
-      values (1, levels_of.sector_id), (2, levels_of.underlying_id), (3, levels_of.instrument_id)
+    left join risk_private.instruments as u on u.instrument_id = levels_of.underlying_id
+    cross join lateral (
+      values (1, levels_of.sector_id), (1, u.sector_id), (2, levels_of.underlying_id),
+        (3, levels_of.instrument_id)
     ) as d (dimension, key_id)
     join risk_private.warning_levels as w
       on w.scope_id = any (leaf.chain) and w.dimension = d.dimension and w.key_id = d.key_id
@@ -3611,39 +3622,51 @@ comment on function risk_private.track_obligations(integer, integer) is
 -- What one unit of a position is worth, and moves by, at the present marks. Positions carry these
 -- values, so that decisions and fills add and subtract the same; revaluation moves them.
 
-create view risk_private.unit_values as
+-- The trading date is not looked up for what never expires.
+create view risk_private.priced_instruments as
 select
-  i.instrument_id, m.price * n.factor as unit_value, abs(m.price) * n.factor as unit_notional,
-  g.delta * i.multiplier as unit_delta, g.gamma * i.multiplier as unit_gamma,
-  g.delta * u.price * n.factor as unit_dollar_delta,
-  g.gamma * u.price * u.price * 0.01 * n.factor as unit_dollar_gamma,
-  g.vega * n.factor as unit_vega, g.theta * n.factor as unit_theta, k.has_greeks
+  i.instrument_id, i.symbol, i.kind, i.sector_id, i.underlying_id, i.status, i.lot, i.tick,
+  i.allow_negative_price, i.multiplier, m.price, m.bid, m.ask, m.as_of,
+  s.price as underlying_price, s.as_of as underlying_as_of,
+  case when i.currency <> risk_private.base_currency() then f.as_of end as rate_as_of,
+  i.multiplier * f.rate as factor,
+  case when i.expiry is null then false else i.expiry < (select risk_private.trading_date()) end
+    as is_expired,
+  m.delta, m.gamma, m.vega, m.theta
 from risk_private.instruments as i
 join risk_private.marks as m on m.instrument_id = i.instrument_id
 join risk_private.fx_rates as f on f.currency = i.currency
-left join risk_private.marks as s on s.instrument_id = i.underlying_id
+left join risk_private.marks as s on s.instrument_id = i.underlying_id;
+comment on view risk_private.priced_instruments is
+  'Marked instruments whose currency has a rate: terms, quote and Greeks of one unit, data times '
+  '(rate_as_of: NULL for the base currency), and factor, multiplier x rate.';
+
+create view risk_private.unit_values as
+select
+  n.instrument_id, n.price * n.factor as unit_value, abs(n.price) * n.factor as unit_notional,
+  g.delta * n.multiplier as unit_delta, g.gamma * n.multiplier as unit_gamma,
+  g.delta * coalesce(n.underlying_price, 0) * n.factor as unit_dollar_delta,
+  g.gamma * coalesce(n.underlying_price * n.underlying_price, 0) * 0.01 * n.factor
+    as unit_dollar_gamma,
+  g.vega * n.factor as unit_vega, g.theta * n.factor as unit_theta, k.has_greeks
+from risk_private.priced_instruments as n
 cross join lateral (
-  select i.multiplier * f.rate as factor,
-    coalesce(i.expiry < (select risk_private.trading_date()), false) as is_expired offset 0
-) as n
-cross join lateral (
-  select n.is_expired or s.price is not null and (i.kind <> 'option' or coalesce(
-    greatest(abs(m.delta), abs(m.gamma), abs(m.vega), abs(m.theta)) < 'Infinity'
-    and num_nulls(m.delta, m.gamma, m.vega, m.theta) = 0, false)) as has_greeks offset 0
+  select n.is_expired or n.underlying_price is not null and (n.kind <> 'option' or coalesce(
+    greatest(abs(n.delta), abs(n.gamma), abs(n.vega), abs(n.theta)) < 'Infinity'
+    and num_nulls(n.delta, n.gamma, n.vega, n.theta) = 0, false)) as has_greeks,
+    n.is_expired
+  offset 0
 ) as k
 cross join lateral (
-  select coalesce(s.price, 0) as price offset 0
-) as u
-cross join lateral (
   select
-    case when n.is_expired or not k.has_greeks then 0 when i.kind <> 'option' then 1
-      else pg_catalog.round(m.delta::numeric, 12) end as delta,
-    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
-      else pg_catalog.round(m.gamma::numeric, 12) end as gamma,
-    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
-      else pg_catalog.round(m.vega::numeric, 12) end as vega,
-    case when n.is_expired or not k.has_greeks or i.kind <> 'option' then 0
-      else pg_catalog.round(m.theta::numeric, 12) end as theta
+    case when k.is_expired or not k.has_greeks then 0 when n.kind <> 'option' then 1
+      else pg_catalog.round(n.delta::numeric, 12) end as delta,
+    case when k.is_expired or not k.has_greeks or n.kind <> 'option' then 0
+      else pg_catalog.round(n.gamma::numeric, 12) end as gamma,
+    case when k.is_expired or not k.has_greeks or n.kind <> 'option' then 0
+      else pg_catalog.round(n.vega::numeric, 12) end as vega,
+    case when k.is_expired or not k.has_greeks or n.kind <> 'option' then 0
+      else pg_catalog.round(n.theta::numeric, 12) end as theta
   offset 0
 ) as g;
 comment on view risk_private.unit_values is
@@ -3678,38 +3701,12 @@ comment on function risk_private.carried(risk_private.positions, risk_private.un
   'The values at which a position is carried: its own while anything is held or open, else the '
   'present ones.';
 
--- The caller has locked the account. Only for positions with nothing held or open.
-create function risk_private.pick_up(
-  account_id integer, instrument_id integer, open_buy numeric, open_sell numeric)
-returns risk_private.positions
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_position risk_private.positions;
-begin
-  insert into risk_private.positions as p (
-    account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
-    unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta, has_greeks)
-  select pick_up.account_id, u.instrument_id, i.underlying_id, pick_up.open_buy,
-    pick_up.open_sell, u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
-    u.unit_vega, u.unit_theta, u.has_greeks
-  from risk_private.unit_values as u
-  join risk_private.instruments as i on i.instrument_id = u.instrument_id
-  where u.instrument_id = pick_up.instrument_id
-  on conflict on constraint positions_pkey do update set
-    open_buy = excluded.open_buy, open_sell = excluded.open_sell,
-    unit_value = excluded.unit_value, unit_notional = excluded.unit_notional,
-    unit_delta = excluded.unit_delta, unit_gamma = excluded.unit_gamma,
-    unit_dollar_delta = excluded.unit_dollar_delta,
-    unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
-    unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
-  returning p.* into v_position;
-  return v_position;
-end
-$$;
-comment on function risk_private.pick_up(integer, integer, numeric, numeric) is
-  'Opens a flat position with the orders it begins with, at the present unit values.';
+create function risk_private.is_flat(quantity numeric, open_buy numeric, open_sell numeric)
+returns boolean
+language sql immutable
+return quantity = 0 and open_buy = 0 and open_sell = 0;
+comment on function risk_private.is_flat(numeric, numeric, numeric) is
+  'Whether a position has nothing held or open: then an order or fill picks up the present values.';
 
 -- 39_protocol.sql
 -- What every change of the book goes through, and what both ways of deciding check alike.
@@ -3737,13 +3734,17 @@ create function risk_private.flush() returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_setting text;
+  v_lsn pg_lsn;
 begin
   -- From PostgreSQL 17 on, WAL can be flushed here and now: nothing that is not durable is told,
   -- even to a caller who sits in a transaction. Only the commit waits for a synchronous standby.
   if current_setting('server_version_num')::integer >= 170000
     and current_setting('synchronous_standby_names') = '' then
-    perform set_config('synchronous_commit', 'off', true);
-    perform pg_logical_emit_message(false, 'pgrisk', '', true);
+    -- Assignments, because PERFORM would run each as a query.
+    v_setting := set_config('synchronous_commit', 'off', true);
+    v_lsn := pg_logical_emit_message(false, 'pgrisk', '', true);
     return;
   end if;
   if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
@@ -3756,15 +3757,20 @@ comment on function risk_private.flush() is
   'Makes the coming commit wait until everything committed so far is durable: WAL is ordered. It '
   'holds no lock meanwhile.';
 
+create view risk_private.granted_scopes as
+select g.scope_id
+from risk_private.trading_grants as g
+where pg_catalog.pg_has_role(risk_private.caller(), g.role_id, 'member');
+comment on view risk_private.granted_scopes is
+  'The scopes that the caller was granted to trade, with all below them.';
+
 create function risk_private.may_trade(chain integer[]) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return risk_private.is_owner() or exists (
-    select from risk_private.trading_grants as g
-    where g.scope_id = any (chain)
-      and pg_has_role(risk_private.caller(), g.role_id, 'member'));
+  return risk_private.is_owner()
+    or exists (select from risk_private.granted_scopes as g where g.scope_id = any (chain));
 end
 $$;
 comment on function risk_private.may_trade(integer[]) is
@@ -3943,11 +3949,11 @@ as $$
 begin
   insert into risk_private.positions as p (
     account_id, instrument_id, underlying_id, quantity, open_buy, open_sell, unit_value,
-    unit_notional, unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta,
-    has_greeks)
+    unit_notional, unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega,
+    unit_theta, has_greeks)
   select m.account_id, m.instrument_id, i.underlying_id, m.quantity, m.open_buy, m.open_sell,
-    u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
-    u.unit_vega, u.unit_theta, u.has_greeks
+    u.unit_value, u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta,
+    u.unit_dollar_gamma, u.unit_vega, u.unit_theta, u.has_greeks
   from unnest(movements) as m
   join risk_private.instruments as i on i.instrument_id = m.instrument_id
   left join risk_private.positions as h
@@ -4049,6 +4055,99 @@ $$;
 comment on function risk_private.move(risk_private.movement[], boolean) is
   'Applies movements that are facts (fills, releases, revaluations), whatever the limits say.';
 
+-- 40_greek_levels.sql
+-- Where exposures are kept, and the warning levels that they are compared with.
+
+create function risk_private.keeps_exposures(account_id integer) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.account_levels as l
+    where l.account_id = keeps_exposures.account_id and l.exposures is not null);
+end
+$$;
+comment on function risk_private.keeps_exposures(integer) is
+  'Whether any scope of an account''s chain keeps exposures.';
+
+-- Lock order: accounts below, ascending.
+create function risk_private.track_exposures(scope_id integer, dimension integer) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (
+    select from risk_private.scopes as s
+    where s.scope_id = track_exposures.scope_id
+      and track_exposures.dimension = any (s.exposure_dimensions)) then
+    return;
+  end if;
+  perform risk_private.lock_accounts_below(array[scope_id]);
+  update risk_private.scopes as s set
+    exposure_dimensions = s.exposure_dimensions || track_exposures.dimension
+  where s.scope_id = track_exposures.scope_id;
+  insert into risk_private.exposures
+  select r.* from risk_private.recount_exposures(track_exposures.scope_id) as r
+  where r.dimension = track_exposures.dimension;
+  perform risk_private.compile_account_levels(scope_id, risk_private.clock());
+end
+$$;
+comment on function risk_private.track_exposures(integer, integer) is
+  'Starts keeping exposures in a dimension at a scope, exact while orders flow.';
+
+create function risk_private.exposure_levels(
+  account_id integer, sector_id integer, underlying_id integer, instrument_id integer,
+  at timestamptz)
+returns risk_private.exposure_level[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select array_agg(row(
+      risk_private.counter_id(s.scope_id, d.dimension), d.dimension,
+      case d.dimension when 2 then coalesce(l2.delta, lu.delta, l0.delta, 'Infinity')
+        else 'Infinity' end,
+      case d.dimension when 2 then coalesce(l2.gamma, lu.gamma, l0.gamma, 'Infinity')
+        else 'Infinity' end,
+      coalesce((k.l).net_exposure, 'Infinity'), coalesce((k.l).dollar_gamma, 'Infinity'),
+      coalesce((k.l).vega, 'Infinity'), coalesce((k.l).theta, 'Infinity'),
+      coalesce((k.l).gross_exposure, 'Infinity'))::risk_private.exposure_level
+      order by s.scope_id, d.dimension)
+    from risk_private.scopes as leaf
+    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    cross join unnest(s.exposure_dimensions) as d (dimension)
+    left join risk_private.instruments as u on u.instrument_id = exposure_levels.underlying_id
+    left join risk_private.warning_levels as l0
+      on l0.scope_id = s.scope_id and l0.dimension = 0 and l0.key_id = 0
+      and at < l0.valid_until and l0.valid_from <= at
+    left join risk_private.warning_levels as l1
+      on l1.scope_id = s.scope_id and l1.dimension = 1 and l1.key_id = exposure_levels.sector_id
+      and at < l1.valid_until and l1.valid_from <= at
+    left join risk_private.warning_levels as lu
+      on lu.scope_id = s.scope_id and lu.dimension = 1 and lu.key_id = u.sector_id
+      and at < lu.valid_until and lu.valid_from <= at
+    left join risk_private.warning_levels as l2
+      on l2.scope_id = s.scope_id and l2.dimension = 2
+      and l2.key_id = exposure_levels.underlying_id
+      and at < l2.valid_until and l2.valid_from <= at
+    left join risk_private.warning_levels as l3
+      on l3.scope_id = s.scope_id and l3.dimension = 3
+      and l3.key_id = exposure_levels.instrument_id
+      and at < l3.valid_until and l3.valid_from <= at
+    cross join lateral (
+      select case d.dimension when 0 then l0 when 1 then l1 when 2 then l2 else l3 end as l
+    ) as k
+    where leaf.scope_id = exposure_levels.account_id);
+end
+$$;
+comment on function risk_private.exposure_levels(integer, integer, integer, integer, timestamptz)
+is
+  'The rows of exposures that an account''s orders in one instrument move, and the lowest values '
+  'there from which a decision must be explained; keys NULL: those that hold for all. Limits per '
+  'underlying go by the sector of the underlying. NULL where no scope of the chain keeps any.';
+
 -- 40_greeks.sql
 -- Exposures: how Greeks, netted over each order and summed over accounts, move with orders, fills
 -- and marks. Whatever happens is a list of parts; sum_exposures makes of them what every row of
@@ -4075,6 +4174,19 @@ create type risk_private.exposure_part as (
 comment on type risk_private.exposure_part is
   'Quantity of an instrument at unit Greeks: of a position (client_order_id NULL: what it gains), '
   'or the signed rest of a leg of an open order, which comes (sign 1) or goes (sign -1).';
+
+create function risk_private.raised(effect numeric, is_held boolean, sign integer) returns numeric
+language sql immutable
+return case when is_held then effect else sign * greatest(0, effect) end;
+comment on function risk_private.raised(numeric, boolean, integer) is
+  'What the upper side of a measure gains by what is held, or by an order that comes (sign 1) or '
+  'goes (sign -1).';
+
+create function risk_private.lowered(effect numeric, is_held boolean, sign integer) returns numeric
+language sql immutable
+return case when is_held then effect else sign * least(0, effect) end;
+comment on function risk_private.lowered(numeric, boolean, integer) is
+  'The same of the lower side.';
 
 create function risk_private.sum_exposures(parts risk_private.exposure_part[])
 returns setof risk_private.exposures
@@ -4106,23 +4218,23 @@ begin atomic
     select e.account_id, e.dimension, e.key_id, sum(e.gross_exposure) as gross_exposure,
       sum(e.unknown) as unknown,
       coalesce(sum(e.delta) filter (where e.is_held), 0) as delta,
-      sum(case when e.is_held then e.delta else e.sign * greatest(0, e.delta) end) as delta_up,
-      sum(case when e.is_held then e.delta else e.sign * least(0, e.delta) end) as delta_down,
+      sum(risk_private.raised(e.delta, e.is_held, e.sign)) as delta_up,
+      sum(risk_private.lowered(e.delta, e.is_held, e.sign)) as delta_down,
       coalesce(sum(e.gamma) filter (where e.is_held), 0) as gamma,
-      sum(case when e.is_held then e.gamma else e.sign * greatest(0, e.gamma) end) as gamma_up,
-      sum(case when e.is_held then e.gamma else e.sign * least(0, e.gamma) end) as gamma_down,
+      sum(risk_private.raised(e.gamma, e.is_held, e.sign)) as gamma_up,
+      sum(risk_private.lowered(e.gamma, e.is_held, e.sign)) as gamma_down,
       coalesce(sum(e.dollar_delta) filter (where e.is_held), 0) as dollar_delta,
-      sum(case when e.is_held then e.dollar_delta else e.sign * greatest(0, e.dollar_delta) end) as dollar_delta_up,
-      sum(case when e.is_held then e.dollar_delta else e.sign * least(0, e.dollar_delta) end) as dollar_delta_down,
+      sum(risk_private.raised(e.dollar_delta, e.is_held, e.sign)) as dollar_delta_up,
+      sum(risk_private.lowered(e.dollar_delta, e.is_held, e.sign)) as dollar_delta_down,
       coalesce(sum(e.dollar_gamma) filter (where e.is_held), 0) as dollar_gamma,
-      sum(case when e.is_held then e.dollar_gamma else e.sign * greatest(0, e.dollar_gamma) end) as dollar_gamma_up,
-      sum(case when e.is_held then e.dollar_gamma else e.sign * least(0, e.dollar_gamma) end) as dollar_gamma_down,
+      sum(risk_private.raised(e.dollar_gamma, e.is_held, e.sign)) as dollar_gamma_up,
+      sum(risk_private.lowered(e.dollar_gamma, e.is_held, e.sign)) as dollar_gamma_down,
       coalesce(sum(e.vega) filter (where e.is_held), 0) as vega,
-      sum(case when e.is_held then e.vega else e.sign * greatest(0, e.vega) end) as vega_up,
-      sum(case when e.is_held then e.vega else e.sign * least(0, e.vega) end) as vega_down,
+      sum(risk_private.raised(e.vega, e.is_held, e.sign)) as vega_up,
+      sum(risk_private.lowered(e.vega, e.is_held, e.sign)) as vega_down,
       coalesce(sum(e.theta) filter (where e.is_held), 0) as theta,
-      sum(case when e.is_held then e.theta else e.sign * greatest(0, e.theta) end) as theta_up,
-      sum(case when e.is_held then e.theta else e.sign * least(0, e.theta) end) as theta_down
+      sum(risk_private.raised(e.theta, e.is_held, e.sign)) as theta_up,
+      sum(risk_private.lowered(e.theta, e.is_held, e.sign)) as theta_down
     from effects as e
     group by e.account_id, e.dimension, e.key_id
   )
@@ -4216,19 +4328,6 @@ $$;
 comment on function risk_private.add_exposures(risk_private.exposure_part[]) is
   'Adds parts to exposures. The caller has locked the counters of the chain.';
 
-create function risk_private.keeps_exposures(account_id integer) returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return exists (
-    select from risk_private.account_levels as l
-    where l.account_id = keeps_exposures.account_id and l.exposures is not null);
-end
-$$;
-comment on function risk_private.keeps_exposures(integer) is
-  'Whether any scope of an account''s chain keeps exposures.';
-
 create function risk_private.move_exposures(
   account_id integer, movements risk_private.movement[], before risk_private.working_legs[],
   after risk_private.working_legs[])
@@ -4270,95 +4369,25 @@ begin atomic
   union all
   select p.account_id, p.instrument_id, w.client_order_id, n.sign,
     pg_catalog.sign(w.ratio) * w.open_quantity, 0, 0,
-    case when n.sign > 0 and u.instrument_id is not null then u.unit_delta else p.unit_delta end,
-    case when n.sign > 0 and u.instrument_id is not null then u.unit_gamma else p.unit_gamma end,
-    case when n.sign > 0 and u.instrument_id is not null then u.unit_dollar_delta else p.unit_dollar_delta end,
-    case when n.sign > 0 and u.instrument_id is not null then u.unit_dollar_gamma else p.unit_dollar_gamma end,
-    case when n.sign > 0 and u.instrument_id is not null then u.unit_vega else p.unit_vega end,
-    case when n.sign > 0 and u.instrument_id is not null then u.unit_theta else p.unit_theta end
+    v.unit_delta, v.unit_gamma, v.unit_dollar_delta, v.unit_dollar_gamma, v.unit_vega, v.unit_theta
   from risk_private.working_legs as w
   join risk_private.positions as p
     on p.account_id = w.account_id and p.instrument_id = w.instrument_id
   left join unnest(units) as u on u.instrument_id = w.instrument_id
   cross join (values (1), (-1)) as n (sign)
-  where w.account_id = revaluation_parts.account_id and w.open_quantity > 0;
+  cross join lateral (
+    select (k.units).* from (
+      select case when n.sign = 1 and u.instrument_id is not null then u
+        else risk_private.carried(p, null) end as units
+      offset 0
+    ) as k
+  ) as v
+  where w.account_id = revaluation_parts.account_id and w.open_quantity > 0
+    and (w.legs > 1 or u.instrument_id is not null);
 end;
 comment on function risk_private.revaluation_parts(integer, risk_private.unit_values[]) is
   'The parts of carrying an account''s positions at these values instead: of what is held, and of '
-  'all its open orders, whose legs net.';
-
--- Lock order: accounts below, ascending.
-create function risk_private.track_exposures(scope_id integer, dimension integer) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if exists (
-    select from risk_private.scopes as s
-    where s.scope_id = track_exposures.scope_id
-      and track_exposures.dimension = any (s.exposure_dimensions)) then
-    return;
-  end if;
-  perform risk_private.lock_accounts_below(array[scope_id]);
-  update risk_private.scopes as s set
-    exposure_dimensions = s.exposure_dimensions || track_exposures.dimension
-  where s.scope_id = track_exposures.scope_id;
-  insert into risk_private.exposures
-  select r.* from risk_private.recount_exposures(track_exposures.scope_id) as r
-  where r.dimension = track_exposures.dimension;
-  perform risk_private.compile_account_levels(scope_id, risk_private.clock());
-end
-$$;
-comment on function risk_private.track_exposures(integer, integer) is
-  'Starts keeping exposures in a dimension at a scope, exact while orders flow.';
-
-create function risk_private.exposure_levels(
-  account_id integer, sector_id integer, underlying_id integer, instrument_id integer,
-  at timestamptz)
-returns risk_private.exposure_level[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select array_agg(row(
-      risk_private.counter_id(s.scope_id, d.dimension), d.dimension,
-      case d.dimension when 2 then coalesce(l2.delta, l1.delta, l0.delta, 'Infinity')
-        else 'Infinity' end,
-      case d.dimension when 2 then coalesce(l2.gamma, l1.gamma, l0.gamma, 'Infinity')
-        else 'Infinity' end,
-      coalesce((k.l).net_exposure, 'Infinity'), coalesce((k.l).dollar_gamma, 'Infinity'),
-      coalesce((k.l).vega, 'Infinity'), coalesce((k.l).theta, 'Infinity'),
-      coalesce((k.l).gross_exposure, 'Infinity'))::risk_private.exposure_level
-      order by s.scope_id, d.dimension)
-    from risk_private.scopes as leaf
-    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
-    cross join unnest(s.exposure_dimensions) as d (dimension)
-    left join risk_private.warning_levels as l0
-      on l0.scope_id = s.scope_id and l0.dimension = 0 and l0.key_id = 0
-      and at < l0.valid_until and l0.valid_from <= at
-    left join risk_private.warning_levels as l1
-      on l1.scope_id = s.scope_id and l1.dimension = 1 and l1.key_id = exposure_levels.sector_id
-      and at < l1.valid_until and l1.valid_from <= at
-    left join risk_private.warning_levels as l2
-      on l2.scope_id = s.scope_id and l2.dimension = 2
-      and l2.key_id = exposure_levels.underlying_id
-      and at < l2.valid_until and l2.valid_from <= at
-    left join risk_private.warning_levels as l3
-      on l3.scope_id = s.scope_id and l3.dimension = 3
-      and l3.key_id = exposure_levels.instrument_id
-      and at < l3.valid_until and l3.valid_from <= at
-    cross join lateral (
-      select case d.dimension when 0 then l0 when 1 then l1 when 2 then l2 else l3 end as l
-    ) as k
-    where leaf.scope_id = exposure_levels.account_id);
-end
-$$;
-comment on function risk_private.exposure_levels(integer, integer, integer, integer, timestamptz)
-is
-  'The rows of exposures that an account''s orders in one instrument move, and the lowest values '
-  'there from which a decision must be explained; keys NULL: those that hold for all. NULL where '
-  'no scope of the chain keeps any.';
+  'its open orders; of combos, whose legs net, all legs.';
 
 create function risk_private.greek_sides(
   x risk_private.exposures, limit_type text, out net numeric, out up numeric, out down numeric)
@@ -4369,8 +4398,10 @@ begin
   case limit_type
     when 'delta' then net := x.delta; up := x.delta_up; down := x.delta_down;
     when 'gamma' then net := x.gamma; up := x.gamma_up; down := x.gamma_down;
-    when 'net_exposure' then net := x.dollar_delta; up := x.dollar_delta_up; down := x.dollar_delta_down;
-    when 'dollar_gamma' then net := x.dollar_gamma; up := x.dollar_gamma_up; down := x.dollar_gamma_down;
+    when 'net_exposure' then
+      net := x.dollar_delta; up := x.dollar_delta_up; down := x.dollar_delta_down;
+    when 'dollar_gamma' then
+      net := x.dollar_gamma; up := x.dollar_gamma_up; down := x.dollar_gamma_down;
     when 'vega' then net := x.vega; up := x.vega_up; down := x.vega_down;
     when 'theta' then net := x.theta; up := x.theta_up; down := x.theta_down;
     when 'gross_exposure' then up := x.gross_exposure; down := 0;
@@ -4504,19 +4535,15 @@ declare
   v_required_types bit(32);
   v_at timestamptz;
   v_levels risk_private.account_levels;
-  v_instrument_id integer;
-  v_sector_id integer;
-  v_underlying_id integer;
-  v_factor numeric;
+  i record;
+  v_units risk_private.unit_values;
   v_buy numeric;
   v_sell numeric;
   v_unit_price numeric;
-  v_reference numeric;
   v_traded numeric;
+  v_position risk_private.positions;
   v_long numeric;
   v_short numeric;
-  v_is_crossed boolean;
-  v_carried_at numeric;
   v_after numeric;
   v_growth numeric;
   v_notional numeric;
@@ -4528,7 +4555,6 @@ declare
   v_open_positions integer;
   v_moved integer;
   v_obligations risk_private.obligations[];
-  v_position risk_private.positions;
 begin
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
@@ -4539,47 +4565,45 @@ begin
   join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
   where s.code = account
   for no key update of c;
+  v_at := risk_private.clock();
 
   select l.* into v_levels
   from risk_private.account_levels as l where l.account_id = v_account_id;
 
-  select i.instrument_id, i.sector_id, i.underlying_id, i.multiplier * f.rate,
-    case when v_is_buy then accept_order.quantity else 0 end,
-    case when v_is_buy then 0 else accept_order.quantity end, risk_private.clock()
-  into v_instrument_id, v_sector_id, v_underlying_id, v_factor, v_buy, v_sell, v_at
-  from risk_private.instruments as i
-  join risk_private.fx_rates as f on f.currency = i.currency
-  where i.symbol = accept_order.symbol and i.status = 'ACTIVE'
-    and accept_order.quantity % i.lot = 0
+  select p.instrument_id, p.sector_id, p.underlying_id, p.factor, p.price * p.factor as unit_value,
+    case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference
+  into i
+  from risk_private.priced_instruments as p
+  where p.symbol = accept_order.symbol and p.status = 'ACTIVE' and not p.is_expired
+    and accept_order.quantity % p.lot = 0
     and (accept_order.price is null
-      or (i.tick is null or accept_order.price % i.tick = 0)
-      and (accept_order.price > 0 or i.allow_negative_price))
-    and (i.expiry is null or i.expiry >= risk_private.trading_date())
-    and (i.currency = risk_private.base_currency()
-      or risk_private.is_fresh(f.as_of, v_mark_age, risk_private.clock()));
+      or (p.tick is null or accept_order.price % p.tick = 0)
+      and (accept_order.price > 0 or p.allow_negative_price))
+    and risk_private.is_fresh(p.as_of, v_mark_age, v_at)
+    and (p.underlying_id = p.instrument_id
+      or risk_private.is_fresh(p.underlying_as_of, v_mark_age, v_at))
+    and (p.rate_as_of is null or risk_private.is_fresh(p.rate_as_of, v_mark_age, v_at))
+    and not exists (
+      select from risk_private.trading_states as t
+      where t.scope_id = any (v_chain) and t.underlying_id in (0, p.underlying_id)
+        and t.state <> 'ACTIVE')
+    and (risk_private.is_owner()
+      or exists (select from risk_private.granted_scopes as g where g.scope_id = any (v_chain)));
+  if i.instrument_id is null then
+    return false;
+  end if;
 
-  if v_instrument_id is not null and (v_levels.is_narrowed
-    or v_at < v_levels.valid_from or v_at >= v_levels.valid_until) then
+  if v_levels.is_narrowed or v_at < v_levels.valid_from or v_at >= v_levels.valid_until then
     if v_at < v_levels.valid_from or v_at >= v_levels.valid_until then
       perform risk_private.refresh_account_levels(v_account_id, v_at);
     end if;
     v_levels := risk_private.kept_levels(
-      v_levels, v_sector_id, v_underlying_id, v_instrument_id, v_at);
+      v_levels, i.sector_id, i.underlying_id, i.instrument_id, v_at);
   end if;
 
-  select
-    abs(case when v_is_buy then coalesce(accept_order.price, m.ask, m.price)
-             else greatest(accept_order.price, coalesce(m.bid, m.price)) end) * v_factor,
-    case when v_is_buy then coalesce(m.ask, m.price) else coalesce(m.bid, m.price) end
-  into v_unit_price, v_reference
-  from risk_private.marks as m
-  where m.instrument_id = v_instrument_id and risk_private.is_fresh(m.as_of, v_mark_age, v_at)
-    and not exists (
-      select from risk_private.trading_states as t
-      where t.scope_id = any (v_chain) and t.underlying_id in (0, v_underlying_id)
-        and t.state <> 'ACTIVE');
+  v_unit_price := abs(case when v_is_buy then coalesce(price, i.reference)
+    else greatest(price, i.reference) end) * i.factor;
   v_traded := quantity * v_unit_price;
-
   if (quantity > 0 and quantity <= 1e12 and min_scale(quantity) <= 8
       and (price is null or abs(price) <= 1e12 and min_scale(price) <= 8)
       and quantity < v_levels.order_quantity and v_traded < v_levels.order_notional
@@ -4587,27 +4611,24 @@ begin
       and client_order_id ~ '^[!-~]+$' and length(client_order_id) <= 64
       and (agent is null or agent ~ '^[!-~]+$' and length(agent) <= 64)
       and side in ('buy', 'sell') and time_in_force in ('DAY', 'GTC')
-      and current_setting('transaction_isolation') = 'read committed'
-      and risk_private.may_trade(v_chain)) is not true then
+      and current_setting('transaction_isolation') = 'read committed') is not true then
     return false;
   end if;
   if v_levels.watches_losses
     and not risk_private.is_far_from_losses(v_chain, v_mark_age, v_at) then
     return false;
   end if;
-  if v_levels.price_collar_pct < 'Infinity' or v_heartbeat_age <> 0
-    or v_underlying_id <> v_instrument_id then
-    if (price is null
-        or case when v_is_buy then price - v_reference else v_reference - price end * 100
-          <= v_levels.price_collar_pct * abs(v_reference)) is not true
-      or v_heartbeat_age <> 0 and not exists (
-        select from risk_private.heartbeat as h
-        where risk_private.is_fresh(h.beat_at, v_heartbeat_age, v_at)
-          and risk_private.is_fresh(h.inputs_as_of, v_heartbeat_age, v_at))
-      or v_mark_age <> 0 and v_underlying_id <> v_instrument_id and not exists (
-        select from risk_private.marks as m
-        where m.instrument_id = v_underlying_id
-          and risk_private.is_fresh(m.as_of, v_mark_age, v_at)) then
+  if v_levels.price_collar_pct < 'Infinity'
+    and (price is null
+      or case when v_is_buy then price - i.reference else i.reference - price end * 100
+        <= v_levels.price_collar_pct * abs(i.reference)) is not true then
+    return false;
+  end if;
+  if v_heartbeat_age <> 0 then
+    if not exists (
+      select from risk_private.heartbeat as h
+      where risk_private.is_fresh(h.beat_at, v_heartbeat_age, v_at)
+        and risk_private.is_fresh(h.inputs_as_of, v_heartbeat_age, v_at)) then
       return false;
     end if;
   end if;
@@ -4617,39 +4638,60 @@ begin
     is_combo, time_in_force, unit_prices, costs, filled, decision, allowed_quantity, state,
     decided_at)
   values (
-    v_account_id, accept_order.client_order_id, accept_order.agent, v_underlying_id,
-    array[v_instrument_id], array[case when v_is_buy then 1 else -1 end], accept_order.quantity,
+    v_account_id, accept_order.client_order_id, accept_order.agent, i.underlying_id,
+    array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], accept_order.quantity,
     accept_order.price, false, accept_order.time_in_force, array[v_unit_price],
-    case when accept_order.price is null then array[v_reference] end, array[0::numeric],
+    case when accept_order.price is null then array[i.reference] end, array[0::numeric],
     'ACCEPTED', accept_order.quantity, 'ACCEPTED', v_at)
   on conflict on constraint orders_pkey do nothing;
   if not found then
     return false;
   end if;
 
+  v_buy := case when v_is_buy then quantity else 0 end;
+  v_sell := quantity - v_buy;
   update risk_private.positions as p set
     open_buy = p.open_buy + v_buy,
     open_sell = p.open_sell + v_sell
-  where p.account_id = v_account_id and p.instrument_id = v_instrument_id
-    and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-  returning p.quantity + p.open_buy, p.open_sell - p.quantity, p.unit_notional,
-    case when v_is_buy then p.open_sell else p.open_buy end <> 0
-  into v_long, v_short, v_carried_at, v_is_crossed;
+  where p.account_id = v_account_id and p.instrument_id = i.instrument_id
+    and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
+  returning p.* into v_position;
   if not found then
-    v_position := risk_private.pick_up(v_account_id, v_instrument_id, v_buy, v_sell);
-    v_long := v_buy;
-    v_short := v_sell;
-    v_carried_at := v_position.unit_notional;
-    v_is_crossed := false;
+    -- Greeks are carried where a limit needs them: tracking begins with a revaluation.
+    if v_levels.exposures is null then
+      v_units := risk_private.valued(null, i.instrument_id, i.unit_value);
+    else
+      select u.* into v_units
+      from risk_private.unit_values as u where u.instrument_id = i.instrument_id;
+    end if;
+    insert into risk_private.positions as p (
+      account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
+      unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta,
+      has_greeks)
+    values (
+      v_account_id, i.instrument_id, i.underlying_id, v_buy, v_sell, v_units.unit_value,
+      v_units.unit_notional, v_units.unit_delta, v_units.unit_gamma, v_units.unit_dollar_delta,
+      v_units.unit_dollar_gamma, v_units.unit_vega, v_units.unit_theta, v_units.has_greeks)
+    on conflict on constraint positions_pkey do update set
+      open_buy = excluded.open_buy, open_sell = excluded.open_sell,
+      unit_value = excluded.unit_value, unit_notional = excluded.unit_notional,
+      unit_delta = excluded.unit_delta, unit_gamma = excluded.unit_gamma,
+      unit_dollar_delta = excluded.unit_dollar_delta,
+      unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
+      unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
+    returning p.* into v_position;
   end if;
+  v_long := v_position.quantity + v_position.open_buy;
+  v_short := v_position.open_sell - v_position.quantity;
   -- What the account itself has no room for shall not lock its parents.
   v_after := greatest(v_long, v_short);
   v_growth := v_after - greatest(v_long - v_buy, v_short - v_sell);
-  v_notional := v_growth * v_carried_at;
+  v_notional := v_growth * v_position.unit_notional;
   v_opened := case when v_growth = v_after then 1 else 0 end;
   if (v_after < v_levels.net_position and v_long < v_levels.long_position
       and v_short < v_levels.short_position
-      and not (v_levels.self_cross and v_is_crossed)
+      and not (v_levels.self_cross
+        and case when v_is_buy then v_position.open_sell else v_position.open_buy end <> 0)
       and v_gross_position + v_growth < v_levels.gross_position
       and v_gross_notional + v_notional < v_levels.gross_notional
       and v_traded_notional + v_traded < v_levels.traded_notional
@@ -4660,7 +4702,7 @@ begin
 
   if v_levels.obligations is not null then
     v_obligations := risk_private.reserve_obligations(
-      v_account_id, v_underlying_id, v_levels.obligations);
+      v_account_id, i.underlying_id, v_levels.obligations);
     if v_obligations is null then
       return true;
     end if;
@@ -4678,26 +4720,22 @@ begin
     accepted_orders = c.accepted_orders + 1
   from unnest(v_levels.counters) as l
   where c.counter_id = l.counter_id | case l.dimension
-      when 0 then 0 when 1 then v_sector_id when 2 then v_underlying_id else v_instrument_id end
+      when 0 then 0 when 1 then i.sector_id when 2 then i.underlying_id else i.instrument_id end
     and risk_private.is_below(
       c, l, v_buy, v_sell, v_growth, v_notional, v_traded, 1, v_opened);
   get diagnostics v_moved = row_count;
   if v_moved < cardinality(v_levels.counters) then
-    if v_sector_id is not null or v_moved < (
+    if i.sector_id is not null or v_moved < (
       select count(*) from unnest(v_levels.counters) as l where l.dimension <> 1) then
       return true;
     end if;
   end if;
-  if v_levels.exposures is not null then
-    select p.* into v_position from risk_private.positions as p
-    where p.account_id = v_account_id and p.instrument_id = v_instrument_id;
-    if not risk_private.reserve_exposures(
-      v_position, v_sector_id, v_underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
-      return true;
-    end if;
+  if v_levels.exposures is not null and not risk_private.reserve_exposures(
+    v_position, i.sector_id, i.underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
+    return true;
   end if;
   if v_levels.obligations is not null and not risk_private.add_obligations(
-    v_underlying_id, v_levels.obligations, v_obligations) then
+    i.underlying_id, v_levels.obligations, v_obligations) then
     return true;
   end if;
   if not v_levels.keeps_track then
@@ -4706,16 +4744,16 @@ begin
   return not risk_private.keep_track(
     array(
       select row(
-        l.counter_id | case l.dimension when 0 then 0 when 1 then v_sector_id
-          when 2 then v_underlying_id else v_instrument_id end,
+        l.counter_id | case l.dimension when 0 then 0 when 1 then i.sector_id
+          when 2 then i.underlying_id else i.instrument_id end,
         null, null, null, null, null, null, null, null, null, null, null, 1, l.keeps_rate, null,
         l)::risk_private.change
       from unnest(v_levels.counters) as l
-      where l.dimension <> 1 or v_sector_id is not null),
+      where l.dimension <> 1 or i.sector_id is not null),
     case when v_levels.keeps_fingerprints then array[row(
       v_account_id,
       risk_private.fingerprint(
-        array[v_instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
+        array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
       v_at)::risk_private.recent_orders] else '{}' end,
     v_levels.duplicate_window, v_at);
 end
@@ -4897,10 +4935,11 @@ begin
   ), moved as (
     insert into risk_private.positions as p (
       account_id, instrument_id, underlying_id, open_buy, open_sell, unit_value, unit_notional,
-      unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta, has_greeks)
+      unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega, unit_theta,
+      has_greeks)
     select m.account_id, m.instrument_id, m.underlying_id, m.open_buy, m.open_sell, u.unit_value,
-      u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma, u.unit_vega,
-      u.unit_theta, u.has_greeks
+      u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
+      u.unit_vega, u.unit_theta, u.has_greeks
     from carried as m
     cross join lateral (select (m.units).*) as u
     on conflict (account_id, instrument_id) do update set
@@ -5084,30 +5123,32 @@ comment on function risk_private.accept(text[], risk_private.request[]) is
 -- The lean path for exposures: add an order where every measure stays below its warning level.
 
 create function risk_private.is_within(
-  x risk_private.exposures, l risk_private.exposure_level, delta numeric, gamma numeric,
-  dollar_delta numeric, dollar_gamma numeric, vega numeric, theta numeric, gross_exposure numeric)
+  x risk_private.exposures, l risk_private.exposure_level, delta_up numeric, delta_down numeric,
+  gamma_up numeric, gamma_down numeric, dollar_delta_up numeric, dollar_delta_down numeric,
+  dollar_gamma_up numeric, dollar_gamma_down numeric, vega_up numeric, vega_down numeric,
+  theta_up numeric, theta_down numeric, gross_exposure numeric)
 returns boolean
 language sql immutable
 return
   x.unknown = 0
-  and x.delta_up + greatest(0, delta) < l.delta
-  and -(x.delta_down + least(0, delta)) < l.delta
-  and x.gamma_up + greatest(0, gamma) < l.gamma
-  and -(x.gamma_down + least(0, gamma)) < l.gamma
-  and x.dollar_delta_up + greatest(0, dollar_delta) < l.net_exposure
-  and -(x.dollar_delta_down + least(0, dollar_delta)) < l.net_exposure
-  and x.dollar_gamma_up + greatest(0, dollar_gamma) < l.dollar_gamma
-  and -(x.dollar_gamma_down + least(0, dollar_gamma)) < l.dollar_gamma
-  and x.vega_up + greatest(0, vega) < l.vega
-  and -(x.vega_down + least(0, vega)) < l.vega
-  and x.theta_up + greatest(0, theta) < l.theta
-  and -(x.theta_down + least(0, theta)) < l.theta
+  and x.delta_up + delta_up < l.delta
+  and -(x.delta_down + delta_down) < l.delta
+  and x.gamma_up + gamma_up < l.gamma
+  and -(x.gamma_down + gamma_down) < l.gamma
+  and x.dollar_delta_up + dollar_delta_up < l.net_exposure
+  and -(x.dollar_delta_down + dollar_delta_down) < l.net_exposure
+  and x.dollar_gamma_up + dollar_gamma_up < l.dollar_gamma
+  and -(x.dollar_gamma_down + dollar_gamma_down) < l.dollar_gamma
+  and x.vega_up + vega_up < l.vega
+  and -(x.vega_down + vega_down) < l.vega
+  and x.theta_up + theta_up < l.theta
+  and -(x.theta_down + theta_down) < l.theta
   and x.gross_exposure + gross_exposure < l.gross_exposure;
 comment on function risk_private.is_within(
   risk_private.exposures, risk_private.exposure_level, numeric, numeric, numeric, numeric, numeric,
-  numeric, numeric) is
-  'Whether every measure of a row of exposures stays below its warning level with an order of '
-  'these Greeks: then no limit on it can fail.';
+  numeric, numeric, numeric, numeric, numeric, numeric, numeric, numeric) is
+  'Whether every measure of a row of exposures, so changed, stays below its warning level: then no '
+  'limit on it can fail.';
 
 create function risk_private.reserve_exposures(
   held risk_private.positions, sector_id integer, underlying_id integer, quantity numeric,
@@ -5120,27 +5161,33 @@ declare
   v_moved integer;
 begin
   update risk_private.exposures as x set
-    delta_up = x.delta_up + greatest(0, e.delta),
-    delta_down = x.delta_down + least(0, e.delta),
-    gamma_up = x.gamma_up + greatest(0, e.gamma),
-    gamma_down = x.gamma_down + least(0, e.gamma),
-    dollar_delta_up = x.dollar_delta_up + greatest(0, e.dollar_delta),
-    dollar_delta_down = x.dollar_delta_down + least(0, e.dollar_delta),
-    dollar_gamma_up = x.dollar_gamma_up + greatest(0, e.dollar_gamma),
-    dollar_gamma_down = x.dollar_gamma_down + least(0, e.dollar_gamma),
-    vega_up = x.vega_up + greatest(0, e.vega),
-    vega_down = x.vega_down + least(0, e.vega),
-    theta_up = x.theta_up + greatest(0, e.theta),
-    theta_down = x.theta_down + least(0, e.theta),
+    delta_up = x.delta_up + e.delta_up,
+    delta_down = x.delta_down + e.delta_down,
+    gamma_up = x.gamma_up + e.gamma_up,
+    gamma_down = x.gamma_down + e.gamma_down,
+    dollar_delta_up = x.dollar_delta_up + e.dollar_delta_up,
+    dollar_delta_down = x.dollar_delta_down + e.dollar_delta_down,
+    dollar_gamma_up = x.dollar_gamma_up + e.dollar_gamma_up,
+    dollar_gamma_down = x.dollar_gamma_down + e.dollar_gamma_down,
+    vega_up = x.vega_up + e.vega_up,
+    vega_down = x.vega_down + e.vega_down,
+    theta_up = x.theta_up + e.theta_up,
+    theta_down = x.theta_down + e.theta_down,
     gross_exposure = x.gross_exposure + e.gross_exposure
   from (
     select
-      quantity * held.unit_delta as delta,
-      quantity * held.unit_gamma as gamma,
-      quantity * held.unit_dollar_delta as dollar_delta,
-      quantity * held.unit_dollar_gamma as dollar_gamma,
-      quantity * held.unit_vega as vega,
-      quantity * held.unit_theta as theta,
+      greatest(0, quantity * held.unit_delta) as delta_up,
+      least(0, quantity * held.unit_delta) as delta_down,
+      greatest(0, quantity * held.unit_gamma) as gamma_up,
+      least(0, quantity * held.unit_gamma) as gamma_down,
+      greatest(0, quantity * held.unit_dollar_delta) as dollar_delta_up,
+      least(0, quantity * held.unit_dollar_delta) as dollar_delta_down,
+      greatest(0, quantity * held.unit_dollar_gamma) as dollar_gamma_up,
+      least(0, quantity * held.unit_dollar_gamma) as dollar_gamma_down,
+      greatest(0, quantity * held.unit_vega) as vega_up,
+      least(0, quantity * held.unit_vega) as vega_down,
+      greatest(0, quantity * held.unit_theta) as theta_up,
+      least(0, quantity * held.unit_theta) as theta_down,
       growth * abs(held.unit_dollar_delta) as gross_exposure
     offset 0
   ) as e
@@ -5150,7 +5197,9 @@ begin
       when 1 then reserve_exposures.sector_id when 2 then reserve_exposures.underlying_id
       else held.instrument_id end
     and risk_private.is_within(
-      x, l, e.delta, e.gamma, e.dollar_delta, e.dollar_gamma, e.vega, e.theta, e.gross_exposure);
+      x, l, e.delta_up, e.delta_down, e.gamma_up, e.gamma_down, e.dollar_delta_up,
+      e.dollar_delta_down, e.dollar_gamma_up, e.dollar_gamma_down, e.vega_up, e.vega_down,
+      e.theta_up, e.theta_down, e.gross_exposure);
   get diagnostics v_moved = row_count;
   return v_moved = cardinality(levels) or sector_id is null and v_moved = (
     select count(*) from unnest(levels) as l where l.dimension <> 1);
@@ -5241,20 +5290,10 @@ begin
       theta_down = x.theta_down + c.theta_down,
       gross_exposure = x.gross_exposure + c.gross_exposure
     from changes as c
-    where x.counter_id = c.counter_id and c.has_greeks and x.unknown = 0
-      and x.delta_up + c.delta_up < (c.level).delta
-      and -(x.delta_down + c.delta_down) < (c.level).delta
-      and x.gamma_up + c.gamma_up < (c.level).gamma
-      and -(x.gamma_down + c.gamma_down) < (c.level).gamma
-      and x.dollar_delta_up + c.dollar_delta_up < (c.level).net_exposure
-      and -(x.dollar_delta_down + c.dollar_delta_down) < (c.level).net_exposure
-      and x.dollar_gamma_up + c.dollar_gamma_up < (c.level).dollar_gamma
-      and -(x.dollar_gamma_down + c.dollar_gamma_down) < (c.level).dollar_gamma
-      and x.vega_up + c.vega_up < (c.level).vega
-      and -(x.vega_down + c.vega_down) < (c.level).vega
-      and x.theta_up + c.theta_up < (c.level).theta
-      and -(x.theta_down + c.theta_down) < (c.level).theta
-      and x.gross_exposure + c.gross_exposure < (c.level).gross_exposure
+    where x.counter_id = c.counter_id and c.has_greeks and risk_private.is_within(
+      x, c.level, c.delta_up, c.delta_down, c.gamma_up, c.gamma_down, c.dollar_delta_up,
+      c.dollar_delta_down, c.dollar_gamma_up, c.dollar_gamma_down, c.vega_up, c.vega_down,
+      c.theta_up, c.theta_down, c.gross_exposure)
     returning x.counter_id
   )
   select (select count(*) from changes), (select count(*) from moved) into v_rows, v_moved;
@@ -5409,8 +5448,8 @@ create type risk_private.leg as (
 );
 comment on type risk_private.leg is
   'A leg with what the account holds in its instrument, and its prices: reference (NULL where '
-  'there is none), unit_notional and all units at which it is carried, unit_price at which its order is reserved '
-  'in traded notional; floor of the price collar.';
+  'there is none), unit_notional and all units at which it is carried, unit_price at which its '
+  'order is reserved in traded notional; floor of the price collar.';
 
 create type risk_private.applicable_limit as (
   leg integer,
@@ -5829,8 +5868,8 @@ begin
     'CONFIG_NOT_FOUND', 0, p.quantity)
   from pg_catalog.unnest(legs) with ordinality as l (
     instrument_id, symbol, kind, underlying_id, sector_id, expiry, status, sign, ratio, lot, base,
-    filled, old_notional,
-    quantity, open_buy, open_sell, unit_notional, units, reference, unit_price, is_fresh, floor, leg)
+    filled, old_notional, quantity, open_buy, open_sell, unit_notional, units, reference,
+    unit_price, is_fresh, floor, leg)
   cross join risk_private.limit_types as t
   where pg_catalog.get_bit(v_leaf.required_types, t.bit) = 1);
 
@@ -5898,7 +5937,8 @@ comment on type risk_private.exposure_measure is
   'its worst case exceeds the side that it enlarges. is_known: whether every Greek that counts is.';
 
 create function risk_private.exposure_measures(
-  legs risk_private.leg[], limits risk_private.applicable_limit[])
+  legs risk_private.leg[], limits risk_private.applicable_limit[],
+  by_underlying risk_private.applicable_limit[])
 returns risk_private.exposure_measure[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -5909,16 +5949,18 @@ begin
       g.l, coalesce(s.up, 0), coalesce(s.down, 0), coalesce(x.unknown, 0) = 0 and n.is_known,
       n.units, n.bases, n.filled, n.slack)::risk_private.exposure_measure
     from (
-      select (array_agg(k))[1] as l, k.scope_id, k.limit_type, d.dimension, d.key_id,
+      select (array_agg(k))[1] as l, k.scope_id, k.limit_type, k.dimension, k.key_id,
         array_agg(k.leg) as numbers
       from unnest(limits) as k
-      cross join lateral (
-        select case k.judged when 'underlying' then 2 else k.dimension end as dimension,
-          case k.judged when 'underlying' then (legs[k.leg]).underlying_id else k.key_id end
-            as key_id
-      ) as d
+      where k.judged = 'exposure'
+      group by k.scope_id, k.limit_type, k.dimension, k.key_id
+      union all
+      select k, k.scope_id, k.limit_type, 2, (legs[k.leg]).underlying_id,
+        array(
+          select n from generate_subscripts(legs, 1) as n
+          where (legs[n]).underlying_id = (legs[k.leg]).underlying_id)
+      from unnest(by_underlying) as k
       where risk_private.is_exposure_type(k.limit_type)
-      group by k.scope_id, k.limit_type, k.dimension, k.key_id, d.dimension, d.key_id
     ) as g
     left join risk_private.exposures as x
       on x.counter_id = risk_private.counter_id(g.scope_id, g.dimension, g.key_id)
@@ -5943,8 +5985,9 @@ begin
 end
 $$;
 comment on function risk_private.exposure_measures(
-  risk_private.leg[], risk_private.applicable_limit[]) is
-  'What each limit on Greeks that binds an order compares, delta and gamma per underlying.';
+  risk_private.leg[], risk_private.applicable_limit[], risk_private.applicable_limit[]) is
+  'What each limit on Greeks that binds an order compares: those on sums, then delta and gamma per '
+  'underlying.';
 
 create function risk_private.effect(m risk_private.exposure_measure, quantity numeric)
 returns numeric
@@ -6052,7 +6095,7 @@ comment on function risk_private.gross_check(risk_private.exposure_measure, nume
 
 create function risk_private.exposure_checks(
   p risk_private.proposal, legs risk_private.leg[], limits risk_private.applicable_limit[],
-  closable numeric, step numeric)
+  closable numeric, step numeric, at timestamptz)
 returns risk_private.risk_check[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -6061,7 +6104,11 @@ declare
   v_checks risk_private.risk_check[] := '{}';
   m risk_private.exposure_measure;
 begin
-  foreach m in array risk_private.exposure_measures(legs, limits) loop
+  if not risk_private.keeps_exposures(p.account_id) then
+    return v_checks;
+  end if;
+  foreach m in array risk_private.exposure_measures(
+    legs, limits, risk_private.limits_by_underlying(p.account_id, legs, at)) loop
     v_checks := v_checks || case
       when not m.is_known then risk_private.gate(
         (m.l).limit_type, (m.l).scope, (m.l).dimension_name, (m.l).limit_type,
@@ -6074,7 +6121,8 @@ begin
 end
 $$;
 comment on function risk_private.exposure_checks(
-  risk_private.proposal, risk_private.leg[], risk_private.applicable_limit[], numeric, numeric) is
+  risk_private.proposal, risk_private.leg[], risk_private.applicable_limit[], numeric, numeric,
+  timestamptz) is
   'Limits on Greeks and exposure. Where a Greek that counts is unknown, of the order or of what is '
   'held or open there, only reducing orders pass: STALE_DATA.';
 
@@ -6417,7 +6465,7 @@ begin
     || risk_private.order_checks(p, v_legs, v_limits, v_step)
     || risk_private.position_checks(p, v_legs, v_limits, v_step)
     || risk_private.sum_checks(p, v_legs, v_limits, v_closable, v_step)
-    || risk_private.exposure_checks(p, v_legs, v_limits, v_closable, v_step)
+    || risk_private.exposure_checks(p, v_legs, v_limits, v_closable, v_step, at)
     || risk_private.obligation_checks(p, v_legs, v_closable, v_step, at)
     || risk_private.loss_checks(p, v_limits, v_closable, at)
     || risk_private.activity_checks(p, v_legs, v_limits, at);
@@ -6459,7 +6507,7 @@ create function risk_private.drawdown_pct(peak numeric, equity numeric) returns 
 language sql immutable
 return case
   when peak <= 0 or equity <= 0 then 100
-  else pg_catalog.round((peak - equity) * 100 / peak, 6)
+  else pg_catalog.round(greatest(0, peak - equity) * 100 / peak, 6)
 end;
 comment on function risk_private.drawdown_pct(numeric, numeric) is
   'How far the equity is below its peak, %; 100 where either is 0 or less; NULL where unknown.';
@@ -6632,7 +6680,7 @@ comment on function risk_private.proposed_legs(
   risk_private.proposal, risk_private.leg[], integer, numeric) is
   'The legs of a proposal in one underlying, as if it were open with that quantity.';
 
-create function risk_private.obligation_limits(
+create function risk_private.limits_by_underlying(
   account_id integer, legs risk_private.leg[], at timestamptz)
 returns risk_private.applicable_limit[]
 language plpgsql stable
@@ -6668,17 +6716,18 @@ begin
         on k.scope_id = s.scope_id and k.dimension = d.dimension and k.key_id = d.key_id
         and k.valid_from <= at and at < k.valid_until
       join risk_private.limit_types as t on t.limit_type = k.limit_type
-      where leaf.scope_id = obligation_limits.account_id
-        and k.limit_type in ('same_side', 'max_loss', 'buying_power')
+      where leaf.scope_id = limits_by_underlying.account_id
+        and t.judged in ('underlying', 'obligation')
     ) as a
     where a.rank = 1
     order by a.scope_id, a.limit_type, a.dimension, a.leg);
 end
 $$;
-comment on function risk_private.obligation_limits(
+comment on function risk_private.limits_by_underlying(
   integer, risk_private.leg[], timestamptz) is
-  'The limits in force on what the account may come to owe by these legs: same_side once for each '
-  'underlying, the most specific; else every one. A sector is that of the underlying.';
+  'The limits in force that are measured underlying by underlying: delta, gamma and same_side once '
+  'for each underlying of the legs, the most specific; those on what the account may come to owe '
+  'every one. A sector is that of the underlying.';
 
 create function risk_private.obligation_check(
   l risk_private.applicable_limit, current_value numeric, projected_value numeric,
@@ -6703,7 +6752,8 @@ $$;
 comment on function risk_private.obligation_check(
   risk_private.applicable_limit, numeric, numeric, numeric, numeric, numeric) is
   'The row of a limit on losses or cash: above it, an order that only reduces passes whatever it '
-  'costs; while the loss is infinite, or cash cannot be told for want of a rate, nothing else does.';
+  'costs; while the loss is infinite, or cash cannot be told for want of a rate, nothing else '
+  'does.';
 
 -- How far a proposal of some quantity takes one limit.
 create function risk_private.projected_obligation(
@@ -6852,7 +6902,7 @@ begin
     where a.account_id = p.account_id and a.obligations is not null) then
     return '{}';
   end if;
-  v_limits := risk_private.obligation_limits(p.account_id, legs, at);
+  v_limits := risk_private.limits_by_underlying(p.account_id, legs, at);
   return risk_private.side_checks(p, legs, v_limits, step)
     || risk_private.loss_checks(p, legs, v_limits, closable, step);
 end
@@ -8757,6 +8807,8 @@ begin
         perform risk_private.revalue(v_account_id, v_pass.instrument_ids);
         commit;
       end loop;
+      perform risk_private.sample_peaks(v_pass.account_ids);
+      commit;
       perform risk_private.end_pass(v_pass);
       commit;
     end if;
@@ -9890,14 +9942,52 @@ comment on function risk_private.follow_fill(integer, integer, numeric, risk_pri
 create function risk_private.follow_marks(account_id integer, change numeric) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 begin
-  perform risk_private.move_equities(
-    account_id, row(change, 0, 0, 0, 0, 0, 0, 0)::risk_private.money);
+  update risk_private.equities as e set
+    known_equity = e.known_equity + change,
+    peak = case when e.scope_id = follow_marks.account_id
+      then greatest(e.peak, e.known_equity + change) else e.peak end,
+    as_of = risk_private.clock()
+  where e.scope_id = any (
+    (select s.chain from risk_private.scopes as s where s.scope_id = follow_marks.account_id)
+      ::integer[]);
 end
 $$;
 comment on function risk_private.follow_marks(integer, numeric) is
-  'Moves equities by what a revaluation changed the value of positions.';
+  'Moves equities by what a revaluation changed the value of positions. Of scopes above, '
+  'sample_peaks samples the peak once all accounts have followed: half-way, the gain of one stands '
+  'beside the old value of its hedge in another.';
+
+-- Lock order: counters of parents, ascending; then their equities.
+create function risk_private.sample_peaks(account_ids integer[]) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scope_ids integer[] := array(
+    select distinct k.scope_id
+    from risk_private.scopes as s
+    cross join unnest(s.chain) as k (scope_id)
+    join risk_private.equities as e on e.scope_id = k.scope_id
+    where s.scope_id = any (account_ids) and e.known_equity > e.peak);
+begin
+  if v_scope_ids <> '{}' then
+    perform risk_private.begin_change();
+    perform from risk_private.counters as c
+    where c.counter_id = any (array(
+      select risk_private.counter_id(k) from unnest(v_scope_ids) as k))
+    order by c.counter_id
+    for no key update;
+    update risk_private.equities as e set peak = greatest(e.peak, e.known_equity)
+    where e.scope_id = any (v_scope_ids);
+  end if;
+end
+$$;
+comment on function risk_private.sample_peaks(integer[]) is
+  'Raises the peaks of the scopes above some accounts to their present equity.';
 
 -- 54_trading_day.sql
 -- The roll of the trading day, account by account.
@@ -14205,6 +14295,92 @@ comment on column risk.positions.theta is 'Money per calendar day.';
 comment on column risk.positions.rho is 'Money per 1 % of interest rate.';
 comment on column risk.positions.as_of is 'Data time of the mark.';
 
+-- 72_exposure_views.sql
+-- What decisions go by, as it stands.
+
+create view risk.exposure as
+select
+  s.code as scope, case when d.dimension = 3 then k.symbol end as symbol,
+  case when d.dimension = 2 then k.symbol end as underlying, e.name as sector,
+  case when d.dimension = 3 then c.quantity end as quantity,
+  case when d.dimension = 3 then c.open_buy end as open_buy,
+  case when d.dimension = 3 then c.open_sell end as open_sell,
+  c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
+  (
+    select min(m.as_of)
+    from risk_private.scopes as a
+    join risk_private.positions as p on p.account_id = a.scope_id
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    join risk_private.marks as m on m.instrument_id = p.instrument_id
+    where a.chain @> array[d.scope_id] and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+      and d.key_id = case d.dimension when 0 then 0 when 1 then i.sector_id
+                       when 2 then i.underlying_id else i.instrument_id end
+  ) as as_of,
+  case when d.dimension = 2 then x.delta_up end as delta_up,
+  case when d.dimension = 2 then x.delta_down end as delta_down,
+  case when d.dimension = 2 then x.gamma_up end as gamma_up,
+  case when d.dimension = 2 then x.gamma_down end as gamma_down,
+  x.gross_exposure, x.dollar_delta_up as net_exposure_up, x.dollar_delta_down as net_exposure_down,
+  x.dollar_gamma_up, x.dollar_gamma_down, x.vega_up, x.vega_down, x.theta_up, x.theta_down,
+  x.unknown as unknown_greeks
+from risk_private.counters as c
+full join risk_private.exposures as x on x.counter_id = c.counter_id
+cross join lateral (
+  select coalesce(c.scope_id, x.scope_id) as scope_id,
+    coalesce(c.dimension, x.dimension) as dimension, coalesce(c.key_id, x.key_id) as key_id
+) as d
+join risk_private.scopes as s on s.scope_id = d.scope_id
+left join risk_private.instruments as k on d.dimension in (2, 3) and k.instrument_id = d.key_id
+left join risk_private.sectors as e on d.dimension = 1 and e.sector_id = d.key_id
+where (select risk_private.is_settled());
+comment on view risk.exposure is
+  'What decisions go by: one row per scope, and one per scope and sector, underlying or '
+  'instrument where a limit needs it. Positions net within an instrument and nowhere else; open '
+  'orders never net. Money is in the base currency. What no limit there needs is NULL.';
+comment on column risk.exposure.scope is 'The scope, with all accounts below it.';
+comment on column risk.exposure.symbol is
+  'The instrument. Without symbol, underlying and sector: everything.';
+comment on column risk.exposure.underlying is 'The underlying.';
+comment on column risk.exposure.sector is 'The sector.';
+comment on column risk.exposure.quantity is
+  'Net position over the accounts; of an instrument only, like the next two.';
+comment on column risk.exposure.open_buy is 'Unfilled quantity of open buys.';
+comment on column risk.exposure.open_sell is 'Unfilled quantity of open sells.';
+comment on column risk.exposure.gross_position is
+  'Sum of worst-case quantities per account and instrument.';
+comment on column risk.exposure.gross_notional is
+  'Sum of worst-case quantities x |mark| x multiplier x rate.';
+comment on column risk.exposure.traded_notional is
+  'Notional filled since the day opened, and what open orders reserve.';
+comment on column risk.exposure.open_orders is
+  'Live orders: a combo is one, a pending replace is one.';
+comment on column risk.exposure.open_positions is
+  'Pairs of account and instrument held or in open orders.';
+comment on column risk.exposure.as_of is
+  'Data time of the oldest mark in it; NULL where nothing is held.';
+comment on column risk.exposure.delta_up is
+  'Delta, in shares, if every open order fills that raises it, a combo netted over its legs here; '
+  'of an underlying only, like the next three.';
+comment on column risk.exposure.delta_down is 'If every open order fills that lowers it.';
+comment on column risk.exposure.gamma_up is
+  'Gamma, in shares per 1.00 of the underlying, likewise.';
+comment on column risk.exposure.gamma_down is 'Likewise.';
+comment on column risk.exposure.gross_exposure is
+  'Sum of worst-case quantities x |delta| x mark of the underlying x multiplier x rate.';
+comment on column risk.exposure.net_exposure_up is
+  'Dollar delta, netted over everything, if every open order fills that raises it.';
+comment on column risk.exposure.net_exposure_down is 'If every open order fills that lowers it.';
+comment on column risk.exposure.dollar_gamma_up is
+  'Change of the dollar delta per 1 % of the underlyings, likewise.';
+comment on column risk.exposure.dollar_gamma_down is 'Likewise.';
+comment on column risk.exposure.vega_up is 'Money per volatility point, likewise.';
+comment on column risk.exposure.vega_down is 'Likewise.';
+comment on column risk.exposure.theta_up is 'Money per day, likewise.';
+comment on column risk.exposure.theta_down is 'Likewise.';
+comment on column risk.exposure.unknown_greeks is
+  'Pairs of account and instrument held or in open orders whose Greeks are unknown: none of the '
+  'Greeks has them in it, and limits on it let only reducing orders pass.';
+
 -- 72_greek_views.sql
 -- Greeks of portfolios, live from positions and marks. Quantities are added up per instrument
 -- first, so a firm costs one pass over its positions and one look at each instrument.
@@ -14269,9 +14445,9 @@ cross join lateral (
 left join risk_private.instruments as i on i.instrument_id = g.underlying_id
 where g.positions > 0 and (select risk_private.is_settled());
 comment on view risk.portfolio_greeks is
-  'Greeks of what is held, live: one row per scope and underlying, and one total per scope. Each is '
-  'the sum of quantity x multiplier x the mark''s Greek; stocks, ETFs, indexes and futures have a '
-  'delta of 1, expired instruments have none. Positions net over all accounts below the scope. '
+  'Greeks of what is held, live: one row per scope and underlying, and one total per scope. Each '
+  'is the sum of quantity x multiplier x the mark''s Greek; stocks, ETFs, indexes and futures have '
+  'a delta of 1, expired instruments have none. Positions net over all accounts below the scope. '
   'Open orders are not in it: risk.exposure has the worst case.';
 comment on column risk.portfolio_greeks.scope is 'The scope, with all accounts below it.';
 comment on column risk.portfolio_greeks.underlying is 'The underlying; NULL: the total.';
@@ -14295,7 +14471,7 @@ comment on column risk.portfolio_greeks.as_of is
   'Data time of the oldest mark in it; NULL where there is none.';
 
 -- 72_limit_views.sql
--- Views of limits, of what is used of them, and of the exposure that they limit.
+-- Views of limits and of what is used of them.
 
 create view risk_private.limits_in_force as
 select
@@ -14457,6 +14633,54 @@ where l.judged = 'loss';
 comment on view risk_private.used_by_equities is
   'Use of limits on losses, as equities stand.';
 
+create view risk_private.used_by_exposures as
+with filled as materialized (
+  select l.limit_id, sum(abs(p.quantity * p.unit_dollar_delta)) as gross_exposure
+  from risk_private.limits_in_force as l
+  join risk_private.scopes as a on a.is_leaf and a.chain @> array[l.scope_id]
+  join risk_private.positions as p on p.account_id = a.scope_id and p.quantity <> 0
+  join risk_private.instruments as i on i.instrument_id = p.instrument_id
+  where l.limit_type = 'gross_exposure'
+    and l.key_id = (array[0, i.sector_id, i.underlying_id, i.instrument_id])[l.dimension + 1]
+  group by l.limit_id
+), governed as (
+  select l.limit_id, l.limit_type, null::integer as underlying_id, x
+  from risk_private.limits_in_force as l
+  left join risk_private.exposures as x
+    on x.counter_id = risk_private.counter_id(l.scope_id, l.dimension, l.key_id)
+  where l.judged = 'exposure'
+  union all
+  select d.* from (
+    select distinct on (x.counter_id, l.limit_type) l.limit_id, l.limit_type, x.key_id, x
+    from risk_private.exposures as x
+    join risk_private.instruments as u on u.instrument_id = x.key_id
+    cross join lateral (
+      values (0, 0), (1, u.sector_id), (2, u.instrument_id)
+    ) as d (dimension, key_id)
+    join risk_private.limits_in_force as l
+      on l.scope_id = x.scope_id and l.dimension = d.dimension and l.key_id = d.key_id
+      and l.limit_type in ('delta', 'gamma')
+    where x.dimension = 2
+    order by x.counter_id, l.limit_type, l.dimension desc
+  ) as d
+)
+select distinct on (g.limit_id) g.limit_id, g.underlying_id, v.used, v.worst_case,
+  v.worst_case is null as is_unknown
+from governed as g
+left join filled as f on f.limit_id = g.limit_id
+cross join lateral risk_private.greek_sides(g.x, g.limit_type) as s
+cross join lateral (
+  select
+    case when (g.x).unknown > 0 then null
+      else coalesce(f.gross_exposure, abs(s.net), 0) end as used,
+    case when (g.x).unknown > 0 then null else greatest(0, s.up, -s.down) end as worst_case
+) as v
+order by g.limit_id, v.worst_case desc nulls first, v.used desc, g.underlying_id;
+comment on view risk_private.used_by_exposures is
+  'Use of limits on Greeks and exposure: the larger side, as positions are carried; NULL while '
+  'Greeks of anything held or open are unknown. Of delta and gamma the most specific limit governs '
+  'an underlying; a wider one shows the worst of those that it governs.';
+
 create view risk.limits as
 select
   l.scope, l.limit_type, case when l.dimension = 3 then k.symbol end as symbol,
@@ -14528,9 +14752,10 @@ left join risk_private.instruments as k on l.dimension in (2, 3) and k.instrumen
 left join risk_private.sectors as e on l.dimension = 1 and e.sector_id = l.key_id
 left join risk_private.used_by_instruments as u on u.limit_id = l.limit_id
 left join risk_private.used_by_obligations as o on o.limit_id = l.limit_id
+left join risk_private.used_by_exposures as g on g.limit_id = l.limit_id
 left join risk_private.used_by_losses as x on x.limit_id = l.limit_id
 left join risk_private.instruments as i
-  on i.instrument_id = coalesce(u.instrument_id, o.underlying_id)
+  on i.instrument_id = coalesce(u.instrument_id, o.underlying_id, g.underlying_id)
 left join risk_private.used_by_sums as t
   on t.scope_id = l.scope_id and t.dimension = l.dimension and t.key_id = l.key_id
     and t.limit_type = l.limit_type
@@ -14544,17 +14769,20 @@ cross join lateral (
 ) as w
 cross join lateral (
   select
-    case when l.judged = 'loss' then q.used when l.judged not in ('order', 'switch')
-         then coalesce(u.used, o.used, x.used, t.used, w.accepted, 0) end as used,
-    case when l.judged = 'loss' then q.used when l.judged not in ('order', 'switch')
-         then coalesce(u.worst_case, o.worst_case, x.worst_case, t.worst_case, w.accepted, 0)
+    case when l.judged = 'loss' then q.used
+         when l.judged not in ('order', 'switch') and g.is_unknown is not true
+         then coalesce(u.used, o.used, x.used, g.used, t.used, w.accepted, 0) end as used,
+    case when l.judged = 'loss' then q.used
+         when l.judged not in ('order', 'switch') and g.is_unknown is not true
+         then coalesce(u.worst_case, o.worst_case, x.worst_case, g.worst_case, t.worst_case,
+           w.accepted, 0)
     end as worst_case
 ) as m
 cross join lateral (
   select
     case when m.worst_case <= 0 then 0
          else pg_catalog.round(m.worst_case * 100 / nullif(l.amount, 0), 2) end as utilization_pct,
-    case when m.worst_case > l.amount or q.is_unknown then 'BREACH'
+    case when m.worst_case > l.amount or q.is_unknown or g.is_unknown then 'BREACH'
          when l.warns and m.worst_case > 0 and m.worst_case * 100 >= l.warn_pct * l.amount
          then 'WARN'
          else 'OK' end as status
@@ -14576,8 +14804,8 @@ comment on column risk.limit_utilization.underlying is 'The one underlying it is
 comment on column risk.limit_utilization.sector is 'The one sector it is for.';
 comment on column risk.limit_utilization.limit_value is 'The limit.';
 comment on column risk.limit_utilization.used is
-  'What is filled or done: positions, notional traded, orders open, orders accepted in the window '
-  'that ends now, losses. NULL for a loss that is not known.';
+  'What is filled or done: positions, Greeks, notional traded, orders open, orders accepted in the '
+  'window that ends now, losses. NULL for a loss or Greeks that are not known.';
 comment on column risk.limit_utilization.worst_case is
   'The same if every open order were filled on its worse side: what decisions compare with the '
   'limit. Of buying_power below 0: cash that is free.';
@@ -14585,61 +14813,12 @@ comment on column risk.limit_utilization.utilization_pct is
   'worst_case in percent of the limit; NULL where a limit of 0 is exceeded, or nothing is used up.';
 comment on column risk.limit_utilization.status is
   'BREACH: worst_case is above the limit (it was lowered, marks moved, or a fill came that no '
-  'order explains), or the loss is not known; WARN: at or above its warn_pct; OK.';
+  'order explains), or the loss or a Greek is not known; WARN: at or above its warn_pct; OK.';
 comment on column risk.limit_utilization.version is 'Version of the limit.';
 comment on column risk.limit_utilization.as_of is 'The moment of reading.';
 comment on column risk.limit_utilization.instrument is
   'For limits per instrument or underlying: the one that is measured, for a default the one with '
   'the worst use.';
-
-create view risk.exposure as
-select
-  s.code as scope, case when c.dimension = 3 then k.symbol end as symbol,
-  case when c.dimension = 2 then k.symbol end as underlying, e.name as sector,
-  case when c.dimension = 3 then c.quantity end as quantity,
-  case when c.dimension = 3 then c.open_buy end as open_buy,
-  case when c.dimension = 3 then c.open_sell end as open_sell,
-  c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-  (
-    select min(m.as_of)
-    from risk_private.scopes as a
-    join risk_private.positions as p on p.account_id = a.scope_id
-    join risk_private.instruments as i on i.instrument_id = p.instrument_id
-    join risk_private.marks as m on m.instrument_id = p.instrument_id
-    where a.chain @> array[c.scope_id] and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-      and c.key_id = case c.dimension when 0 then 0 when 1 then i.sector_id
-                       when 2 then i.underlying_id else i.instrument_id end
-  ) as as_of
-from risk_private.counters as c
-join risk_private.scopes as s on s.scope_id = c.scope_id
-left join risk_private.instruments as k on c.dimension in (2, 3) and k.instrument_id = c.key_id
-left join risk_private.sectors as e on c.dimension = 1 and e.sector_id = c.key_id
-where (select risk_private.is_settled());
-comment on view risk.exposure is
-  'What decisions go by: one row per scope, and one per scope and sector, underlying or '
-  'instrument where a limit needs it. Positions net within an instrument and nowhere else; open '
-  'orders never net. Money is in the base currency.';
-comment on column risk.exposure.scope is 'The scope, with all accounts below it.';
-comment on column risk.exposure.symbol is
-  'The instrument. Without symbol, underlying and sector: everything.';
-comment on column risk.exposure.underlying is 'The underlying.';
-comment on column risk.exposure.sector is 'The sector.';
-comment on column risk.exposure.quantity is
-  'Net position over the accounts; of an instrument only, like the next two.';
-comment on column risk.exposure.open_buy is 'Unfilled quantity of open buys.';
-comment on column risk.exposure.open_sell is 'Unfilled quantity of open sells.';
-comment on column risk.exposure.gross_position is
-  'Sum of worst-case quantities per account and instrument.';
-comment on column risk.exposure.gross_notional is
-  'Sum of worst-case quantities x |mark| x multiplier x rate.';
-comment on column risk.exposure.traded_notional is
-  'Notional filled since the day opened, and what open orders reserve.';
-comment on column risk.exposure.open_orders is
-  'Live orders: a combo is one, a pending replace is one.';
-comment on column risk.exposure.open_positions is
-  'Pairs of account and instrument held or in open orders.';
-comment on column risk.exposure.as_of is
-  'Data time of the oldest mark in it; NULL where nothing is held.';
 
 -- 72_obligation_views.sql
 -- Views of what accounts may come to owe.
@@ -15071,6 +15250,25 @@ begin
     return coalesce((
       select greatest(o.bull, o.bear) from risk_private.obligations as o
       where o.counter_id = risk_private.counter_id(k.scope_id, 2, hot_use.underlying_id)), 0);
+  elsif k.judged = 'exposure'
+    or risk_private.is_exposure_type(k.limit_type) and underlying_id is not null then
+    return (
+      select case when x.unknown > 0 then null else greatest(0, s.up, -s.down) end
+      from (
+        select case k.judged when 'exposure' then v_key
+          else risk_private.counter_id(k.scope_id, 2, hot_use.underlying_id) end as counter_id
+      ) as c
+      left join risk_private.exposures as x on x.counter_id = c.counter_id
+      cross join lateral risk_private.greek_sides(x, k.limit_type) as s);
+  elsif k.judged = 'loss' then
+    return (
+      select case when v.value < 0 then 0 else v.value end
+      from risk_private.equities as e
+      cross join lateral (
+        select case k.limit_type when 'daily_loss' then risk_private.daily_loss(e)
+          else risk_private.drawdown_pct(e.peak, e.equity) end as value
+      ) as v
+      where e.scope_id = k.scope_id);
   elsif k.judged = 'obligation' then
     return (
       select case
@@ -15088,7 +15286,8 @@ $$;
 comment on function risk_private.hot_use(
   risk_private.applicable_limit, integer, integer, timestamptz) is
   'What decisions compare with a limit now. NULL where nothing is used up, as with limits on '
-  'single orders, and where the instrument or underlying that it would be measured for is NULL.';
+  'single orders, where the instrument or underlying that it would be measured for is NULL, and '
+  'where a loss or a Greek is not known.';
 
 create function risk_private.hot_uses(
   chain integer[], sector_id integer, underlying_id integer, instrument_id integer,
@@ -15111,7 +15310,9 @@ begin
       'worst_case', u.worst_case::text,
       'utilization_pct', case when u.worst_case <= 0 then '0'
         else trim_scale(round(u.worst_case * 100 / nullif(k.amount, 0), 2))::text end,
-      'status', case when u.worst_case > k.amount then 'BREACH'
+      'status', case when u.worst_case > k.amount
+          or u.worst_case is null and (k.judged in ('exposure', 'loss')
+            or k.judged = 'underlying' and hot_uses.underlying_id is not null) then 'BREACH'
         when k.warns and u.worst_case > 0 and u.worst_case * 100 >= k.warn_pct * k.amount
         then 'WARN' else 'OK' end,
       'version', f.version)
@@ -15898,7 +16099,7 @@ grant execute on procedure risk.revalue to risk_feed, risk_admin, risk_worker;
 grant execute on procedure risk_private.follow to risk_feed, risk_admin;
 grant execute on function risk_private.worker_follows to risk_feed, risk_admin;
 grant execute on function
-  risk_private.next_pass, risk_private.revalue, risk_private.end_pass
+  risk_private.next_pass, risk_private.revalue, risk_private.sample_peaks, risk_private.end_pass
 to risk_feed, risk_admin, risk_worker;
 grant execute on function risk_private.set_marks, risk_private.remark_underlying to risk_feed;
 
@@ -15996,7 +16197,8 @@ to risk_trader, risk_execution, risk_admin, risk_worker, risk_analyst, risk_audi
 grant execute on function risk_private.clock
 to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
-  risk_private.counter_id, risk_private.worst_case, risk_private.accepted_since,
+  risk_private.counter_id, risk_private.greek_sides, risk_private.worst_case,
+  risk_private.accepted_since,
   risk_private.daily_loss, risk_private.drawdown_pct, risk_private.sides_of
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 

@@ -8,7 +8,7 @@ from .book import ZERO, OpenOrder
 from .exposures import Exposures
 from .facts import PER_INSTRUMENT, PER_UNDERLYING, Dimension, LimitKey, Order
 from .lookup import NOT_MEASURED
-from .measures import narrowed, sides
+from .measures import is_unknown, narrowed, sides
 from .money import Money
 from .records import Records
 
@@ -66,14 +66,19 @@ class Views(Records):
         }
 
     def utilization(self) -> dict[LimitKey, tuple[Decimal, Decimal]]:
-        """Per limit that something uses up: the limit, and its worst case with all open orders."""
+        """Per limit that something uses up: the limit, and its worst case with all open orders.
+
+        What is not known is not shown.
+        """
         book = self.book()
         used = {}
         for limit in self.world.limits_in_force():
             if limit.key.limit_type not in NOT_MEASURED:
                 assert limit.amount is not None
-                amounts = [amount for key in self._parts(limit.key) for amount in sides(book, key)]
-                used[limit.key] = limit.amount, max([ZERO, *amounts])
+                parts = self._parts(limit.key)
+                amounts = [amount for key in parts for amount in sides(book, key)]
+                if not any(is_unknown(book, key) for key in parts):
+                    used[limit.key] = limit.amount, max([ZERO, *amounts])
         return used
 
     def _parts(self, key: LimitKey) -> set[LimitKey]:

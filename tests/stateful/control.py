@@ -9,9 +9,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from tests.model import Dimension, Greeks, LimitKey, LimitVersion
+from tests.model.facts import PER_UNDERLYING
 from tests.stateful.firm import ACCOUNT, CENT, STOCKS, SYMBOL, SYMBOLS, TREE, Firm
 
-AMOUNTS: dict[str, tuple[int, ...]] = {
+GREEK_AMOUNTS: dict[str, tuple[int, ...]] = {
+    "delta": (20, 60, 120, 8, 0),
+    "gamma": (1, 3, 8, 2, 0),
+    "dollar_gamma": (40, 150, 500, 10, 0),
+    "vega": (4, 10, 25, 2, 0),
+    "theta": (1, 2, 4, 8, 0),
+    "gross_exposure": (2000, 6000, 15000, 500, 0),
+    "net_exposure": (1500, 5000, 12000, 400, 0),
+}
+AMOUNTS: dict[str, tuple[int, ...]] = GREEK_AMOUNTS | {
     "order_quantity": (8, 12, 20, 3, 0),
     "order_notional": (500, 1000, 3000, 100, 0),
     "price_collar_pct": (5, 2, 10, 0),
@@ -28,6 +38,12 @@ AMOUNTS: dict[str, tuple[int, ...]] = {
     "duplicate_window": (5, 1, 40, 0),
     "self_cross": (1, 1, 0),
 }
+LIMIT_TYPES = st.one_of(
+    *(
+        st.lists(st.sampled_from(sorted(names)), min_size=1, max_size=4, unique=True)
+        for names in (AMOUNTS, GREEK_AMOUNTS)
+    )
+)
 SCOPE = st.sampled_from(sorted(TREE))
 CHOICE = st.integers(0, 5)
 DETAIL = st.integers(0, 39)
@@ -42,6 +58,8 @@ class Control(Firm):
         """A limit key; `detail` picks the dimension and its value."""
         dimension = (Dimension.ALL, *Dimension)[detail % 5]
         stock = detail // 5 % 2
+        if dimension is Dimension.INSTRUMENT and limit_type in PER_UNDERLYING:
+            dimension = Dimension.UNDERLYING
         value = {
             Dimension.ALL: None,
             Dimension.SECTOR: ("Tech", "Fund")[stock],
@@ -51,7 +69,7 @@ class Control(Firm):
         return LimitKey(self.name(scope), limit_type, dimension, value)
 
     @initialize(
-        limit_types=st.lists(st.sampled_from(sorted(AMOUNTS)), min_size=1, max_size=4, unique=True),
+        limit_types=LIMIT_TYPES,
         limits=st.lists(st.tuples(SCOPE, CHOICE, CHOICE, DETAIL), max_size=6),
         required=st.sampled_from([None] * 7 + ["order_quantity"]),
         holdings=st.lists(st.tuples(ACCOUNT, SYMBOL, st.integers(-6, 6)), max_size=8),
@@ -200,7 +218,9 @@ class Control(Firm):
         self.engine.set_clock(self.world.now)
         if milliseconds > 46000:
             marked = [code for code in SYMBOLS if self.name(code) in self.world.marks]
-            self.move_marks({code: self.last_price(code) for code in marked}, quoted=True)
+            self.move_marks(
+                {code: max(self.last_price(code), 10 * CENT) for code in marked}, quoted=True
+            )
 
     @rule(
         days=st.sampled_from([1, 0, 1, -1]),

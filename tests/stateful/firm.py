@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
@@ -42,6 +42,7 @@ STRIKES = {
 }
 UNMARKED = "YP"  # until the rule set_marks moves it
 CENT = Decimal("0.01")
+MILLIONTH = Decimal("0.000001")
 
 ACCOUNT = st.sampled_from(LEAVES)
 SYMBOL = st.sampled_from(SYMBOLS)
@@ -299,5 +300,8 @@ def agree_on_rows(
 
 
 def nearly(rows: dict[str, PnlRow]) -> dict[str, PnlRow]:
-    """Amounts to 6 decimals: averages and drawdowns are quotients."""
-    return {scope: PnlRow(*(round(amount, 6) for amount in row)) for scope, row in rows.items()}
+    """Amounts to 6 decimals, as PostgreSQL rounds: averages and drawdowns are quotients."""
+    return {
+        scope: PnlRow(*(amount.quantize(MILLIONTH, ROUND_HALF_UP) for amount in row))
+        for scope, row in rows.items()
+    }
