@@ -1,8 +1,9 @@
-"""`pgrisk demo`: three weeks of a small firm's trading."""
+"""`pgrisk demo`: a small firm's trading through a market break."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import time
 from contextlib import contextmanager
@@ -16,66 +17,78 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pgrisk import migrations
 from pgrisk.cli import demo_report
-from pgrisk.cli.demo_market import sessions
-from pgrisk.cli.demo_play import Plan, Stage, logins
+from pgrisk.cli.demo_play import Plan, Stage
+from pgrisk.cli.demo_scenarios import AUGUST_2015, SCENARIOS
+from pgrisk.cli.demo_services import limit_cache, logins, worker
 from pgrisk.cli.demo_trader import DemoError
 from pgrisk.cli.server import start_database
 from pgrisk.client import embedded
+from pgrisk.client.embedded_cache import EmbeddedCacheError
 from pgrisk.client.settings import real_server_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
-    from pgrisk.cli.demo_market import Session
+    from pgrisk.cli.demo_scenarios import Session
 
-_ORDERS = 14  # of each agent in each round: about 10,600 decisions in all
+_ORDERS = 5  # of each agent in each round: about 3,800 decisions in August 2015
 _WIDTH_OF_A_PIPE = 120
-_DAYS = len(sessions())
 
 
 @click.command()
+@click.option(
+    "--scenario",
+    type=click.Choice(list(SCENARIOS)),
+    default=AUGUST_2015.name,
+    show_default=True,
+    help="The market break to replay.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(1),
+    help="Replay only so many trading days from the scenario's first on.",
+)
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="Directory of the embedded server.  [default: a temporary one]",
 )
 @click.option("--keep", is_flag=True, help="Leave the server up and print how to connect.")
-@click.option(
-    "--days",
-    type=click.IntRange(1, _DAYS),
-    default=_DAYS,
-    show_default=True,
-    help="Trading days to replay, from 2015-08-10 on.",
-)
-def demo(data_dir: Path | None, keep: bool, days: int) -> None:
-    """Replay August 2015 through the engine: eleven agents, stocks and options, a crash.
+def demo(scenario: str, days: int | None, data_dir: Path | None, keep: bool) -> None:
+    """Replay a market break through the engine: eleven agents, circuit breakers, a worker.
 
-    Closes are those of 2015-08-10 to 2015-08-28; agents, broker and options are made up. It ends
-    with what was decided and why, and with a recount of all counters: exit code 1 when one is
-    wrong.
+    Closes are those of 2015-08-10 to 2015-08-28, or of 2018-01-29 to 2018-02-09; agents, broker
+    and options are made up. The worker trips breakers by itself, an admin resets them the next day.
+    It ends with what was decided and why, and with a recount of all counters: exit code 1 when one
+    is wrong.
 
     \b
       pgrisk demo
+      pgrisk demo --scenario 2018-02
       pgrisk demo --days 3
       pgrisk demo --keep --data-dir /srv/pgrisk-demo
 
-    With PGRISK_DATABASE_URL set it runs there, provided that nobody has set up a firm there.
+    With PGRISK_DATABASE_URL set it runs there, provided that nobody has set up a firm there; with
+    PGRISK_REDIS_URL, limits are cached there.
     """
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_PIPE
-    with _database(data_dir, keep, console) as url:
+    chosen = SCENARIOS[scenario]
+    plan = Plan(chosen, chosen.sessions()[:days], _ORDERS)
+    with _orderly_end(), _database(data_dir, keep, console) as url:
         try:
-            replay(url, Plan(sessions()[:days], _ORDERS), console, keep)
-        except DemoError as error:
+            replay(url, plan, console, keep)
+        except (DemoError, EmbeddedCacheError) as error:
             raise click.ClickException(str(error)) from error
 
 
 def replay(url: str, plan: Plan, console: Console, keep: bool = False) -> None:
     """Set the firm up in a migrated database, replay the days of the plan and report.
 
-    `keep` leaves the logins there. Raises DemoError when the database is in use, when an answer
-    changes on asking again, or when what is stored is wrong.
+    `keep` leaves the logins there. Raises DemoError when the database is in use, when the worker
+    ends, when an answer changes on asking again, or when what is stored is wrong.
     """
     progress = Progress(
         TextColumn("{task.description}"),
@@ -86,28 +99,54 @@ def replay(url: str, plan: Plan, console: Console, keep: bool = False) -> None:
         disable=not console.is_terminal,
     )
     task = progress.add_task("setting up", total=plan.decisions)
+
+    def tell(line: str) -> None:
+        console.print("  " + line, highlight=False, soft_wrap=True)
+
     with psycopg.connect(url, autocommit=True) as owner:
         require_no_scopes(owner)
         with (
-            logins(url, owner, keep) as connect,
-            Stage(connect, plan.orders, lambda n: progress.advance(task, n)) as stage,
+            logins(url, owner, keep) as made,
+            worker(made) as process,
+            limit_cache(made) as cache,
+            Stage(plan, made, process, cache, lambda n: progress.advance(task, n), tell) as stage,
         ):
             stage.set_up()
             started = time.perf_counter()
             with progress:
                 for number, session in enumerate(plan.sessions, start=1):
                     progress.update(task, description=_describe(session))
+                    if not console.is_terminal:
+                        console.print(_describe(session), highlight=False)
                     stage.play(session)
                     asked = round(progress.tasks[task].completed)
                     progress.update(task, total=asked / number * len(plan.sessions))
-                    if not console.is_terminal:
-                        console.print(_describe(session), f" {asked:>6,} decisions so far")
             seconds = time.perf_counter() - started
             demo_report.show(console, stage.analyst)
+            demo_report.show_breakers(console, stage.analyst, stage.story)
+            demo_report.show_cache(console, cache.stats(), stage.held_back)
             demo_report.show_course(console, stage.history)
             console.print()
             verify(console, stage.analyst, asked)
     console.print(f"{asked:,} decisions in {seconds:.1f} s", style="bold", highlight=False)
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Whatever asks the process to end does so once, and lets it stop what it started."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def require_no_scopes(connection: psycopg.Connection) -> None:
@@ -120,7 +159,8 @@ def require_no_scopes(connection: psycopg.Connection) -> None:
 
 
 def _describe(session: Session) -> str:
-    return f"{session.day}  S&P 500 {session.spx:,.2f}  VIX {session.vix:5.2f}"
+    close = session.close
+    return f"{close.day}  S&P 500 {close.spx:,.2f}  VIX {close.vix:5.2f}"
 
 
 def verify(console: Console, connection: psycopg.Connection, asked: int) -> None:
@@ -166,7 +206,9 @@ def _tell_how_to_connect(console: Console, url: str, directory: Path) -> None:
     for line in (
         "The server stays up. To connect as its superuser (the line holds the password):",
         f"  {psql} {url}",
-        "To stop it:",
+        "The worker and the cache have stopped. Until a worker runs, only reducing orders pass:",
+        f"  pgrisk worker run --data-dir {directory}",
+        "To stop the server:",
         f"  pgrisk down --data-dir {directory}",
     ):
         console.print(line, highlight=False, soft_wrap=True)

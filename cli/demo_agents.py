@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from pgrisk.cli.demo_market import CENT, LAST_EXPIRY, SECTORS, STOCKS
+from pgrisk.cli.demo_market import CENT
+from pgrisk.cli.demo_scenarios import SECTORS, STOCKS
 
 if TYPE_CHECKING:
     import random
@@ -52,7 +53,7 @@ class View:
         return self.dice.choice(STOCKS)
 
     def expiry(self) -> date:
-        return self.dice.choice((self.market.nearest_expiry(), LAST_EXPIRY))
+        return self.dice.choice((self.market.nearest_expiry(), self.market.last_expiry))
 
     def option(
         self, stock: str, right: Right, steps: int, expiry: date | None = None
@@ -89,7 +90,7 @@ class View:
 
     def shares(self, stock: str, money: int) -> int:
         """A round number of shares worth about that much."""
-        return max(10, 10 * round(money / float(self.market.session.closes[stock]) / 10))
+        return max(10, 10 * round(money / float(self.market.prices[stock]) / 10))
 
     def contracts(self) -> int:
         return self.dice.randint(1, 12)
@@ -169,8 +170,8 @@ def pairs(view: View) -> Order | None:
 
 def tail_hedge(view: View) -> Order | None:
     """Buys puts far below the market."""
-    put = view.option(view.stock(), "put", -view.dice.randint(3, 6), LAST_EXPIRY)
-    return view.order(5 * view.contracts(), ("buy", put))
+    put = view.option(view.stock(), "put", -view.dice.randint(3, 6), view.market.last_expiry)
+    return view.order(2 * view.contracts(), ("buy", put))
 
 
 def collar(view: View) -> Order | None:
@@ -181,8 +182,8 @@ def collar(view: View) -> Order | None:
         return view.order(100 * view.dice.randint(1, 4), ("buy", stock))
     return view.order(
         view.dice.randint(1, lots),
-        ("buy", view.option(stock, "put", -2, LAST_EXPIRY)),
-        ("sell", view.option(stock, "call", 2, LAST_EXPIRY)),
+        ("buy", view.option(stock, "put", -2, view.market.last_expiry)),
+        ("sell", view.option(stock, "call", 2, view.market.last_expiry)),
     )
 
 
@@ -190,7 +191,7 @@ def straddle(view: View) -> Order | None:
     """Buys a call and a put at the money."""
     stock, expiry = view.stock(), view.expiry()
     return view.order(
-        view.contracts(),
+        view.dice.randint(1, 5),
         ("buy", view.option(stock, "call", 0, expiry)),
         ("buy", view.option(stock, "put", 0, expiry)),
     )
@@ -211,18 +212,26 @@ STRATEGIES: dict[str, Callable[[View], Order | None]] = {
 }
 
 
-def next_order(name: str, view: View) -> Order:
-    """What the agent of that name asks for next: its strategy, a closing trade, or a mistake."""
-    held = sorted(symbol for symbol, quantity in view.positions.items() if quantity)
-    order = None
-    if held and view.dice.random() < 0.25:
-        symbol = view.dice.choice(held)
-        quantity = view.positions[symbol]
-        side = "sell" if quantity > 0 else "buy"
-        order = view.order(view.dice.randint(1, abs(quantity)), (side, symbol))
+def next_order(name: str, view: View, *, closes: bool = False) -> Order:
+    """What the agent of that name asks for next: its strategy, a closing trade, or a mistake.
+
+    With `closes` it is a closing trade whenever the agent holds anything.
+    """
+    order = closing_order(view) if closes or view.dice.random() < 0.25 else None
     while order is None:
         order = STRATEGIES[name](view)
     return _with_mistakes(view, order)
+
+
+def closing_order(view: View) -> Order | None:
+    """Closes some of what the agent holds; None where that is nothing."""
+    held = sorted(symbol for symbol, quantity in view.positions.items() if quantity)
+    if not held:
+        return None
+    symbol = view.dice.choice(held)
+    quantity = view.positions[symbol]
+    side = "sell" if quantity > 0 else "buy"
+    return view.order(view.dice.randint(1, abs(quantity)), (side, symbol))
 
 
 def _with_mistakes(view: View, order: Order) -> Order:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
@@ -66,6 +67,8 @@ class Broker:
         self._lane_of = {a: number % len(connections) for number, a in enumerate(accounts)}
         self._working: dict[str, dict[str, Working]] = {account: {} for account in accounts}
         self._jobs: list[Future[list[Fill]]] = []
+        self.cancel_requests: Counter[str] = Counter()
+        """How many the engine sent, by their reason."""
 
     def submit(self, working: Working) -> None:
         """Send an accepted order."""
@@ -109,6 +112,7 @@ class Broker:
         ).fetchall():
             for _, message in messages:
                 if message["kind"] == "cancel_request":
+                    self.cancel_requests[message["reason"]] += 1
                     working = self._working[message["account"]].get(message["client_order_id"])
                     if working:
                         self.cancel(working)
@@ -133,9 +137,9 @@ class Broker:
         if fate < 0.04:
             self._release(connection, working, "broker_rejected")
             return []
-        if fate < 0.55:
+        if fate < 0.4:
             return self._finish(connection, working)
-        if fate < 0.75:
+        if fate < 0.6:
             return self._fill(connection, working, (working.order.quantity + 1) // 2)
         connection.execute(_ACK, [*working.key, f"B-{working.client_order_id}"])
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pgrisk.cli.demo_market import STOCKS
+from pgrisk.cli.demo_scenarios import STOCKS
 
 FIRM = "FIRM"
 DESKS = ("INCOME", "EQUITY", "HEDGING")
@@ -71,23 +71,39 @@ def limits() -> list[dict[str, Any]]:
                 "traded_notional": 30_000_000,
                 "price_collar_pct": 10,
                 "open_orders": 900,
+                "net_exposure": 5_000_000,
+                "vega": 8_000,
             },
         ),
-        ("INCOME", {"gross_notional": 9_000_000, "open_orders": 400}),
+        (
+            "INCOME",
+            {
+                "gross_notional": 9_000_000,
+                "net_exposure": 5_000_000,
+                "dollar_gamma": 1_000_000,
+                "vega": 4_000,
+                "same_side": 150,
+            },
+        ),
         (
             "EQUITY",
-            {"gross_notional": 8_000_000, "price_collar_pct": 3, "net_position": 18_000},
+            {
+                "gross_notional": 8_000_000,
+                "net_exposure": 1_500_000,
+                "price_collar_pct": 3,
+                "net_position": 18_000,
+            },
         ),
-        ("HEDGING", {"gross_notional": 7_000_000, "open_positions": 420}),
-        ("SPREADS", {"order_quantity": 100, "open_positions": 480}),
+        ("HEDGING", {"net_exposure": 1_500_000, "vega": 6_000, "theta": 3_500}),
+        ("SPREADS", {"order_quantity": 100, "max_loss": 1_500_000}),
         ("TREND", {"gross_notional": 6_500_000, "self_cross": 1}),
-        ("MOMENTUM", {"order_notional": 140_000, "net_position": 9_000}),
+        ("MOMENTUM", {"order_notional": 140_000, "net_position": 9_000, "daily_loss": 8_000}),
         ("MEAN-REVERSION", {"order_notional": 140_000, "net_position": 9_000, "order_rate": 18}),
         ("PAIRS", {"order_notional": 80_000, "net_position": 9_000, "short_position": 6_000}),
-        ("COVERED-CALL", {"traded_notional": 250_000}),
-        ("CASH-SECURED-PUT", {"short_position": 60, "open_orders": 16}),
+        ("COVERED-CALL", {"traded_notional": 250_000, "drawdown_pct": 6}),
+        ("CASH-SECURED-PUT", {"short_position": 60, "buying_power": 500_000}),
         ("TAIL-HEDGE", {"long_position": 120, "order_notional": 25_000}),
-        ("STRADDLE", {"gross_notional": 3_500_000}),
+        ("STRADDLE", {"gross_notional": 3_500_000, "delta": 4_000, "open_positions": 200}),
     ]
     found = [_limit(scope, *limit) for scope, limits in levels for limit in limits.items()]
     found += [_limit(agent.account, "duplicate_window", 1) for agent in AGENTS]

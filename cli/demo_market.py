@@ -1,63 +1,35 @@
-"""The demo's market: closes of August 2015, and options on them.
+"""The demo's market: closes that are facts, and options on them.
 
-The closes are facts. The options, their prices and all bids and asks are made up: Black-Scholes
-without interest or dividends, at a volatility of 1.3 times the VIX.
+A session begins at the closes of the day before. In its second round stocks and the S&P 500 go to
+their closes of the day, in its third the VIX does. When that happens within the day is made up, and
+so are options, their prices and all bids and asks: Black-Scholes without interest or dividends, at
+a volatility of 1.3 times the VIX.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
-from datetime import date
 from decimal import Decimal
-from importlib.resources import files
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
+from pgrisk.cli.demo_scenarios import SECTOR_OF, STOCKS
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from datetime import date
+
+    from pgrisk.cli.demo_scenarios import Session
 
 Right = Literal["call", "put"]
 
-SECTORS = {
-    "Consumer": ("BBY", "HD"),
-    "Energy": ("CVX", "RRC", "XOM"),
-    "Financials": ("BAC", "JPM"),
-    "Health": ("JNJ", "LLY", "MRK", "PFE", "UNH"),
-    "Industrials": ("GE",),
-    "Staples": ("KO", "PEP", "PG", "WMT"),
-    "Technology": ("AAPL", "AMD", "MSFT"),
-}
-STOCKS = tuple(sorted(stock for stocks in SECTORS.values() for stock in stocks))
-SECTOR_OF = {stock: sector for sector, stocks in SECTORS.items() for stock in stocks}
-EXPIRIES = (date(2015, 8, 21), date(2015, 9, 18))
-LAST_EXPIRY = EXPIRIES[-1]
 CENT = Decimal("0.01")
+STOCKS_MOVE, VIX_MOVES = 2, 3
+"""The rounds of a day in which they go to their closes."""
 
-_STRIKES_EACH_WAY = 6
+_STRIKES_EACH_WAY = 5
 _STRIKE_STEPS = (0.5, 1.0, 2.5, 5.0)
 _VOLATILITY_PER_VIX = 0.013
-
-
-@dataclass(frozen=True)
-class Session:
-    """One trading day: the closes and the closes before."""
-
-    day: date
-    spx: float
-    vix: float
-    closes: dict[str, Decimal]
-    previous: dict[str, Decimal]
-
-    @property
-    def volatility(self) -> float:
-        """At which all options are priced that day."""
-        return self.vix * _VOLATILITY_PER_VIX
-
-    def change(self, stock: str) -> float:
-        """The day's return, 0.01 for 1 %."""
-        return float(self.closes[stock] / self.previous[stock]) - 1
 
 
 @dataclass(frozen=True)
@@ -70,11 +42,10 @@ class Option:
     strike: float
     right: Right
 
-    def price(self, session: Session) -> float:
+    def price(self, spot: Decimal, day: date, volatility: float) -> float:
         """The model's price per share on that day."""
-        years = max((self.expiry - session.day).days, 0.5) / 365
-        spot = float(session.closes[self.stock])
-        return black_scholes(self.right, spot, self.strike, years, session.volatility)
+        years = max((self.expiry - day).days, 0.5) / 365
+        return black_scholes(self.right, float(spot), self.strike, years, volatility)
 
     def intrinsic(self, spot: Decimal) -> Decimal:
         """What exercising it is worth per share."""
@@ -91,18 +62,6 @@ class Quote:
     ask: Decimal
 
 
-def sessions() -> list[Session]:
-    """The trading days from 2015-08-10 to 2015-08-28."""
-    with files("pgrisk.cli").joinpath("prices_2015_08.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    closes = [{stock: Decimal(row[stock]) for stock in STOCKS} for row in rows]
-    days = zip(pairwise(closes), rows[1:], strict=True)
-    return [
-        Session(date.fromisoformat(row["date"]), float(row["SPX"]), float(row["VIX"]), now, before)
-        for (before, now), row in days
-    ]
-
-
 def black_scholes(right: Right, spot: float, strike: float, years: float, vol: float) -> float:
     """The price of a European option without interest or dividends; `vol` is per year."""
     deviation = vol * math.sqrt(years)
@@ -115,10 +74,10 @@ def _normal(x: float) -> float:
     return (1 + math.erf(x / math.sqrt(2))) / 2
 
 
-def listed(session: Session, expiries: Iterable[date]) -> list[Option]:
-    """The options that are listed on that day: some strikes each side of the close."""
+def listed(prices: Mapping[str, Decimal], expiries: Iterable[date]) -> list[Option]:
+    """The options that are listed at those prices of stocks: some strikes each side."""
     found = []
-    for stock, close in session.closes.items():
+    for stock, close in prices.items():
         step = min(_STRIKE_STEPS, key=lambda s: abs(s - 0.025 * float(close)))
         nearest = round(float(close) / step)
         for number in range(nearest - _STRIKES_EACH_WAY, nearest + _STRIKES_EACH_WAY + 1):
@@ -136,39 +95,70 @@ def _option(stock: str, expiry: date, strike: float, right: Right) -> Option:
 
 
 class Market:
-    """What can be traded on a day, and at which prices."""
+    """What can be traded at the moment, and at which prices."""
 
-    def __init__(self) -> None:
+    def __init__(self, expiries: tuple[date, ...]) -> None:
         self.options: dict[str, Option] = {}
         self.quotes: dict[str, Quote] = {}
         self.session: Session
+        self.prices: dict[str, Decimal]
+        self.spx = self.vix = 0.0
+        self.last_expiry = expiries[-1]
+        self._expiries = expiries
         self._strikes: dict[tuple[str, date, Right], list[Option]] = {}
 
+    @property
+    def volatility(self) -> float:
+        """At which all options are priced."""
+        return self.vix * _VOLATILITY_PER_VIX
+
     def open(self, session: Session) -> list[Option]:
-        """Take the prices of that day; returns the options that are listed anew."""
-        expiries = [e for e in EXPIRIES if e >= session.day]
-        new = [option for option in listed(session, expiries) if option.symbol not in self.options]
+        """Open a day at the closes before it; returns the options that are listed anew."""
         self.session = session
+        before = session.previous
+        self.prices, self.spx, self.vix = before.stocks, before.spx, before.vix
+        expiries = [e for e in self._expiries if e >= session.day]
+        new = [
+            option for option in listed(self.prices, expiries) if option.symbol not in self.options
+        ]
         self.options.update((option.symbol, option) for option in new)
         for option in new:
             strikes = self._strikes.setdefault((option.stock, option.expiry, option.right), [])
             strikes.append(option)
             strikes.sort(key=lambda o: o.strike)
-        self.quotes = {stock: _quote(close, 0.0002) for stock, close in session.closes.items()}
-        for option in self.options.values():
-            if option.expiry >= session.day:
-                mark = max(CENT, round(Decimal(option.price(session)), 2))
-                self.quotes[option.symbol] = _quote(mark, 0.015)
+        self._quote()
         return new
+
+    def move(self, number: int) -> bool:
+        """Take the prices of that round of the day; whether there are any new ones."""
+        close = self.session.close
+        if number == STOCKS_MOVE:
+            self.prices, self.spx = close.stocks, close.spx
+        elif number == VIX_MOVES:
+            self.vix = close.vix
+        else:
+            return False
+        self._quote()
+        return True
+
+    def _quote(self) -> None:
+        day, volatility = self.session.day, self.volatility
+        quotes = {stock: _quote(price, 0.0002) for stock, price in self.prices.items()}
+        for option in self.options.values():
+            if option.expiry >= day:
+                value = option.price(self.prices[option.stock], day, volatility)
+                mark = max(CENT, round(Decimal(value), 2))
+                quotes[option.symbol] = _quote(mark, 0.015)
+        self.quotes = quotes
 
     def nearest_expiry(self) -> date:
         """The next day on which options expire, today included."""
-        return next(expiry for expiry in EXPIRIES if expiry >= self.session.day)
+        return next(expiry for expiry in self._expiries if expiry >= self.session.day)
 
     def option(self, stock: str, expiry: date, right: Right, steps: int) -> str | None:
         """The option so many strikes above (or below) the money; None where none is listed."""
         strikes = self._strikes[stock, expiry, right]
-        spot = float(self.session.closes[stock])
+        spot = float(self.prices[stock])
         number = min(range(len(strikes)), key=lambda n: abs(strikes[n].strike - spot)) + steps
         return strikes[number].symbol if 0 <= number < len(strikes) else None
 

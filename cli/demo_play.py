@@ -4,61 +4,42 @@ from __future__ import annotations
 
 import json
 import random
-import secrets
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psycopg
-from psycopg import sql
-
+from pgrisk.cli import demo_breakers
 from pgrisk.cli.demo_agents import View
+from pgrisk.cli.demo_breakers import BreakerStory
 from pgrisk.cli.demo_broker import Broker
-from pgrisk.cli.demo_firm import AGENTS, CAPITAL, FIRM, limits, scopes
+from pgrisk.cli.demo_feed import Feed
+from pgrisk.cli.demo_firm import AGENTS, CAPITAL, limits, scopes
 from pgrisk.cli.demo_history import History
-from pgrisk.cli.demo_market import Market, option_terms, stock_terms
+from pgrisk.cli.demo_market import Market
+from pgrisk.cli.demo_services import login_of
 from pgrisk.cli.demo_trader import Trader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
     from pgrisk.cli.demo_broker import Connection
-    from pgrisk.cli.demo_market import Session
-
-    Connect = Callable[[str], Connection]
+    from pgrisk.cli.demo_scenarios import Scenario, Session
+    from pgrisk.cli.demo_services import Logins, WorkerProcess
+    from pgrisk.client.cache import LimitCache
 
 ROUNDS = 4
 """How often a day the agents send orders; between rounds everything is executed."""
 
 _SEED = 2015
-_SERVICES = {
-    "demo_admin": "risk_admin",
-    "demo_feed": "risk_feed",
-    "demo_execution": "risk_execution",
-    "demo_analyst": "risk_analyst",
-}
-_STATE = "call risk.set_trading_state(scope => %s, state => %s, reason => %s)"
-_STATUS = "call risk.set_instrument_status(symbol => %s, status => %s, reason => %s)"
-_EVENTS: dict[tuple[date, int], tuple[str, list[str]]] = {
-    (date(2015, 8, 12), 1): (_STATUS, ["MRK", "RESTRICTED", "on the restricted list"]),
-    (date(2015, 8, 18), 1): (_STATUS, ["RRC", "NO_NEW_SHORTS", "no shares to borrow"]),
-    (date(2015, 8, 21), 4): (_STATE, ["INCOME", "REDUCE_ONLY", "VIX above 25"]),
-    (date(2015, 8, 24), 1): (_STATE, ["INCOME", "ACTIVE", "reviewed"]),
-    (date(2015, 8, 24), 2): (_STATE, [FIRM, "HALTED", "VIX above 40: kill switch"]),
-    (date(2015, 8, 24), 3): (_STATE, [FIRM, "REDUCE_ONLY", "released for closing trades"]),
-    (date(2015, 8, 24), 4): (_STATE, [FIRM, "ACTIVE", "released"]),
-    (date(2015, 8, 25), 1): (_STATUS, ["BBY", "BLOCKED", "results before the open"]),
-    (date(2015, 8, 26), 1): (_STATUS, ["BBY", "ACTIVE", "results are out"]),
-}
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to replay."""
 
+    scenario: Scenario
     sessions: list[Session]
     orders: int
     """Orders of each agent in each round."""
@@ -69,57 +50,29 @@ class Plan:
         return len(self.sessions) * ROUNDS * len(AGENTS) * self.orders
 
 
-@contextmanager
-def logins(url: str, owner: Connection, keep: bool) -> Iterator[Connect]:
-    """Make the logins of agents and services; yields a function that connects as one of them.
-
-    They are dropped at the end unless `keep`. Raises psycopg.errors.DuplicateObject when they
-    exist.
-    """
-    password = secrets.token_urlsafe(18)
-    roles = {**_SERVICES, **{_login(agent.name): "risk_trader" for agent in AGENTS}}
-    with owner.transaction():
-        for login, role in roles.items():
-            # Encrypted here, so that the password is in no log of the server.
-            verifier = owner.pgconn.encrypt_password(
-                password.encode(), login.encode(), b"scram-sha-256"
-            )
-            owner.execute(
-                sql.SQL("create role {} login password {} in role {}").format(
-                    sql.Identifier(login), verifier.decode(), sql.Identifier(role)
-                )
-            )
-    try:
-        yield lambda login: psycopg.connect(url, user=login, password=password, autocommit=True)
-    finally:
-        if not keep:
-            granted = owner.execute(
-                "select role, scope from risk.trading_grants where role = any(%s)", [[*roles]]
-            ).fetchall()
-            for grant in granted:
-                owner.execute("call risk.revoke_trading(role => %s, scope => %s)", grant)
-            with owner.transaction():
-                for login in roles:
-                    owner.execute(sql.SQL("drop role {}").format(sql.Identifier(login)))
-
-
-def _login(agent: str) -> str:
-    return "demo_" + agent.replace("-", "_")
-
-
 class Stage(ExitStack):
     """Everybody's connections, and the course of a day."""
 
-    def __init__(self, connect: Connect, orders: int, on_decision: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        logins: Logins,
+        worker: WorkerProcess,
+        cache: LimitCache,
+        on_decision: Callable[[int], None],
+        tell: Callable[[str], None],
+    ) -> None:
         super().__init__()
 
         def enter(login: str) -> Connection:
-            return self.enter_context(connect(login))
+            return self.enter_context(logins.connect(login))
 
-        self._orders = orders
-        self._market = Market()
-        self._admin, self._feed = enter("demo_admin"), enter("demo_feed")
-        self._back_office, self.analyst = enter("demo_execution"), enter("demo_analyst")
+        self._plan = plan
+        self._worker = worker
+        self._market = Market(plan.scenario.expiries)
+        self._admin, self._back_office = enter("demo_admin"), enter("demo_execution")
+        self._feed = Feed(self._admin, enter("demo_feed"), self._market)
+        self.analyst = enter("demo_analyst")
         self.history = History(self.analyst)
         self._broker = Broker(
             [enter("demo_execution") for _ in AGENTS],
@@ -127,56 +80,62 @@ class Stage(ExitStack):
             self._market,
         )
         self.callback(self._broker.close)
+        self.story = BreakerStory(self.analyst, self._broker.cancel_requests, tell)
         self._traders = {
             agent.account: Trader(
                 agent,
-                enter(_login(agent.name)),
+                enter(login_of(agent.name)),
                 self._broker,
                 View(self._market, random.Random(f"{_SEED}/{agent.name}")),  # noqa: S311
+                cache,
                 on_decision,
             )
             for agent in AGENTS
         }
-        self._pool = self.enter_context(ThreadPoolExecutor(len(AGENTS) + 2))
+        self._pool = ThreadPoolExecutor(len(AGENTS) + 1)
+        self.callback(self._pool.shutdown, cancel_futures=True)
+
+    @property
+    def held_back(self) -> int:
+        """How many orders agents did not ask for, since their limits told them of a halt."""
+        return sum(trader.held_back for trader in self._traders.values())
 
     def set_up(self) -> None:
-        """Create the firm, its limits and its stocks; options are listed day by day."""
+        """Create the firm, its limits, breakers and stocks; options are listed day by day."""
         for scope in scopes():
             self._admin.execute(
                 "call risk.create_scope(code => %s, kind => %s, parent => %s)", scope
             )
+        # The days of a replay are opened by it, and not by the worker when the clock says so.
+        self._admin.execute("call risk.set_setting('open_day_at', 'off')")
         for agent in AGENTS:
             self._admin.execute(
                 "call risk.grant_trading(role => %s, scope => %s)",
-                [_login(agent.name), agent.account],
+                [login_of(agent.name), agent.account],
             )
             self._back_office.execute(
                 "call risk.post_cash(account => %s, amount => %s, reason => 'deposit')",
                 [agent.account, CAPITAL],
             )
-        self._list(stock_terms())
+        self._feed.list_stocks()
         self._admin.execute("call risk.set_limits(%s, 'the demo')", [json.dumps(limits())])
-        # No worker evaluates circuit breakers here, so nothing gives the sign of life.
-        self._admin.execute("call risk.set_setting('max_heartbeat_age', '0')")
+        demo_breakers.define(self._admin)
 
     def play(self, session: Session) -> None:
         """Replay one day."""
-        is_first = not self._market.options
-        new = self._market.open(session)
-        self._list(option_terms(new))
-        self._admin.execute("call risk.open_day(%s)", [session.day])
+        self._feed.open(session)
         self._broker.expire()
         self._book()
-        # The feed learns of an option the day after it was listed.
-        marked = self._market.quotes.keys() - (set() if is_first else {o.symbol for o in new})
-        self._send_marks(marked)
+        self._feed.send_indicators()
+        self._feed.send_marks()
+        self._worker.wait_for_heartbeat(self.analyst)
         for number in range(1, ROUNDS + 1):
+            has_moved = self._market.move(number)
             jobs = [
-                self._pool.submit(trader.trade, self._orders, number == 1)
+                self._pool.submit(trader.trade, self._plan.orders, number == 1)
                 for trader in self._traders.values()
             ]
-            jobs.append(self._pool.submit(self._send_marks, marked))
-            jobs.append(self._pool.submit(self._act, session.day, number))
+            jobs.append(self._pool.submit(self._manage, session, number, has_moved))
             for job in jobs:
                 job.result()
             self._book()
@@ -185,28 +144,20 @@ class Stage(ExitStack):
             if number == 1:
                 self._settle(session)
             self.history.sample(session.day)
+            self.story.follow(session.day)
+        self._worker.require_running()
         self.history.close(session.day)
 
-    def _list(self, terms: list[dict[str, Any]]) -> None:
-        self._admin.execute("call risk.upsert_instruments(%s)", [json.dumps(terms)])
-
-    def _send_marks(self, symbols: Iterable[str]) -> None:
-        rows = [(symbol, self._market.quotes[symbol]) for symbol in sorted(symbols)]
-        volatility = self._market.session.volatility
-        self._feed.execute(
-            "call risk.set_marks(symbols => %s, prices => %s, bids => %s, asks => %s, ivs => %s)",
-            [
-                [symbol for symbol, _ in rows],
-                [quote.price for _, quote in rows],
-                [quote.bid for _, quote in rows],
-                [quote.ask for _, quote in rows],
-                [volatility if symbol in self._market.options else None for symbol, _ in rows],
-            ],
-        )
-
-    def _act(self, day: date, number: int) -> None:
-        if (day, number) in _EVENTS:
-            self._admin.execute(*_EVENTS[day, number])
+    def _manage(self, session: Session, number: int, has_moved: bool) -> None:
+        """Beside the agents' round: prices come, and then an admin looks at the breakers."""
+        self._feed.send_indicators()
+        if has_moved:
+            self._feed.send_marks()
+        for act in self._plan.scenario.acts:
+            if (act.day, act.round) == (session.day, number):
+                names = ", ".join(f"{name} => %({name})s" for name in act.arguments)
+                self._admin.execute(f"call risk.{act.procedure}({names})".encode(), act.arguments)
+        self.story.reset_what_is_over(self._admin, session.day)
 
     def _book(self) -> None:
         """Wait for the broker, and tell the agents what they got."""
@@ -223,7 +174,7 @@ class Stage(ExitStack):
         ).fetchall()
         for account, symbol, quantity in held:
             option = self._market.options[symbol]
-            in_the_money = option.intrinsic(session.previous[option.stock]) > 0
+            in_the_money = option.intrinsic(session.previous.stocks[option.stock]) > 0
             kind = "expiry" if not in_the_money else "exercise" if quantity > 0 else "assignment"
             self._trade(account, symbol, -quantity, Decimal(0), kind)
             if in_the_money:

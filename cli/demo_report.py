@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import psycopg
     from rich.console import Console
 
+    from pgrisk.cli.demo_breakers import BreakerStory
     from pgrisk.cli.demo_history import Equity, History
+    from pgrisk.client.cache import CacheStats
 
 _ROWS = 15
 _EQUITY_LINES, _DRAWDOWN_LINES = 8, 4
@@ -50,6 +52,10 @@ select u.scope, u.limit_type, coalesce(u.symbol, u.underlying, u.sector, u.instr
 from risk.limit_utilization as u
 where u.limit_type not in ('order_rate', 'order_rate_minute') limit %s"""
 
+_BREAKERS = """
+select b.name, b.scope, b.action, coalesce(b.last_value, 0), b.threshold
+from risk.breakers as b order by b.name"""
+
 _POSITIONS = """
 select p.account, p.symbol, p.quantity, p.open_buy, p.open_sell, round(p.average_price, 2), p.mark,
   round(p.market_value), round(p.unrealized_pnl)
@@ -80,6 +86,57 @@ def show(console: Console, connection: psycopg.Connection[Any]) -> None:
         "account|symbol|quantity|open buy|open sell|average|mark|value|unrealized",
         _POSITIONS,
         _ROWS,
+    )
+
+
+def show_breakers(
+    console: Console, connection: psycopg.Connection[Any], story: BreakerStory
+) -> None:
+    """Print every trip, and the breakers that never tripped."""
+    rows: list[tuple[Any, ...]] = [
+        (
+            trip.breaker,
+            trip.scope,
+            trip.action,
+            round(trip.value, 2),
+            round(trip.threshold, 2),
+            f"{trip.day:%m-%d} {trip.at:%H:%M:%S}",
+            "" if trip.milliseconds is None else round(trip.milliseconds),
+            *story.flow_of(trip),
+            story.cancels_of(trip),
+            f"{trip.reset_by.removeprefix('demo_')} {trip.reset_on:%m-%d}" if trip.reset_on else "",
+        )
+        for trip in story.trips
+    ]
+    tripped = {trip.breaker for trip in story.trips}
+    rows += [
+        (*row[:3], round(row[3], 2), round(row[4], 2), "never", *("",) * 5)
+        for row in connection.execute(_BREAKERS).fetchall()
+        if row[0] not in tripped
+    ]
+    columns = "breaker|scope|action|value|threshold|tripped|ms|refused|passed|cancels|reset by"
+    title = "Circuit breakers (risk.breaker_events; ms from the breach to the first refusal)"
+    _print_table(console, title, columns.split("|"), rows)
+
+
+def show_cache(console: Console, stats: CacheStats, held_back: int) -> None:
+    """Print what the cache of limits was good for."""
+    reads = stats.hits + stats.misses + stats.bypasses + stats.shared
+    _print_table(
+        console,
+        "Limits read by agents before they asked (client.cache)",
+        ["reads", "hits", "hit %", "misses", "shared", "bypasses", "orders held back"],
+        [
+            (
+                reads,
+                stats.hits,
+                Decimal(f"{100 * stats.hits / max(1, reads):.1f}"),
+                stats.misses,
+                stats.shared,
+                stats.bypasses,
+                held_back,
+            )
+        ],
     )
 
 

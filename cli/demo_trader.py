@@ -1,4 +1,4 @@
-"""The demo's agents at work: they ask the engine, and send to the broker what was accepted."""
+"""The demo's agents at work: they look at their limits, ask, and send what was accepted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
     from pgrisk.cli.demo_broker import Broker, Connection
     from pgrisk.cli.demo_firm import Agent
+    from pgrisk.client.cache import LimitCache
+    from pgrisk.client.limits import HotLimits
 
 _BASKET = 25
+_HOLDS_BACK = 0.5
+"""How often an agent stands aside that sees a halt; else it asks all the same."""
 _CHECK_ORDER = """
 call risk.check_order(account => %s, client_order_id => %s, symbol => %s, side => %s,
   quantity => %s, price => %s, agent => %s, time_in_force => %s)"""
@@ -40,12 +44,15 @@ class Trader:
         connection: Connection,
         broker: Broker,
         view: View,
+        cache: LimitCache,
         on_decision: Callable[[int], None],
     ) -> None:
         self.view = view
+        self.held_back = 0
         self._agent = agent
         self._connection = connection
         self._broker = broker
+        self._cache = cache
         self._on_decision = on_decision
         self._ids = 0
 
@@ -56,10 +63,19 @@ class Trader:
         if is_open and self._agent.name == "mean-reversion":
             self._check_basket()
         for _ in range(orders):
-            order = next_order(self._agent.name, self.view)
+            limits = self._cache.get(self._agent.account)
+            if limits.state == "HALTED" and self.view.dice.random() < _HOLDS_BACK:
+                self.held_back += 1
+                continue
+            order = next_order(self._agent.name, self.view, closes=self._should_close(limits))
             self._check(order)
             if self.view.dice.random() < 0.02:
                 self._check(order)  # the same again under a new id: a loop run wild
+
+    def _should_close(self, limits: HotLimits) -> bool:
+        """Whether only what reduces has a chance, as the agent mostly heeds."""
+        is_full = any(limit.utilization_pct == 100 for limit in limits.limits)
+        return (limits.state == "REDUCE_ONLY" or is_full) and self.view.dice.random() < 0.6
 
     def _new(self, order: Order) -> Working:
         self._ids += 1
@@ -67,11 +83,11 @@ class Trader:
 
     def _review(self, working: Working) -> None:
         choice = self.view.dice.random()
-        if choice < 0.3:
+        if choice < 0.15:
             self._broker.finish(working)
-        elif choice < 0.6:
+        elif choice < 0.25:
             self._broker.cancel(working)
-        elif choice < 0.85:
+        elif choice < 0.4:
             self._replace(working)
 
     def _replace(self, working: Working) -> None:

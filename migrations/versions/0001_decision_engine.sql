@@ -9043,12 +9043,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return array(
-    select u
+    select n.u
     from risk_private.positions as p
-    join risk_private.unit_values as u on u.instrument_id = p.instrument_id
+    cross join lateral (
+      select v from risk_private.unit_values as v where v.instrument_id = p.instrument_id offset 0
+    ) as n (u)
     where p.account_id = unfollowed.account_id and p.instrument_id = any (instrument_ids)
       and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-      and risk_private.carried(p, null) is distinct from u);
+      and risk_private.carried(p, null) is distinct from n.u);
 end
 $$;
 comment on function risk_private.unfollowed(integer, integer[]) is
