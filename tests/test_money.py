@@ -375,6 +375,8 @@ def test_a_hedge_in_another_account_makes_no_peak(firm: Caller) -> None:
     assert money(firm, "D1", "equity", "peak_equity", "drawdown_pct") == (2000, 2000, 0)
     assert money(firm, "A1", "peak_equity") == (1100,)
     assert money(firm, "A2", "peak_equity") == (1100,)
+
+
 def test_a_parent_is_at_no_peak_between_its_accounts(firm: Caller) -> None:
     """What one account gains by a mark, the other loses: together they are at 2,000 throughout."""
     for account, quantity in (("A1", 10), ("A2", -10)):
