@@ -98,7 +98,7 @@ def too_large(firm: Caller) -> Answer:
     return buy(firm)
 
 
-def broken(firm: Caller) -> Answer:
+def tripped(firm: Caller) -> Answer:
     firm.call(
         "define_breaker",
         name="rate",
@@ -114,7 +114,7 @@ def broken(firm: Caller) -> Answer:
 # Gravest first.
 REASONS: dict[str, Callable[[Caller], Answer]] = {
     "TRADING_HALTED": halted,
-    "CIRCUIT_BREAKER_TRIPPED": broken,
+    "CIRCUIT_BREAKER_TRIPPED": tripped,
     "RESTRICTED_INSTRUMENT": restricted,
     "INSTRUMENT_EXPIRED": lambda firm: buy(firm, "GONE"),
     "CONFIG_NOT_FOUND": unconfigured,
