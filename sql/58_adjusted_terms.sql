@@ -16,7 +16,8 @@ as $$
 begin
   if not risk_private.is_code(a.reference) then
     perform risk_private.fail('RK400', 'reference must be 1 to 64 printable characters',
-      'argument: reference', 'The id of the corporate action: it is done once, however often told.');
+      'argument: reference',
+      'The id of the corporate action: it is done once, however often told.');
   end if;
   perform risk_private.require_reason(a.reason);
   if (least(a.new_shares, a.old_shares) >= 1 and greatest(a.new_shares, a.old_shares) <= 1000000
@@ -138,7 +139,8 @@ begin
     and o.instrument_ids && array(select t.instrument_id from pg_catalog.unnest(terms) as t);
   if v_count > 0 then
     perform risk_private.fail('RK409',
-      pg_catalog.format('%s open orders in %s or on it, entered on the old terms', v_count, a.symbol),
+      pg_catalog.format('%s open orders in %s or on it, entered on the old terms', v_count,
+        a.symbol),
       'accounts: ' || v_named,
       'Cancel them with risk.cancel_orders, release what the broker confirms, and ask again.');
   end if;
@@ -149,7 +151,8 @@ begin
   if v_count > 0 then
     perform risk_private.fail('RK409',
       pg_catalog.format('%s positions on %s have expired and are not settled', v_count, a.symbol),
-      'symbols: ' || v_named, 'Settle them on the old terms with risk.record_trade, and ask again.');
+      'symbols: ' || v_named,
+      'Settle them on the old terms with risk.record_trade, and ask again.');
   end if;
 end
 $$;
@@ -205,5 +208,5 @@ end
 $$;
 comment on function risk_private.change_terms(risk_private.adjustments, integer[]) is
   'Puts instruments to their new terms and symbols; and what was told of them per share, their '
-  'marks, the prices that breakers look back on and the closes, to the level after the split. Delta '
-  'and volatility are the same at either.';
+  'marks, the prices that breakers look back on and the closes, to the level after the split. '
+  'Delta and volatility are the same at either.';

@@ -26,7 +26,8 @@ begin atomic
     account_id, exec_id, instrument_id, signed_quantity, price, fee, unit_price, kind, trading_day,
     executed_at, recorded_at, multiplier, rate, adjustment_id)
   select p.account_id, pg_catalog.format('adjustment %s %s', t.adjustment_id, t.new_symbol),
-    p.instrument_id, risk_private.adjusted_quantity(p.quantity, t.new_units, t.old_units) - p.quantity,
+    p.instrument_id,
+    risk_private.adjusted_quantity(p.quantity, t.new_units, t.old_units) - p.quantity,
     0, 0, 0, 'adjustment', s.trading_day, n.at, n.at, t.new_multiplier,
     risk_private.cash_rate(p.account_id, i.currency), t.adjustment_id
   from risk_private.adjusted_instruments as t
@@ -173,18 +174,18 @@ end
 $$;
 comment on procedure risk.adjust_instrument(text, text, text, numeric, numeric, numeric, jsonb) is
   'Adjusts a stock, ETF or index, and everything on it that has not expired, for a corporate '
-  'action: all accounts at one moment. new_shares for old_shares is a split: 4 and 1, 3 and 2, or 1 '
-  'and 10 for a reverse one. Positions in the stock are multiplied by that ratio; a fraction stays '
-  'until the broker pays it (risk.record_trade, kind cash_in_lieu). Options follow the rule of the '
-  'OCC: where each share becomes whole shares, contracts are multiplied and strikes divided, to the '
-  'cent; with any other ratio the multiplier changes instead, and the strike so that strike x '
+  'action: all accounts at one moment. new_shares for old_shares is a split: 4 and 1, 3 and 2, or '
+  '1 and 10 for a reverse one. Positions in the stock are multiplied by that ratio; a fraction '
+  'stays until the broker pays it (risk.record_trade, kind cash_in_lieu). Options follow the rule of the '
+  'OCC: where each share becomes whole shares, contracts are multiplied and strikes divided, to '
+  'the cent; with any other ratio the multiplier changes instead, and the strike so that strike x '
   'multiplier stays (to 8 decimals): marks are then quoted per share delivered. strike_change is '
   'added to every strike: a special dividend of 12 is -12. new_symbols renames, {"X C100": '
-  '"X C25", …}, the stock itself too. Cost, value, P&L, equity and drawdown stay; average prices, '
-  'marks, quotes, Greeks, closes and the prices that breakers look back on are put to the new '
-  'level. Limits stay as they are, those in shares and contracts too. Executions keep the terms of '
+  '"X C25", …}, the stock itself too. Cost, value, P&L, equity and drawdown stay; average '
+  'prices, marks, quotes, Greeks, closes and the prices that breakers look back on are put to the '
+  'new level. Limits stay as they are, those in shares and contracts too. Executions keep the terms of '
   'their time: one that is busted or corrected later counts as the split made it. Call it before '
   'the first mark on the new terms. A reference is adjusted once, however often it is called. '
   'Alerted as instrument_adjusted; risk.adjustments tells what changed. Errors: RK400; RK404 '
-  'unknown symbol; RK409 a reference with other content, a symbol that is taken, open orders in any '
-  'of the instruments (cancel them first), positions that have expired and are not settled.';
+  'unknown symbol; RK409 a reference with other content, a symbol that is taken, open orders in '
+  'any of the instruments (cancel them first), positions that have expired and are not settled.';

@@ -37,8 +37,8 @@ join risk_private.scopes as s on s.scope_id = d.scope_id;
 -- squawk-ignore require-concurrent-index-creation
 create unique index daily_summary_key on risk.daily_summary (scope, day);
 comment on materialized view risk.daily_summary is
-  'Every scope and trading day, in base currency, with everything below it: a day that has ended as '
-  'it was when the next one was opened, and the open day as of the last refresh '
+  'Every scope and trading day, in base currency, with everything below it: a day that has ended '
+  'as it was when the next one was opened, and the open day as of the last refresh '
   '(risk.refresh_views, risk.open_day; the worker does both). What is busted or corrected later '
   'counts to the day in which it was. end_equity - start_equity = flows + realized - fees + income '
   '+ currency_pnl + unrealized - start_unrealized, plus what the start that risk.open_day was told '

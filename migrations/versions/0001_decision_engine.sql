@@ -11189,7 +11189,8 @@ as $$
 begin
   if not risk_private.is_code(a.reference) then
     perform risk_private.fail('RK400', 'reference must be 1 to 64 printable characters',
-      'argument: reference', 'The id of the corporate action: it is done once, however often told.');
+      'argument: reference',
+      'The id of the corporate action: it is done once, however often told.');
   end if;
   perform risk_private.require_reason(a.reason);
   if (least(a.new_shares, a.old_shares) >= 1 and greatest(a.new_shares, a.old_shares) <= 1000000
@@ -11311,7 +11312,8 @@ begin
     and o.instrument_ids && array(select t.instrument_id from pg_catalog.unnest(terms) as t);
   if v_count > 0 then
     perform risk_private.fail('RK409',
-      pg_catalog.format('%s open orders in %s or on it, entered on the old terms', v_count, a.symbol),
+      pg_catalog.format('%s open orders in %s or on it, entered on the old terms', v_count,
+        a.symbol),
       'accounts: ' || v_named,
       'Cancel them with risk.cancel_orders, release what the broker confirms, and ask again.');
   end if;
@@ -11322,7 +11324,8 @@ begin
   if v_count > 0 then
     perform risk_private.fail('RK409',
       pg_catalog.format('%s positions on %s have expired and are not settled', v_count, a.symbol),
-      'symbols: ' || v_named, 'Settle them on the old terms with risk.record_trade, and ask again.');
+      'symbols: ' || v_named,
+      'Settle them on the old terms with risk.record_trade, and ask again.');
   end if;
 end
 $$;
@@ -11378,8 +11381,8 @@ end
 $$;
 comment on function risk_private.change_terms(risk_private.adjustments, integer[]) is
   'Puts instruments to their new terms and symbols; and what was told of them per share, their '
-  'marks, the prices that breakers look back on and the closes, to the level after the split. Delta '
-  'and volatility are the same at either.';
+  'marks, the prices that breakers look back on and the closes, to the level after the split. '
+  'Delta and volatility are the same at either.';
 
 -- 59_adjustments.sql
 -- Splits and adjusted options: positions follow the terms.
@@ -11410,7 +11413,8 @@ begin atomic
     account_id, exec_id, instrument_id, signed_quantity, price, fee, unit_price, kind, trading_day,
     executed_at, recorded_at, multiplier, rate, adjustment_id)
   select p.account_id, pg_catalog.format('adjustment %s %s', t.adjustment_id, t.new_symbol),
-    p.instrument_id, risk_private.adjusted_quantity(p.quantity, t.new_units, t.old_units) - p.quantity,
+    p.instrument_id,
+    risk_private.adjusted_quantity(p.quantity, t.new_units, t.old_units) - p.quantity,
     0, 0, 0, 'adjustment', s.trading_day, n.at, n.at, t.new_multiplier,
     risk_private.cash_rate(p.account_id, i.currency), t.adjustment_id
   from risk_private.adjusted_instruments as t
@@ -11557,21 +11561,21 @@ end
 $$;
 comment on procedure risk.adjust_instrument(text, text, text, numeric, numeric, numeric, jsonb) is
   'Adjusts a stock, ETF or index, and everything on it that has not expired, for a corporate '
-  'action: all accounts at one moment. new_shares for old_shares is a split: 4 and 1, 3 and 2, or 1 '
-  'and 10 for a reverse one. Positions in the stock are multiplied by that ratio; a fraction stays '
-  'until the broker pays it (risk.record_trade, kind cash_in_lieu). Options follow the rule of the '
-  'OCC: where each share becomes whole shares, contracts are multiplied and strikes divided, to the '
-  'cent; with any other ratio the multiplier changes instead, and the strike so that strike x '
+  'action: all accounts at one moment. new_shares for old_shares is a split: 4 and 1, 3 and 2, or '
+  '1 and 10 for a reverse one. Positions in the stock are multiplied by that ratio; a fraction '
+  'stays until the broker pays it (risk.record_trade, kind cash_in_lieu). Options follow the rule of the '
+  'OCC: where each share becomes whole shares, contracts are multiplied and strikes divided, to '
+  'the cent; with any other ratio the multiplier changes instead, and the strike so that strike x '
   'multiplier stays (to 8 decimals): marks are then quoted per share delivered. strike_change is '
   'added to every strike: a special dividend of 12 is -12. new_symbols renames, {"X C100": '
-  '"X C25", …}, the stock itself too. Cost, value, P&L, equity and drawdown stay; average prices, '
-  'marks, quotes, Greeks, closes and the prices that breakers look back on are put to the new '
-  'level. Limits stay as they are, those in shares and contracts too. Executions keep the terms of '
+  '"X C25", …}, the stock itself too. Cost, value, P&L, equity and drawdown stay; average '
+  'prices, marks, quotes, Greeks, closes and the prices that breakers look back on are put to the '
+  'new level. Limits stay as they are, those in shares and contracts too. Executions keep the terms of '
   'their time: one that is busted or corrected later counts as the split made it. Call it before '
   'the first mark on the new terms. A reference is adjusted once, however often it is called. '
   'Alerted as instrument_adjusted; risk.adjustments tells what changed. Errors: RK400; RK404 '
-  'unknown symbol; RK409 a reference with other content, a symbol that is taken, open orders in any '
-  'of the instruments (cancel them first), positions that have expired and are not settled.';
+  'unknown symbol; RK409 a reference with other content, a symbol that is taken, open orders in '
+  'any of the instruments (cancel them first), positions that have expired and are not settled.';
 
 -- 60_states.sql
 -- Stopping: trading states, instrument statuses and cancel requests. A halt is in force when its
@@ -16919,8 +16923,8 @@ join risk_private.scopes as s on s.scope_id = d.scope_id;
 -- squawk-ignore require-concurrent-index-creation
 create unique index daily_summary_key on risk.daily_summary (scope, day);
 comment on materialized view risk.daily_summary is
-  'Every scope and trading day, in base currency, with everything below it: a day that has ended as '
-  'it was when the next one was opened, and the open day as of the last refresh '
+  'Every scope and trading day, in base currency, with everything below it: a day that has ended '
+  'as it was when the next one was opened, and the open day as of the last refresh '
   '(risk.refresh_views, risk.open_day; the worker does both). What is busted or corrected later '
   'counts to the day in which it was. end_equity - start_equity = flows + realized - fees + income '
   '+ currency_pnl + unrealized - start_unrealized, plus what the start that risk.open_day was told '
