@@ -24,9 +24,9 @@ _BREAKERS: tuple[tuple[str, str, str, float, str, Mapping[str, Any], str], ...] 
     ("vix-30", "INCOME", "volatility_level", 30, "REDUCE_ONLY", _VIX, "session"),
     ("vix-40", FIRM, "volatility_level", 40, "HALT_AND_CANCEL", _VIX, "manual"),
     ("spx-3", "EQUITY", "price_move", 3, "REDUCE_ONLY", _SPX, "session"),
+    ("spx-4", "EQUITY", "price_move", 4, "HALT_AND_CANCEL", _SPX, "manual"),
     ("loss-income", "INCOME", "daily_loss", 1, "REDUCE_ONLY", {}, "manual"),
-    ("loss-equity-1", "EQUITY", "daily_loss", 1, "REDUCE_ONLY", {}, "manual"),
-    ("loss-equity-2", "EQUITY", "daily_loss", 2, "HALT_AND_CANCEL", {}, "manual"),
+    ("loss-equity", "EQUITY", "daily_loss", 1, "REDUCE_ONLY", {}, "manual"),
     ("loss-hedging", "HEDGING", "daily_loss", 4, "HALT_AND_CANCEL", {}, "manual"),
     ("loss-firm", FIRM, "daily_loss", 2, "HALT_AND_CANCEL", {}, "manual"),
 )
