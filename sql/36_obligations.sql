@@ -19,7 +19,7 @@ begin
       union all
       -- A pending replacement and the order that it replaces are two versions of one order.
       select w.instrument_id,
-        sign(w.ratio) * greatest(0, o.quantity * abs(w.ratio) - w.filled), null,
+        sign(w.ratio::numeric) * greatest(0, o.quantity * abs(w.ratio) - w.filled), null,
         coalesce(w.cost, o.price),
         case when o.replace_pending and o.replaced_by is null then o.replaces
           else o.client_order_id end,

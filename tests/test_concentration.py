@@ -429,3 +429,17 @@ def test_it_holds_while_many_trade_and_the_equity_moves(db: Database, firm: Call
         left = [order(firm, "A2", "buy", 1) for _ in range(41)]
     assert sum(answer.is_accepted for answer in answers + left) == 40
     assert utilization(firm, "F") == (0, 10, "WARN", "AAPL")
+
+
+def test_quantities_of_many_digits_leave_nothing_behind(firm: Caller) -> None:
+    token = {"symbol": "TOK", "kind": "stock", "lot": "0.00000001"}
+    firm.call("upsert_instruments", instruments=Jsonb([token]))
+    firm.mark({"TOK": Decimal("0.00001")})
+    firm.limit("A1", "concentration_pct", 90)
+    quantity = Decimal("12345678.12345679")
+    for name in ("explained", "lean"):
+        assert firm.check("A1", name, "TOK", "buy", quantity, 1).is_accepted
+        assert firm.differences() == []
+    for name in ("explained", "lean"):
+        firm.call("release_order", account="A1", client_order_id=name, reason="cancelled")
+        assert firm.differences() == []

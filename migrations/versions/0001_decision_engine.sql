@@ -3332,7 +3332,7 @@ begin
       union all
       -- A pending replacement and the order that it replaces are two versions of one order.
       select w.instrument_id,
-        sign(w.ratio) * greatest(0, o.quantity * abs(w.ratio) - w.filled), null,
+        sign(w.ratio::numeric) * greatest(0, o.quantity * abs(w.ratio) - w.filled), null,
         coalesce(w.cost, o.price),
         case when o.replace_pending and o.replaced_by is null then o.replaces
           else o.client_order_id end,
@@ -4321,7 +4321,7 @@ returns setof risk_private.exposure_part
 language sql stable
 begin atomic
   select p.account_id, p.instrument_id, w.client_order_id, order_parts.sign,
-    pg_catalog.sign(w.ratio) * w.open_quantity, 0, 0,
+    pg_catalog.sign(w.ratio::numeric) * w.open_quantity, 0, 0,
     p.unit_delta, p.unit_gamma, p.unit_dollar_delta, p.unit_dollar_gamma, p.unit_vega, p.unit_theta
   from unnest(legs) as w
   join risk_private.positions as p
@@ -4432,7 +4432,7 @@ begin atomic
     on p.account_id = revaluation_parts.account_id and p.instrument_id = u.instrument_id
   union all
   select p.account_id, p.instrument_id, w.client_order_id, n.sign,
-    pg_catalog.sign(w.ratio) * w.open_quantity, 0, 0,
+    pg_catalog.sign(w.ratio::numeric) * w.open_quantity, 0, 0,
     v.unit_delta, v.unit_gamma, v.unit_dollar_delta, v.unit_dollar_gamma, v.unit_vega, v.unit_theta
   from risk_private.working_legs as w
   join risk_private.positions as p
