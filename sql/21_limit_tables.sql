@@ -10,7 +10,7 @@ create table risk_private.limit_types (
   description text not null
 );
 comment on table risk_private.limit_types is
-  'The kinds of limit. A new kind is a row here and its measure in 42_checks.sql.';
+  'The kinds of limit. sql/README.md tells what else a new kind needs.';
 comment on column risk_private.limit_types.judged is
   'order, instrument and underlying: a wider limit is the default for each instrument or '
   'underlying, and within a scope the most specific one wins; concentration likewise, but for '
@@ -58,9 +58,9 @@ insert into risk_private.limit_types (limit_type, bit, judged, reason, warns, de
 ('theta', 19, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
   'Theta, up or down, in base currency per day.'),
 ('gross_exposure', 20, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
-  'Sum of worst-case quantities at their absolute dollar delta.'),
+  'Sum of worst-case quantities at their absolute dollar delta, in base currency.'),
 ('net_exposure', 21, 'exposure', 'RISK_LIMIT_EXCEEDED', true,
-  'Net dollar delta, up or down.'),
+  'Net dollar delta, up or down, in base currency.'),
 ('daily_loss', 22, 'loss', 'RISK_LIMIT_EXCEEDED', true,
   'Start equity and flows since less equity: beyond it only reducing orders pass.'),
 ('drawdown_pct', 23, 'loss', 'RISK_LIMIT_EXCEEDED', true,
