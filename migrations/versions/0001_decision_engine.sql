@@ -5101,6 +5101,7 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_bitmapscan = off
 as $$
@@ -5134,12 +5135,6 @@ begin
   if (v_is_plain and cardinality(v_entries) = cardinality(requests)) is not true then
     return false;
   end if;
-  if exists (
-    select from unnest(v_entries) as e
-    join risk_private.orders as o
-      on o.account_id = e.account_id and o.client_order_id = e.client_order_id) then
-    return false;
-  end if;
   insert into risk_private.orders (
     account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
     is_combo, time_in_force, unit_prices, costs, filled, decision, allowed_quantity, state,
@@ -5148,7 +5143,12 @@ begin
     array[e.sign], e.quantity, e.price, false, e.time_in_force, array[e.unit_price],
     case when e.price is null then array[e.reference] end, array[0::numeric],
     'ACCEPTED', e.quantity, 'ACCEPTED', v_at
-  from unnest(v_entries) as e;
+  from unnest(v_entries) as e
+  on conflict on constraint orders_pkey do nothing;
+  get diagnostics v_moved = row_count;
+  if v_moved < cardinality(v_entries) then
+    return true;
+  end if;
   v_reservation := risk_private.reserve(v_entries, v_at);
   if v_reservation.is_plain is not true then
     return true;
