@@ -131,15 +131,22 @@ begin
     from unnest(entries) as e
     group by e.account_id, e.instrument_id, e.sector_id, e.underlying_id
   ), carried as (
-    -- offset 0 keeps the planner from repeating what units are made of wherever one is used
-    select m.*, risk_private.carried(p, u.units) as units
+    -- Positions as they were. offset 0 keeps the planner from repeating what units are made of
+    -- wherever one is used, and from joining positions otherwise than row by row.
+    select m.*, (p.held).quantity, (p.held).open_buy as was_open_buy,
+      (p.held).open_sell as was_open_sell,
+      risk_private.carried(p.held, u.units) as units
     from movements as m
-    left join risk_private.positions as p
-      on p.account_id = m.account_id and p.instrument_id = m.instrument_id
+    left join lateral (
+      select p as held from risk_private.positions as p
+      where p.account_id = m.account_id and p.instrument_id = m.instrument_id
+      offset 0
+    ) as p on true
     left join lateral (
       select v as units from risk_private.unit_values as v
       where v.instrument_id = m.instrument_id
-        and coalesce(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell), 0) = 0
+        and coalesce(risk_private.worst_case((p.held).quantity, (p.held).open_buy,
+          (p.held).open_sell), 0) = 0
       offset 0
     ) as u on true
     offset 0
@@ -162,7 +169,6 @@ begin
       unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
       unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
   ), judged as (
-    -- Positions as they were: all of one statement reads the same snapshot.
     select
       m.sector_id, m.underlying_id, m.instrument_id, m.open_buy, m.open_sell, m.traded_notional,
       m.orders, h.after - h.before as gross_position,
@@ -171,13 +177,12 @@ begin
       (h.after < l.net_position and h.long + m.open_buy < l.long_position
         and h.short + m.open_sell < l.short_position
         and (not l.self_cross or (
-          (m.open_buy = 0 or m.open_sell + coalesce(p.open_sell, 0) = 0)
-          and (m.open_sell = 0 or m.open_buy + coalesce(p.open_buy, 0) = 0)))) is true as is_plain,
+          (m.open_buy = 0 or m.open_sell + coalesce(m.was_open_sell, 0) = 0)
+          and (m.open_sell = 0 or m.open_buy + coalesce(m.was_open_buy, 0) = 0)))) is true
+        as is_plain,
       l.keeps_track, l.keeps_fingerprints, l.duplicate_window, l.counters,
       l.exposures is not null as keeps_exposures
     from carried as m
-    left join risk_private.positions as p
-      on p.account_id = m.account_id and p.instrument_id = m.instrument_id
     join risk_private.account_levels as a on a.account_id = m.account_id
     cross join lateral (
       select a.* where not a.is_narrowed
@@ -190,8 +195,8 @@ begin
       select w.long, w.short, greatest(w.long, w.short) as before,
         greatest(w.long + m.open_buy, w.short + m.open_sell) as after
       from (
-        select coalesce(p.quantity + p.open_buy, 0) as long,
-          coalesce(p.open_sell - p.quantity, 0) as short
+        select coalesce(m.quantity + m.was_open_buy, 0) as long,
+          coalesce(m.was_open_sell - m.quantity, 0) as short
         offset 0
       ) as w
       offset 0
