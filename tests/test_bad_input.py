@@ -114,6 +114,8 @@ BASE: dict[str, Arguments] = {
     "remove_breaker": {"name": BREAKER, "reason": "why"},
     "trip_breaker": {"name": BREAKER, "reason": "why"},
     "reset_breaker": {"name": TRIPPED, "reason": "why"},
+    "adjust_instrument": {"symbol": "XOM", "reference": FRESH, "reason": "why"}
+    | {"new_shares": "2", "old_shares": "1", "strike_change": "0", "new_symbols": None},
     "revalue": {},
     "hot_limits": {"scope": "D1", "symbol": "AAPL"},
     "limit_cache": {},
@@ -187,6 +189,10 @@ TAKEN: dict[tuple[str, str], set[str]] = {
     ("set_indicator", "value"): {"-11", "1e300"},
     ("load_position_limits", "limits"): {"{}"},
     ("apply_position_limits", "reason"): REASONS,
+    ("adjust_instrument", "reference"): CODES,
+    ("adjust_instrument", "reason"): REASONS,
+    ("adjust_instrument", "strike_change"): {"-1", "0.3"},
+    ("adjust_instrument", "new_symbols"): {"{}"},
     ("define_breaker", "name"): CODES,
     ("define_breaker", "threshold"): {"0", "0.3"},
     ("define_breaker", "parameters"): {"{}"},
@@ -210,11 +216,16 @@ TAKEN: dict[tuple[str, str], set[str]] = {
 OPTIONAL = {
     *(f"price of {what}" for what in ("check_order", "check_combo", "replace_order")),
     *("price of preview_order", "price of preview_combo"),
-    *("currency of post_cash", "reference"),
+    *("currency of post_cash", "reference of post_cash"),
     *("agent", "symbol of record_fill", "executed_at", "broker_order_id", "as_of"),
     *("equities", "parent of firm", "symbol of set_limit", "underlying", "sector", "valid_from"),
     *("valid_until", "reason of set_limit", "reason of set_limits", "reason of remove_limit"),
-    *("reason of apply_position_limits", "reason of define_breaker", "symbol of hot_limits"),
+    *(
+        "reason of apply_position_limits",
+        "reason of define_breaker",
+        "symbol of hot_limits",
+        "new_symbols",
+    ),
     *("symbol of remove_limit", "scope of set_setting", "bid", "ask", *GREEKS),
 }
 

@@ -4925,7 +4925,8 @@ begin atomic
   from unnest(requests) as r
   join (
     select
-      s.*, risk_private.may_trade(s.chain) as may_trade,
+      s.*, risk_private.is_owner() or exists (
+        select from risk_private.granted_scopes as g where g.scope_id = any (s.chain)) as may_trade,
       s.max_heartbeat_age = 0 or (
         risk_private.is_fresh(h.beat_at, s.max_heartbeat_age, at)
         and risk_private.is_fresh(h.inputs_as_of, s.max_heartbeat_age, at)) as is_alive
@@ -5140,6 +5141,16 @@ begin
   if (v_is_plain and cardinality(v_entries) = cardinality(requests)) is not true then
     return false;
   end if;
+  -- offset 0: ids are looked up one by one, whatever the statistics say.
+  if exists (
+    select from unnest(v_entries) as e
+    cross join lateral (
+      select from risk_private.orders as o
+      where o.account_id = e.account_id and o.client_order_id = e.client_order_id
+      offset 0
+    ) as o) then
+    return false;
+  end if;
   insert into risk_private.orders (
     account_id, client_order_id, agent, underlying_id, instrument_ids, ratios, quantity, price,
     is_combo, time_in_force, unit_prices, costs, filled, decision, allowed_quantity, state,
@@ -5148,12 +5159,7 @@ begin
     array[e.sign], e.quantity, e.price, false, e.time_in_force, array[e.unit_price],
     case when e.price is null then array[e.reference] end, array[0::numeric],
     'ACCEPTED', e.quantity, 'ACCEPTED', v_at
-  from unnest(v_entries) as e
-  on conflict on constraint orders_pkey do nothing;
-  get diagnostics v_moved = row_count;
-  if v_moved < cardinality(v_entries) then
-    return true;
-  end if;
+  from unnest(v_entries) as e;
   v_reservation := risk_private.reserve(v_entries, v_at);
   if v_reservation.is_plain is not true then
     return true;
