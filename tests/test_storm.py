@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 AGENTS = 16
 CALLS = 20_000
-DESK_GROSS = 1200
+DESK_GROSS = 700
 EXPECTED = ("ACCEPTED", "REJECTED", "replace ACCEPTED", "replace REJECTED", "RK409", "RK404")
 DESK_USE = """select gross_position from risk_private.counters as c
   join risk_private.scopes as s using (scope_id) where s.code = 'D1' and dimension = 0"""
