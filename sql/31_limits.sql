@@ -325,9 +325,9 @@ comment on function risk_private.validate_limit(risk_private.limit_request, time
 
 -- Lock order: other limit changes; accounts below, where stops_orders says so; the counters it
 -- makes, ascending.
-create function risk_private.set_limit(request risk_private.limit_request, reason text)
-  returns bigint
-language plpgsql volatile security definer
+create function risk_private.store_limit(request risk_private.limit_request, reason text)
+  returns risk_private.limits
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -336,14 +336,14 @@ declare
   v_type risk_private.limit_types;
   v_dimension integer;
   v_key_id integer;
-  v_limit_id bigint;
+  v_limit risk_private.limits;
 begin
   perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.limits'));
   if request.amount is not null then
     perform risk_private.validate_limit(request, v_at);
   end if;
-  if set_limit.reason is not null then
-    perform risk_private.require_reason(set_limit.reason);
+  if store_limit.reason is not null then
+    perform risk_private.require_reason(store_limit.reason);
   end if;
   select t.* into v_type from risk_private.limit_types as t where t.limit_type = request.limit_type;
   select k.dimension, k.key_id into v_dimension, v_key_id
@@ -355,12 +355,12 @@ begin
     coalesce(max(l.version), 0) + 1, request.amount,
     coalesce(request.warn_pct, 100), coalesce(request.valid_from, v_at),
     coalesce(request.valid_until, 'infinity'),
-    set_limit.reason, v_at
+    store_limit.reason, v_at
   from risk_private.limits as l
   where l.scope_id = v_scope.scope_id and l.limit_type = v_type.limit_type
     and l.dimension = v_dimension
     and l.key_id = v_key_id
-  returning limit_id into v_limit_id;
+  returning limits.* into v_limit;
   if request.amount is not null then
     if v_type.judged in ('sum', 'window') then
       perform risk_private.track(v_scope.scope_id, v_dimension);
@@ -379,9 +379,25 @@ begin
         v_scope.scope_id, v_type.limit_type, v_dimension, v_key_id, request.amount, v_at);
     end if;
   end if;
-  perform risk_private.compile_limits(v_scope.scope_id, v_dimension, v_key_id, v_at);
   perform risk_private.event('limit', pg_catalog.jsonb_build_object('scope', v_scope.code));
-  return v_limit_id;
+  return v_limit;
+end
+$$;
+comment on function risk_private.store_limit(risk_private.limit_request, text) is
+  'Stores the next version of a limit, or its removal (amount NULL), and begins to track what it '
+  'needs. It is in force once compile_limits() has run. Errors: RK400, RK404.';
+
+create function risk_private.set_limit(request risk_private.limit_request, reason text)
+  returns bigint
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_limit risk_private.limits := risk_private.store_limit(request, reason);
+begin
+  perform risk_private.compile_limits(
+    v_limit.scope_id, v_limit.dimension, v_limit.key_id, v_limit.set_at);
+  return v_limit.limit_id;
 end
 $$;
 comment on function risk_private.set_limit(risk_private.limit_request, text) is
@@ -459,7 +475,7 @@ as $$
 declare
   v_requests risk_private.limit_request[] := risk_private.limit_requests(limits);
   v_request risk_private.limit_request;
-  v_ids bigint[] := '{}';
+  v_limits risk_private.limits[] := '{}';
 begin
   if reason is not null then
     perform risk_private.require_reason(reason);
@@ -474,9 +490,14 @@ begin
     where risk_private.stops_orders(s, t, case when r.symbol is not null then 3
       when r.underlying is not null then 2 when r.sector is not null then 1 else 0 end)));
   foreach v_request in array v_requests loop
-    v_ids := v_ids || risk_private.set_limit(v_request, reason);
+    v_limits := v_limits || risk_private.store_limit(v_request, reason);
   end loop;
-  return v_ids;
+  perform risk_private.compile_limits(k.scope_id, k.dimension, k.key_id, risk_private.clock())
+  from (
+    select distinct l.scope_id, l.dimension, l.key_id from unnest(v_limits) as l
+    order by l.scope_id, l.dimension, l.key_id
+  ) as k;
+  return array(select l.limit_id from unnest(v_limits) as l);
 end
 $$;
 comment on function risk_private.set_limits(jsonb, text) is

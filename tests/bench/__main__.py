@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -107,8 +108,16 @@ class Bench:
         ]
 
 
-def report(quick: bool) -> tuple[str, bool]:
-    """Runs everything; the report as Markdown, and whether all is sound."""
+@dataclass(frozen=True)
+class Report:
+    """One table, and whether everything was sound when it was measured."""
+
+    text: str
+    is_sound: bool
+
+
+def report(part: str, quick: bool) -> Report:
+    """Runs one part on a server of its own."""
     binaries = embedded.find_binaries()
     with tempfile.TemporaryDirectory(prefix="pgrisk-bench-") as name:
         directory = Path(name)
@@ -117,42 +126,71 @@ def report(quick: bool) -> tuple[str, bool]:
         try:
             logs = directory / "logs"
             logs.mkdir()
-            bench = Bench(server, binaries / "pgbench", logs, quick)
-            portfolio = Portfolio(server, binaries / "pgbench", logs, quick)
-            rows = bench.ratios() + bench.latencies() + portfolio.rows()
-            rows += cache.rows(bench.firm, quick)
-            rows += breaker.rows(server, binaries / "pgbench", logs, quick)
-            owners = [bench.firm.owner, bench.grown.owner, *portfolio.owners]
-            differences = sum(firm.differences(owner) for owner in owners)
-            deadlocks = firm.deadlocks(bench.firm)
+            return PARTS[part](server, binaries / "pgbench", logs, quick)
         finally:
             server.stop()
-    failed = bench.failed + portfolio.failed
+
+
+def decisions(server: embedded.Server, pgbench: Path, logs: Path, quick: bool) -> Report:
+    """Deciding, beside one durable insert."""
+    bench = Bench(server, pgbench, logs, quick)
+    rows = bench.ratios() + bench.latencies()
+    differences = firm.differences(bench.firm.owner) + firm.differences(bench.grown.owner)
+    deadlocks = firm.deadlocks(bench.firm)
     rows.append(Row("`40P01` deadlocks", 0, 0, deadlocks, at_most=True))
     rates = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in bench.rates.items())
-    machine = f"{os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, fsync on"
     text = (
-        f"{table(rows)}\n\nMachine: {machine}. Best rates seen, absolute and so only an "
-        f"indication: {rates} (batches: calls). Failed calls: {failed}; counters that "
-        f"differ from orders and fills afterwards: {differences}.\n"
+        f"{table(rows)}\n\n{_machine()}. Best rates seen, absolute and so only an indication: "
+        f"{rates} (batches: calls). Failed calls: {bench.failed}; counters that differ from orders "
+        f"and fills afterwards: {differences}.\n"
     )
-    return text, failed == 0 and differences == 0 and deadlocks == 0
+    return Report(text, bench.failed == 0 and differences == 0 and deadlocks == 0)
+
+
+def portfolio(server: embedded.Server, pgbench: Path, logs: Path, quick: bool) -> Report:
+    """Marks, revaluation, Greeks and limits on them."""
+    measured = Portfolio(server, pgbench, logs, quick)
+    rows = measured.rows()
+    differences = sum(firm.differences(owner) for owner in measured.owners)
+    text = (
+        f"{table(rows)}\n\n{_machine()}. Failed calls: {measured.failed}; counters that differ "
+        f"afterwards: {differences}.\n"
+    )
+    return Report(text, measured.failed == 0 and differences == 0)
+
+
+def breakers(server: embedded.Server, pgbench: Path, logs: Path, quick: bool) -> Report:
+    """Circuit breakers, the worker and the cache."""
+    rows = breaker.rows(server, pgbench, logs, quick)
+    rows += cache.rows(firm.create(server, "cache"), quick)
+    return Report(f"{table(rows)}\n\n{_machine()}.\n", is_sound=True)
+
+
+PARTS = {"decisions": decisions, "portfolio": portfolio, "breakers": breakers}
+
+
+def _machine() -> str:
+    return f"Machine: {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}, fsync on"
 
 
 def main() -> None:
-    """Prints the report; with --write puts it into a file between its two markers."""
+    """Prints the reports; with --write puts each into a file between its two markers."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all by default")
     parser.add_argument("--quick", action="store_true", help="a minute, one pair a measure")
-    parser.add_argument("--write", type=Path, help="file whose report is replaced")
+    parser.add_argument("--write", type=Path, help="file whose reports are replaced")
     arguments = parser.parse_args()
-    text, is_sound = report(arguments.quick)
-    print(text)
-    if arguments.write:
-        before, _, rest = arguments.write.read_text().partition("<!-- report -->\n")
-        _, _, after = rest.partition("<!-- end -->\n")
-        arguments.write.write_text(
-            f"{before}<!-- report -->\n{text}<!-- end -->\n{after}", encoding="utf-8"
-        )
+    is_sound = True
+    for part in arguments.parts or PARTS:
+        done = report(part, arguments.quick)
+        is_sound = is_sound and done.is_sound
+        print(done.text, flush=True)
+        if arguments.write:
+            before, _, rest = arguments.write.read_text().partition(f"<!-- {part} -->\n")
+            _, _, after = rest.partition("<!-- end -->\n")
+            arguments.write.write_text(
+                f"{before}<!-- {part} -->\n{done.text}<!-- end -->\n{after}", encoding="utf-8"
+            )
     raise SystemExit(0 if is_sound else 1)
 
 
