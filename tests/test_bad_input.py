@@ -114,8 +114,15 @@ BASE: dict[str, Arguments] = {
     "remove_breaker": {"name": BREAKER, "reason": "why"},
     "trip_breaker": {"name": BREAKER, "reason": "why"},
     "reset_breaker": {"name": TRIPPED, "reason": "why"},
-    "adjust_instrument": {"symbol": "XOM", "reference": FRESH, "reason": "why"}
-    | {"new_shares": "2", "old_shares": "1", "strike_change": "0", "new_symbols": None},
+    "adjust_instrument": {
+        "symbol": "XOM",
+        "reference": FRESH,
+        "reason": "why",
+        "new_shares": "2",
+        "old_shares": "1",
+        "strike_change": "0",
+        "new_symbols": None,
+    },
     "revalue": {},
     "hot_limits": {"scope": "D1", "symbol": "AAPL"},
     "limit_cache": {},
