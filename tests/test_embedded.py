@@ -291,7 +291,9 @@ def test_orphans_of_a_killed_server_are_waited_for(data_dir: Path) -> None:
     with psycopg.connect(server.url()) as connection:
         orphan = psutil.Process(connection.info.backend_pid)
         orphan.suspend()
-        psutil.Process(server.pid).kill()
+        postmaster = psutil.Process(server.pid)
+        postmaster.kill()
+        postmaster.wait(60)  # until then it counts as running
         with ThreadPoolExecutor(1) as pool:
             again = pool.submit(start, data_dir)
             deadline = time.monotonic() + 60
