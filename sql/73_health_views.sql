@@ -66,11 +66,15 @@ cross join live as l
 cross join risk_private.heartbeat as h
 cross join lateral (
   values
-    (1, 'heartbeat_age', pg_catalog.date_part('epoch', a.at - h.beat_at), 'seconds',
+    -- Not by subtracting moments: before PostgreSQL 17 that fails for infinite ones.
+    (1, 'heartbeat_age',
+     pg_catalog.date_part('epoch', a.at) - pg_catalog.date_part('epoch', h.beat_at), 'seconds',
      a.max_heartbeat_age, 'FAIL', true, 'Since the circuit breakers were last evaluated.'),
-    (2, 'heartbeat_inputs_age', pg_catalog.date_part('epoch', a.at - h.inputs_as_of), 'seconds',
+    (2, 'heartbeat_inputs_age',
+     pg_catalog.date_part('epoch', a.at) - pg_catalog.date_part('epoch', h.inputs_as_of), 'seconds',
      a.max_heartbeat_age, 'FAIL', true, 'Of the oldest input they saw then.'),
-    (3, 'oldest_mark_age', pg_catalog.date_part('epoch', a.at - k.oldest), 'seconds',
+    (3, 'oldest_mark_age',
+     pg_catalog.date_part('epoch', a.at) - pg_catalog.date_part('epoch', k.oldest), 'seconds',
      a.max_mark_age, 'FAIL', false,
      'Of the oldest mark of what is held or in open orders, and of its underlyings.'),
     (4, 'missing_marks', k.missing, 'instruments',
