@@ -23,6 +23,7 @@ comment on type risk_private.counter_level is
 
 create type risk_private.exposure_level as (
   counter_id bigint,
+  scope_id integer,
   dimension integer,
   delta numeric,
   gamma numeric,
@@ -30,7 +31,8 @@ create type risk_private.exposure_level as (
   dollar_gamma numeric,
   vega numeric,
   theta numeric,
-  gross_exposure numeric
+  gross_exposure numeric,
+  concentration_pct numeric
 );
 comment on type risk_private.exposure_level is
   'A row of exposures that orders of an account move, and the warning levels in force there; else '
@@ -48,15 +50,13 @@ comment on type risk_private.obligation_level is
   'A row of obligations that orders of an account move, and the warning levels in force there; '
   'else as counter_level.';
 
-create type risk_private.concentration_level as (
-  counter_id bigint,
+create type risk_private.loss_level as (
   scope_id integer,
-  dimension integer,
-  concentration_pct numeric
+  daily_loss numeric,
+  drawdown_pct numeric
 );
-comment on type risk_private.concentration_level is
-  'A row of exposures and the warning level of concentration_pct in force there; else as '
-  'counter_level. Only where there is one.';
+comment on type risk_private.loss_level is
+  'The warning levels in force on the losses of a scope (Infinity: no limit).';
 
 create table risk_private.account_levels (
   account_id integer primary key,
@@ -82,8 +82,8 @@ create table risk_private.account_levels (
   counters risk_private.counter_level[] not null,
   exposures risk_private.exposure_level[],
   obligations risk_private.obligation_level[],
-  concentrations risk_private.concentration_level[],
-  watches_losses boolean,
+  losses risk_private.loss_level[],
+  needs_equity boolean,
   version bigint
 );
 create sequence risk_private.level_versions;
@@ -99,10 +99,10 @@ comment on column risk_private.account_levels.net_position is
 comment on column risk_private.account_levels.keeps_track is
   'Whether a rate or duplicate limit looks back on the account''s orders.';
 comment on column risk_private.account_levels.exposures is
-  'The same for exposures; NULL where none are kept. Likewise obligations and '
-  'concentrations.';
-comment on column risk_private.account_levels.watches_losses is
-  'Whether daily_loss or drawdown_pct is limited on the chain.';
+  'The same for exposures; NULL where none are kept. Likewise obligations and, where they are '
+  'limited, losses.';
+comment on column risk_private.account_levels.needs_equity is
+  'Whether a limit on the chain goes by equity: daily_loss, drawdown_pct or concentration_pct.';
 comment on column risk_private.account_levels.counters is
   'Every counter that an order of the account moves, ascending.';
 
@@ -205,9 +205,9 @@ begin
   v_levels.exposures := risk_private.exposure_levels(
     account_id, sector_id, underlying_id, instrument_id, at);
   v_levels.obligations := risk_private.obligation_levels(account_id, underlying_id, at);
-  v_levels.concentrations := risk_private.concentration_levels(
-    account_id, sector_id, underlying_id, at);
-  v_levels.watches_losses := risk_private.watches_losses(account_id, at);
+  v_levels.losses := risk_private.loss_levels(account_id, at);
+  v_levels.needs_equity := v_levels.losses is not null or exists (
+    select from unnest(v_levels.exposures) as x where x.concentration_pct < 'Infinity');
   return v_levels;
 end
 $$;
@@ -284,8 +284,8 @@ begin
     open_positions = n.open_positions,
     duplicate_window = n.duplicate_window, keeps_track = n.keeps_track,
     keeps_fingerprints = n.keeps_fingerprints, counters = n.counters,
-    exposures = n.exposures, obligations = n.obligations, concentrations = n.concentrations,
-    watches_losses = n.watches_losses
+    exposures = n.exposures, obligations = n.obligations, losses = n.losses,
+    needs_equity = n.needs_equity
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n
   where l.account_id = n.account_id;

@@ -183,6 +183,32 @@ comment on function risk_private.obligation_levels(integer, integer, timestamptz
   'there from which a decision must be explained; underlying NULL: those that hold for all. NULL '
   'where no scope of the chain keeps any.';
 
+create function risk_private.obligation_change(account_id integer, underlying_id integer)
+returns risk_private.obligation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_change risk_private.obligation;
+begin
+  select a.bull - coalesce(b.bull, 0), a.bear - coalesce(b.bear, 0),
+    a.max_loss - coalesce(b.max_loss, 0), a.unlimited - coalesce(b.unlimited, 0),
+    a.cash_need - coalesce(b.cash_need, 0), a.held_bull - coalesce(b.held_bull, 0),
+    a.held_bear - coalesce(b.held_bear, 0), a.held_loss - coalesce(b.held_loss, 0),
+    a.held_unlimited - coalesce(b.held_unlimited, 0), a.held_need - coalesce(b.held_need, 0)
+  into v_change
+  from risk_private.obligations_of(
+    obligation_change.account_id, obligation_change.underlying_id) as a
+  left join risk_private.obligations as b
+    on b.counter_id = risk_private.counter_id(
+      obligation_change.account_id, 2, obligation_change.underlying_id);
+  return v_change;
+end
+$$;
+comment on function risk_private.obligation_change(integer, integer) is
+  'By how much what is kept of an account''s obligations in one underlying differs from what its '
+  'positions and open orders come to now.';
+
 -- Lock order: the caller holds the account; its chain's obligations only under the firm's counter.
 create function risk_private.obligation_changes(account_id integer, underlying_ids integer[])
 returns risk_private.obligations[]
@@ -194,22 +220,14 @@ begin
     select row(c.*)::risk_private.obligations
     from (
       select risk_private.counter_id(k.scope_id, k.dimension, k.key_id), k.scope_id,
-        k.dimension::smallint, k.key_id, sum(a.bull - coalesce(b.bull, 0)) as bull,
-        sum(a.bear - coalesce(b.bear, 0)) as bear,
-        sum(a.max_loss - coalesce(b.max_loss, 0)) as max_loss,
-        sum(a.unlimited - coalesce(b.unlimited, 0))::integer as unlimited,
-        sum(a.cash_need - coalesce(b.cash_need, 0)) as cash_need,
-        sum(a.held_bull - coalesce(b.held_bull, 0)) as held_bull,
-        sum(a.held_bear - coalesce(b.held_bear, 0)) as held_bear,
-        sum(a.held_loss - coalesce(b.held_loss, 0)) as held_loss,
-        sum(a.held_unlimited - coalesce(b.held_unlimited, 0))::integer as held_unlimited,
-        sum(a.held_need - coalesce(b.held_need, 0)) as held_need
+        k.dimension::smallint, k.key_id, sum(a.bull) as bull, sum(a.bear) as bear,
+        sum(a.max_loss) as max_loss, sum(a.unlimited)::integer as unlimited,
+        sum(a.cash_need) as cash_need, sum(a.held_bull) as held_bull,
+        sum(a.held_bear) as held_bear, sum(a.held_loss) as held_loss,
+        sum(a.held_unlimited)::integer as held_unlimited, sum(a.held_need) as held_need
       from unnest(underlying_ids) as u (underlying_id)
-      cross join lateral risk_private.obligations_of(
+      cross join lateral risk_private.obligation_change(
         obligation_changes.account_id, u.underlying_id) as a
-      left join risk_private.obligations as b
-        on b.counter_id = risk_private.counter_id(
-          obligation_changes.account_id, 2, u.underlying_id)
       cross join lateral risk_private.obligation_keys(
         obligation_changes.account_id, u.underlying_id) as k
       group by k.scope_id, k.dimension, k.key_id
@@ -220,7 +238,7 @@ begin
 end
 $$;
 comment on function risk_private.obligation_changes(integer, integer[]) is
-  'By how much the obligations that are kept on an account''s chain differ from what its positions '
+  'What the rows of obligations that are kept on an account''s chain lack of what its positions '
   'and open orders in some underlyings come to now.';
 
 create function risk_private.move_obligations(changes risk_private.obligations[]) returns void

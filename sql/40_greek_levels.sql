@@ -56,14 +56,17 @@ as $$
 begin
   return (
     select array_agg(row(
-      risk_private.counter_id(s.scope_id, d.dimension), d.dimension,
+      risk_private.counter_id(s.scope_id, d.dimension), s.scope_id, d.dimension,
       case d.dimension when 2 then coalesce(l2.delta, lu.delta, l0.delta, 'Infinity')
         else 'Infinity' end,
       case d.dimension when 2 then coalesce(l2.gamma, lu.gamma, l0.gamma, 'Infinity')
         else 'Infinity' end,
       coalesce((k.l).net_exposure, 'Infinity'), coalesce((k.l).dollar_gamma, 'Infinity'),
       coalesce((k.l).vega, 'Infinity'), coalesce((k.l).theta, 'Infinity'),
-      coalesce((k.l).gross_exposure, 'Infinity'))::risk_private.exposure_level
+      coalesce((k.l).gross_exposure, 'Infinity'),
+      coalesce(case d.dimension when 1 then l1.concentration_pct
+        when 2 then coalesce(l2.concentration_pct, l0.concentration_pct) end,
+        'Infinity'))::risk_private.exposure_level
       order by s.scope_id, d.dimension)
     from risk_private.scopes as leaf
     join risk_private.scopes as s on s.scope_id = any (leaf.chain)

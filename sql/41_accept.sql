@@ -28,30 +28,90 @@ comment on function risk_private.is_below(
   'Whether every measure of a counter, so increased, stays below its warning level: then no limit'
   ' on it can fail. Orders of an account on one side only cannot cross each other.';
 
+create type risk_private.numbering as (
+  is_reached boolean,
+  is_due boolean
+);
+comment on type risk_private.numbering is
+  'Of orders just numbered: whether a rate reached its warning level, and whether old events are '
+  'due to be forgotten.';
+
 create function risk_private.number_acceptances(changes risk_private.change[], at timestamptz)
-returns void
+returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_numbering risk_private.numbering;
 begin
-  insert into risk_private.rate_events (counter_id, number, accepted_at)
-  select x.counter_id, n, at
-  from unnest(changes) as x
-  join risk_private.counters as c on c.counter_id = x.counter_id
-  cross join generate_series(c.accepted_orders - x.accepted_orders + 1, c.accepted_orders) as n
-  where x.keeps_rate;
-  delete from risk_private.rate_events as e
-  using unnest(changes) as x
-  join risk_private.counters as c on c.counter_id = x.counter_id
-  where x.keeps_rate and c.accepted_orders / 256 > (c.accepted_orders - x.accepted_orders) / 256
-    and e.counter_id = x.counter_id
-    and e.number <= c.accepted_orders
-      - risk_private.accepted_since(x.counter_id, at - interval '60 seconds');
+  with counted as (
+    select x.counter_id, x.accepted_orders as added, c.number, x.level
+    from unnest(changes) as x
+    cross join lateral (
+      select k.accepted_orders as number
+      from risk_private.counters as k where k.counter_id = x.counter_id
+      offset 0
+    ) as c
+    where x.keeps_rate
+  ), numbered as (
+    insert into risk_private.rate_events (counter_id, number, accepted_at)
+    select k.counter_id, n, at
+    from counted as k cross join generate_series(k.number - k.added + 1, k.number) as n
+  )
+  select
+    bool_or(exists (
+      select from (
+        values (ceil((k.level).order_rate), interval '1 second'),
+          (ceil((k.level).order_rate_minute), interval '60 seconds')
+      ) as r (level, span)
+      where r.level <= k.added or r.level <= k.number and exists (
+        select from risk_private.rate_events as e
+        where e.counter_id = k.counter_id and e.number = k.number - r.level::bigint + 1
+          and e.accepted_at > at - r.span))),
+    bool_or(k.number / 256 > (k.number - k.added) / 256)
+  into v_numbering
+  from counted as k;
+  if v_numbering.is_due then
+    delete from risk_private.rate_events as e
+    using (
+      select x.counter_id,
+        c.accepted_orders - risk_private.accepted_since(x.counter_id, at - interval '60 seconds')
+          as number
+      from unnest(changes) as x
+      join risk_private.counters as c on c.counter_id = x.counter_id
+      where x.keeps_rate
+      offset 0
+    ) as f
+    where e.counter_id = f.counter_id and e.number <= f.number;
+  end if;
+  return not coalesce(v_numbering.is_reached, false);
 end
 $$;
 comment on function risk_private.number_acceptances(risk_private.change[], timestamptz) is
   'Records when the orders just counted were accepted, where a rate limit looks back on it, and '
-  'now and then forgets what no limit looks back on any more.';
+  'now and then forgets what no limit looks back on any more. Returns false where a rate reaches '
+  'the warning level given with a change.';
+
+create function risk_private.remember(
+  orders risk_private.recent_orders[], duplicate_window numeric)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_kept integer;
+begin
+  insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
+  select distinct f.account_id, f.fingerprint, f.accepted_at from unnest(orders) as f
+  on conflict (account_id, fingerprint) do update set accepted_at = excluded.accepted_at
+    where r.accepted_at
+      <= excluded.accepted_at - make_interval(secs => duplicate_window::double precision);
+  get diagnostics v_kept = row_count;
+  return v_kept = cardinality(orders);
+end
+$$;
+comment on function risk_private.remember(risk_private.recent_orders[], numeric) is
+  'Records what duplicate limits look back on. Returns false where an order repeats.';
 
 create function risk_private.keep_track(
   changes risk_private.change[], fingerprints risk_private.recent_orders[],
@@ -60,34 +120,9 @@ returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_kept integer;
 begin
-  if exists (
-    select from unnest(changes) as x
-    join risk_private.counters as c on c.counter_id = x.counter_id
-    cross join lateral (
-      values ((x.level).order_rate, interval '1 second'),
-        ((x.level).order_rate_minute, interval '60 seconds')
-    ) as r (level, span)
-    where r.level < 'Infinity' and (
-      ceil(r.level) <= x.accepted_orders
-      or exists (
-        select from risk_private.rate_events as e
-        where e.counter_id = x.counter_id
-          and e.number = c.accepted_orders - ceil(r.level)::bigint + 1
-          and e.accepted_at > at - r.span))
-  ) then
-    return false;
-  end if;
-  perform risk_private.number_acceptances(changes, at);
-  insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
-  select distinct f.account_id, f.fingerprint, f.accepted_at from unnest(fingerprints) as f
-  on conflict (account_id, fingerprint) do update set accepted_at = excluded.accepted_at
-    where r.accepted_at
-      <= excluded.accepted_at - make_interval(secs => duplicate_window::double precision);
-  get diagnostics v_kept = row_count;
-  return v_kept = cardinality(fingerprints);
+  return (cardinality(changes) = 0 or risk_private.number_acceptances(changes, at))
+    and (cardinality(fingerprints) = 0 or risk_private.remember(fingerprints, duplicate_window));
 end
 $$;
 comment on function risk_private.keep_track(
@@ -138,7 +173,7 @@ declare
   v_open_orders integer;
   v_open_positions integer;
   v_moved integer;
-  v_obligations risk_private.obligations[];
+  v_obligation risk_private.obligation;
 begin
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
@@ -198,8 +233,10 @@ begin
       and current_setting('transaction_isolation') = 'read committed') is not true then
     return false;
   end if;
-  if v_levels.watches_losses
-    and not risk_private.is_far_from_losses(v_chain, v_mark_age, v_at) then
+  if v_levels.needs_equity and risk_private.may_have_stale_rate(v_mark_age, v_at) then
+    return false;
+  end if;
+  if v_levels.losses is not null and not risk_private.is_far_from_losses(v_levels.losses) then
     return false;
   end if;
   if v_levels.price_collar_pct < 'Infinity'
@@ -285,10 +322,10 @@ begin
   end if;
 
   if v_levels.obligations is not null then
-    v_obligations := risk_private.reserve_obligations(
-      v_account_id, i.underlying_id, v_levels.obligations);
-    if v_obligations is null then
-      return true;
+    v_obligation := risk_private.plain_obligation(
+      v_position, v_buy - v_sell, coalesce(price, i.reference));
+    if v_obligation.max_loss is null then
+      v_obligation := risk_private.obligation_change(v_account_id, i.underlying_id);
     end if;
   end if;
 
@@ -319,13 +356,9 @@ begin
       v_position, i.sector_id, i.underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
       return true;
     end if;
-    if v_levels.concentrations is not null and not risk_private.is_far_from_concentration(
-      v_levels.concentrations, i.sector_id, i.underlying_id, v_mark_age, v_at) then
-      return true;
-    end if;
   end if;
   if v_levels.obligations is not null and not risk_private.add_obligations(
-    i.underlying_id, v_levels.obligations, v_obligations) then
+    v_obligation, i.underlying_id, v_levels.obligations) then
     return true;
   end if;
   if not v_levels.keeps_track then
@@ -339,7 +372,7 @@ begin
         null, null, null, null, null, null, null, null, null, null, null, 1, l.keeps_rate, null,
         l)::risk_private.change
       from unnest(v_levels.counters) as l
-      where l.dimension <> 1 or i.sector_id is not null),
+      where l.keeps_rate and (l.dimension <> 1 or i.sector_id is not null)),
     case when v_levels.keeps_fingerprints then array[row(
       v_account_id,
       risk_private.fingerprint(

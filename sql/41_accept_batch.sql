@@ -273,8 +273,9 @@ begin
   if exists (
     select from risk_private.scopes as s
     join risk_private.account_levels as a on a.account_id = s.scope_id
-    where s.code = any (accounts) and (a.obligations is not null or a.watches_losses
-      and not risk_private.is_far_from_losses(s.chain, s.max_mark_age, v_at))) then
+    where s.code = any (accounts) and (a.obligations is not null
+      or a.needs_equity and risk_private.may_have_stale_rate(s.max_mark_age, v_at)
+      or a.losses is not null and not risk_private.is_far_from_losses(a.losses))) then
     return false;
   end if;
   select array_agg(e.entry), bool_and(e.is_plain) into v_entries, v_is_plain
@@ -324,10 +325,6 @@ begin
   end if;
   if v_reservation.keeps_exposures
     and not risk_private.reserve_exposures(v_entries, v_at) then
-    return true;
-  end if;
-  if v_reservation.keeps_exposures
-    and not risk_private.is_far_from_concentration(v_entries, v_at) then
     return true;
   end if;
   return v_reservation.keeps_track and not risk_private.keep_track(

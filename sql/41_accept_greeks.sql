@@ -1,33 +1,27 @@
 -- The lean path for exposures: add an order where every measure stays below its warning level.
 
 create function risk_private.is_within(
-  x risk_private.exposures, l risk_private.exposure_level, delta_up numeric, delta_down numeric,
-  gamma_up numeric, gamma_down numeric, dollar_delta_up numeric, dollar_delta_down numeric,
-  dollar_gamma_up numeric, dollar_gamma_down numeric, vega_up numeric, vega_down numeric,
-  theta_up numeric, theta_down numeric, gross_exposure numeric)
+  x risk_private.exposures, l risk_private.exposure_level, equity numeric)
 returns boolean
 language sql immutable
 return
   x.unknown = 0
-  and x.delta_up + delta_up < l.delta
-  and -(x.delta_down + delta_down) < l.delta
-  and x.gamma_up + gamma_up < l.gamma
-  and -(x.gamma_down + gamma_down) < l.gamma
-  and x.dollar_delta_up + dollar_delta_up < l.net_exposure
-  and -(x.dollar_delta_down + dollar_delta_down) < l.net_exposure
-  and x.dollar_gamma_up + dollar_gamma_up < l.dollar_gamma
-  and -(x.dollar_gamma_down + dollar_gamma_down) < l.dollar_gamma
-  and x.vega_up + vega_up < l.vega
-  and -(x.vega_down + vega_down) < l.vega
-  and x.theta_up + theta_up < l.theta
-  and -(x.theta_down + theta_down) < l.theta
-  and x.gross_exposure + gross_exposure < l.gross_exposure;
+  and greatest(x.delta_up, -x.delta_down) < l.delta
+  and greatest(x.gamma_up, -x.gamma_down) < l.gamma
+  and greatest(x.dollar_delta_up, -x.dollar_delta_down) < l.net_exposure
+  and greatest(x.dollar_gamma_up, -x.dollar_gamma_down) < l.dollar_gamma
+  and greatest(x.vega_up, -x.vega_down) < l.vega
+  and greatest(x.theta_up, -x.theta_down) < l.theta
+  and x.gross_exposure < l.gross_exposure
+  and (l.concentration_pct = 'Infinity' or equity > 0
+    and greatest(x.dollar_delta_up, -x.dollar_delta_down) * 100 < l.concentration_pct * equity);
 comment on function risk_private.is_within(
-  risk_private.exposures, risk_private.exposure_level, numeric, numeric, numeric, numeric, numeric,
-  numeric, numeric, numeric, numeric, numeric, numeric, numeric, numeric) is
-  'Whether every measure of a row of exposures, so changed, stays below its warning level: then no '
-  'limit on it can fail.';
+  risk_private.exposures, risk_private.exposure_level, numeric) is
+  'Whether every measure of a row of exposures, with orders already in it, is known and below its '
+  'warning level: then no limit on it can fail.';
 
+-- The first order in an instrument makes its rows. Levels are compared with what the rows have
+-- come to: where one is reached, all is rolled back.
 create function risk_private.reserve_exposures(
   held risk_private.positions, sector_id integer, underlying_id integer, quantity numeric,
   growth numeric, levels risk_private.exposure_level[])
@@ -36,77 +30,63 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_rows integer := (
-    select count(*) from unnest(levels) as l where l.dimension <> 1 or sector_id is not null);
-  v_moved integer;
-  v_made bigint[];
+  v_is_within boolean;
 begin
-  loop
-    update risk_private.exposures as x set
-      delta_up = x.delta_up + e.delta_up,
-      delta_down = x.delta_down + e.delta_down,
-      gamma_up = x.gamma_up + e.gamma_up,
-      gamma_down = x.gamma_down + e.gamma_down,
-      dollar_delta_up = x.dollar_delta_up + e.dollar_delta_up,
-      dollar_delta_down = x.dollar_delta_down + e.dollar_delta_down,
-      dollar_gamma_up = x.dollar_gamma_up + e.dollar_gamma_up,
-      dollar_gamma_down = x.dollar_gamma_down + e.dollar_gamma_down,
-      vega_up = x.vega_up + e.vega_up,
-      vega_down = x.vega_down + e.vega_down,
-      theta_up = x.theta_up + e.theta_up,
-      theta_down = x.theta_down + e.theta_down,
-      gross_exposure = x.gross_exposure + e.gross_exposure
+  if not held.has_greeks then
+    return false;
+  end if;
+  with moved as (
+    insert into risk_private.exposures as x (
+      counter_id, scope_id, dimension, key_id, delta_up, delta_down, gamma_up, gamma_down,
+      dollar_delta_up, dollar_delta_down, dollar_gamma_up, dollar_gamma_down, vega_up, vega_down,
+      theta_up, theta_down, gross_exposure)
+    select
+      l.counter_id | k.key_id, l.counter_id >> 34, l.dimension, k.key_id,
+      greatest(0, e.delta), least(0, e.delta), greatest(0, e.gamma), least(0, e.gamma),
+      greatest(0, e.dollar_delta), least(0, e.dollar_delta),
+      greatest(0, e.dollar_gamma), least(0, e.dollar_gamma),
+      greatest(0, e.vega), least(0, e.vega), greatest(0, e.theta), least(0, e.theta),
+      e.gross_exposure
     from (
       select
-        greatest(0, quantity * held.unit_delta) as delta_up,
-        least(0, quantity * held.unit_delta) as delta_down,
-        greatest(0, quantity * held.unit_gamma) as gamma_up,
-        least(0, quantity * held.unit_gamma) as gamma_down,
-        greatest(0, quantity * held.unit_dollar_delta) as dollar_delta_up,
-        least(0, quantity * held.unit_dollar_delta) as dollar_delta_down,
-        greatest(0, quantity * held.unit_dollar_gamma) as dollar_gamma_up,
-        least(0, quantity * held.unit_dollar_gamma) as dollar_gamma_down,
-        greatest(0, quantity * held.unit_vega) as vega_up,
-        least(0, quantity * held.unit_vega) as vega_down,
-        greatest(0, quantity * held.unit_theta) as theta_up,
-        least(0, quantity * held.unit_theta) as theta_down,
+        quantity * held.unit_delta as delta, quantity * held.unit_gamma as gamma,
+        quantity * held.unit_dollar_delta as dollar_delta,
+        quantity * held.unit_dollar_gamma as dollar_gamma,
+        quantity * held.unit_vega as vega, quantity * held.unit_theta as theta,
         growth * abs(held.unit_dollar_delta) as gross_exposure
       offset 0
     ) as e
     cross join unnest(levels) as l
-    where held.has_greeks and (v_made is null or x.counter_id = any (v_made))
-      and x.counter_id = l.counter_id | case l.dimension when 0 then 0
-        when 1 then reserve_exposures.sector_id when 2 then reserve_exposures.underlying_id
-        else held.instrument_id end
-      and risk_private.is_within(
-        x, l, e.delta_up, e.delta_down, e.gamma_up, e.gamma_down, e.dollar_delta_up,
-        e.dollar_delta_down, e.dollar_gamma_up, e.dollar_gamma_down, e.vega_up, e.vega_down,
-        e.theta_up, e.theta_down, e.gross_exposure);
-    get diagnostics v_moved = row_count;
-    v_rows := v_rows - v_moved;
-    if v_rows = 0 then
-      return true;
-    elsif v_made is not null then
-      return false;
-    end if;
-    -- What nobody has traded there yet has no row: the first order makes it.
-    with made as (
-      insert into risk_private.exposures (counter_id, scope_id, dimension, key_id)
-      select l.counter_id | k.key_id, l.counter_id >> 34, l.dimension, k.key_id
-      from unnest(levels) as l
-      cross join lateral (
-        select case l.dimension when 0 then 0 when 1 then reserve_exposures.sector_id
-          when 2 then reserve_exposures.underlying_id else held.instrument_id end as key_id
-      ) as k
-      where k.key_id is not null and not exists (
-        select from risk_private.exposures as x where x.counter_id = l.counter_id | k.key_id)
-      returning exposures.counter_id
-    )
-    select array_agg(m.counter_id) into v_made from made as m;
-    if v_made is null then
-      return false;
-    end if;
-  end loop;
+    cross join lateral (
+      select case l.dimension when 0 then 0 when 1 then reserve_exposures.sector_id
+        when 2 then reserve_exposures.underlying_id else held.instrument_id end as key_id
+    ) as k
+    where k.key_id is not null
+    on conflict on constraint exposures_pkey do update set
+      delta_up = x.delta_up + excluded.delta_up,
+      delta_down = x.delta_down + excluded.delta_down,
+      gamma_up = x.gamma_up + excluded.gamma_up,
+      gamma_down = x.gamma_down + excluded.gamma_down,
+      dollar_delta_up = x.dollar_delta_up + excluded.dollar_delta_up,
+      dollar_delta_down = x.dollar_delta_down + excluded.dollar_delta_down,
+      dollar_gamma_up = x.dollar_gamma_up + excluded.dollar_gamma_up,
+      dollar_gamma_down = x.dollar_gamma_down + excluded.dollar_gamma_down,
+      vega_up = x.vega_up + excluded.vega_up,
+      vega_down = x.vega_down + excluded.vega_down,
+      theta_up = x.theta_up + excluded.theta_up,
+      theta_down = x.theta_down + excluded.theta_down,
+      gross_exposure = x.gross_exposure + excluded.gross_exposure
+    returning x, x.counter_id - x.key_id as counter_id
+  )
+  select bool_and(risk_private.is_within(m.x, l, e.equity) is true) into v_is_within
+  from moved as m
+  join unnest(levels) as l on l.counter_id = m.counter_id
+  left join lateral (
+    select q.equity from risk_private.equities as q
+    where q.scope_id = l.scope_id and l.concentration_pct < 'Infinity'
+    offset 0
+  ) as e on true;
+  return coalesce(v_is_within, false);
 end
 $$;
 comment on function risk_private.reserve_exposures(
@@ -194,13 +174,19 @@ begin
       theta_down = x.theta_down + c.theta_down,
       gross_exposure = x.gross_exposure + c.gross_exposure
     from changes as c
-    where x.counter_id = c.counter_id and c.has_greeks and risk_private.is_within(
-      x, c.level, c.delta_up, c.delta_down, c.gamma_up, c.gamma_down, c.dollar_delta_up,
-      c.dollar_delta_down, c.dollar_gamma_up, c.dollar_gamma_down, c.vega_up, c.vega_down,
-      c.theta_up, c.theta_down, c.gross_exposure)
-    returning x.counter_id
+    where x.counter_id = c.counter_id and c.has_greeks
+    returning x, c.level
   )
-  select (select count(*) from changes), (select count(*) from moved) into v_rows, v_moved;
+  select (select count(*) from changes),
+    (
+      select count(*) from moved as m
+      left join lateral (
+        select q.equity from risk_private.equities as q where q.scope_id = (m.level).scope_id
+        offset 0
+      ) as e on true
+      where risk_private.is_within(m.x, m.level, e.equity)
+    )
+  into v_rows, v_moved;
   return v_rows = v_moved;
 end
 $$;

@@ -1,88 +1,92 @@
 -- The lean path's part for accounts with limits on what they may come to owe.
 
-create function risk_private.has_room(
-  levels risk_private.obligation_level[], changes risk_private.obligations[], keys integer[])
-returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return not exists (
-    select from unnest(levels) as l
-    left join unnest(changes) as x on x.scope_id = l.scope_id and x.dimension = l.dimension
-    left join risk_private.obligations as o
-      on o.counter_id = l.counter_id | keys[l.dimension + 1]
-    left join risk_private.equities as e on e.scope_id = l.scope_id and e.unknown = 0
-    where least(l.same_side, l.max_loss, l.buying_power) < 'Infinity'
-      and (l.dimension <> 1 or keys[2] is not null)
-      and (
-        greatest(coalesce(o.bull, 0) + coalesce(x.bull, 0),
-          coalesce(o.bear, 0) + coalesce(x.bear, 0)) < l.same_side
-        and coalesce(o.max_loss, 0) + coalesce(x.max_loss, 0) < l.max_loss
-        and (l.max_loss = 'Infinity'
-          or coalesce(o.unlimited, 0) + coalesce(x.unlimited, 0) = 0)
-        and (l.buying_power = 'Infinity'
-          or coalesce(o.cash_need, 0) + coalesce(x.cash_need, 0) - e.cash < l.buying_power)
-      ) is not true);
-end
-$$;
-comment on function risk_private.has_room(
-  risk_private.obligation_level[], risk_private.obligations[], integer[]) is
-  'Whether obligations, so changed, stay below all of these warning levels; keys are 0, the sector '
-  'and the underlying.';
-
-create function risk_private.obligation_keys(underlying_id integer) returns integer[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select array[0, u.sector_id, u.instrument_id] from risk_private.instruments as u
-    where u.instrument_id = obligation_keys.underlying_id);
-end
-$$;
-comment on function risk_private.obligation_keys(integer) is
-  'The keys of an underlying''s obligations, by dimension.';
-
-create function risk_private.reserve_obligations(
-  account_id integer, underlying_id integer, levels risk_private.obligation_level[])
-returns risk_private.obligations[]
+create function risk_private.plain_obligation(
+  held risk_private.positions, quantity numeric, price numeric)
+returns risk_private.obligation
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_changes risk_private.obligations[] :=
-    risk_private.obligation_changes(account_id, array[underlying_id]);
+  v_change risk_private.obligation;
 begin
-  if risk_private.has_room(
-    array(select l from unnest(levels) as l where l.scope_id = account_id), v_changes,
-    risk_private.obligation_keys(underlying_id)) then
-    return v_changes;
+  if (held.quantity >= greatest(0, held.open_sell) and held.cost >= 0) is not true then
+    return null;
   end if;
-  return null;
+  -- Held long and not oversold, the position loses most at a price of 0, where every open order
+  -- adds what it costs.
+  select 0, 0, c.cost, 0, case i.kind when 'future' then 0 else c.cost end, 0, 0, 0, 0, 0
+  into v_change
+  from risk_private.instruments as i
+  left join risk_private.fx_rates as f on f.currency = i.currency
+  left join risk_private.cash_balances as b
+    on b.account_id = held.account_id and b.currency = i.currency
+  cross join lateral (
+    select greatest(0, plain_obligation.quantity * plain_obligation.price * i.multiplier
+      * coalesce(b.rate, f.rate, 1)) as cost
+  ) as c
+  where i.instrument_id = held.instrument_id and i.kind <> 'option'
+    and not exists (
+      select from risk_private.positions as p
+      where p.account_id = held.account_id and p.underlying_id = held.underlying_id
+        and p.instrument_id <> held.instrument_id
+        and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell));
+  return v_change;
 end
 $$;
-comment on function risk_private.reserve_obligations(
-  integer, integer, risk_private.obligation_level[]) is
-  'What an order that has just been stored changes; NULL where its account has no room.';
+comment on function risk_private.plain_obligation(risk_private.positions, numeric, numeric) is
+  'What an order of a signed quantity at a price, already in the position''s open quantities, '
+  'changes in the obligations of its underlying, where that is plain: a long position in no option, '
+  'its only one in that underlying, which open orders cannot turn short. Else NULL.';
 
 create function risk_private.add_obligations(
-  underlying_id integer, levels risk_private.obligation_level[],
-  changes risk_private.obligations[])
+  change risk_private.obligation, underlying_id integer, levels risk_private.obligation_level[])
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_is_within boolean;
 begin
-  if not risk_private.has_room(
-    levels, changes, risk_private.obligation_keys(underlying_id)) then
-    return false;
-  end if;
-  perform risk_private.move_obligations(changes);
-  return true;
+  with moved as (
+    insert into risk_private.obligations as o (
+      counter_id, scope_id, dimension, key_id, bull, bear, max_loss, unlimited, cash_need)
+    select l.counter_id | k.key_id, l.scope_id, l.dimension, k.key_id, change.bull, change.bear,
+      change.max_loss, change.unlimited, change.cash_need
+    from unnest(levels) as l
+    cross join lateral (
+      select case l.dimension when 0 then 0
+        when 1 then (
+          select u.sector_id from risk_private.instruments as u
+          where u.instrument_id = add_obligations.underlying_id)
+        else add_obligations.underlying_id end as key_id
+      offset 0
+    ) as k
+    where k.key_id is not null
+    on conflict on constraint obligations_pkey do update set
+      bull = o.bull + excluded.bull,
+      bear = o.bear + excluded.bear,
+      max_loss = o.max_loss + excluded.max_loss,
+      unlimited = o.unlimited + excluded.unlimited,
+      cash_need = o.cash_need + excluded.cash_need
+    returning o.counter_id - o.key_id as counter_id, greatest(o.bull, o.bear) as side, o.max_loss,
+      o.unlimited, o.cash_need
+  )
+  select bool_and((
+    m.side < l.same_side and m.max_loss < l.max_loss
+    and (m.unlimited = 0 or l.max_loss = 'Infinity')
+    and (l.buying_power = 'Infinity' or m.cash_need - e.cash < l.buying_power)) is true)
+  into v_is_within
+  from moved as m
+  join unnest(levels) as l on l.counter_id = m.counter_id
+  left join lateral (
+    select q.cash from risk_private.equities as q
+    where q.scope_id = l.scope_id and q.unknown = 0
+    offset 0
+  ) as e on true;
+  return coalesce(v_is_within, false);
 end
 $$;
 comment on function risk_private.add_obligations(
-  integer, risk_private.obligation_level[], risk_private.obligations[]) is
-  'Adds changes where every level of the chain stays below its warning level; the caller holds the '
-  'firm''s counter.';
+  risk_private.obligation, integer, risk_private.obligation_level[]) is
+  'Adds what an order changes to every row of obligations of its chain. False, to be rolled back, '
+  'where one reaches a warning level. The caller holds the firm''s counter.';

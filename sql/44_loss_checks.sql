@@ -62,47 +62,47 @@ end;
 comment on function risk_private.is_drawn_down(risk_private.equities, numeric) is
   'Whether the equity is more than that percentage below its peak; NULL while it is not known.';
 
-create function risk_private.is_far_from_losses(chain integer[], max_age double precision,
-  at timestamptz) returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-as $$
-begin
-  return not exists (
-    select
-    from unnest(chain) as c (scope_id)
-    join risk_private.warning_levels as w
-      on w.scope_id = c.scope_id and w.dimension = 0 and w.key_id = 0
-      and w.valid_from <= at and at < w.valid_until
-    join risk_private.equities as e on e.scope_id = c.scope_id
-    where (w.daily_loss is not null or w.drawdown_pct is not null) and (
-      (w.daily_loss is null or risk_private.daily_loss(e) < w.daily_loss) is not true
-      or (w.drawdown_pct is null or e.peak > 0 and e.equity > 0
-        and (e.peak - e.equity) * 100 < w.drawdown_pct * e.peak) is not true
-      or risk_private.may_have_stale_rate(max_age, at)));
-end
-$$;
-comment on function risk_private.is_far_from_losses(integer[], double precision, timestamptz) is
-  'Whether every loss that a scope of the chain limits is known and below its warning level.';
-
-create function risk_private.watches_losses(account_id integer, at timestamptz) returns boolean
+create function risk_private.loss_levels(account_id integer, at timestamptz)
+returns risk_private.loss_level[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return exists (
-    select from risk_private.scopes as s
+  return (
+    select array_agg(row(
+      w.scope_id, coalesce(w.daily_loss, 'Infinity'),
+      coalesce(w.drawdown_pct, 'Infinity'))::risk_private.loss_level order by w.scope_id)
+    from risk_private.scopes as s
     join risk_private.warning_levels as w
       on w.scope_id = any (s.chain) and w.dimension = 0 and w.key_id = 0
       and w.valid_from <= at and at < w.valid_until
-    where s.scope_id = watches_losses.account_id
+    where s.scope_id = loss_levels.account_id
       and (w.daily_loss is not null or w.drawdown_pct is not null));
 end
 $$;
-comment on function risk_private.watches_losses(integer, timestamptz) is
-  'Whether a loss is limited somewhere on the chain of an account.';
+comment on function risk_private.loss_levels(integer, timestamptz) is
+  'The warning levels on losses of every scope of an account''s chain that has any; NULL: none.';
+
+create function risk_private.is_far_from_losses(levels risk_private.loss_level[]) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return not exists (
+    select from unnest(levels) as l
+    left join lateral (
+      select q.peak, q.equity, risk_private.daily_loss(q) as daily_loss
+      from risk_private.equities as q where q.scope_id = l.scope_id
+      offset 0
+    ) as e on true
+    where (
+      (l.daily_loss = 'Infinity' or e.daily_loss < l.daily_loss)
+      and (l.drawdown_pct = 'Infinity' or e.peak > 0 and e.equity > 0
+        and (e.peak - e.equity) * 100 < l.drawdown_pct * e.peak)) is not true);
+end
+$$;
+comment on function risk_private.is_far_from_losses(risk_private.loss_level[]) is
+  'Whether every loss that is limited is known and below its warning level.';
 
 create function risk_private.loss_checks(
   p risk_private.proposal, limits risk_private.applicable_limit[], closable numeric,
