@@ -21,6 +21,16 @@ comment on type risk_private.counter_level is
   'A counter that orders of an account move, and the warning levels in force there (Infinity: no '
   'limit). Its key is 0: an order adds the key of its sector, underlying or instrument.';
 
+create type risk_private.rate_change as (
+  counter_id bigint,
+  accepted_orders integer,
+  order_rate numeric,
+  order_rate_minute numeric
+);
+comment on type risk_private.rate_change is
+  'How many more orders a counter has accepted, and the warning levels of the rates in force there; '
+  'NULL where nothing is to be compared.';
+
 create type risk_private.exposure_level as (
   counter_id bigint,
   scope_id integer,
@@ -77,8 +87,8 @@ create table risk_private.account_levels (
   open_orders numeric not null,
   open_positions numeric not null,
   duplicate_window numeric not null,
-  keeps_track boolean not null,
   keeps_fingerprints boolean not null,
+  rates risk_private.rate_change[],
   counters risk_private.counter_level[] not null,
   exposures risk_private.exposure_level[],
   obligations risk_private.obligation_level[],
@@ -96,8 +106,11 @@ comment on column risk_private.account_levels.is_narrowed is
   'Whether some scope of the chain also has levels for a sector, underlying or instrument.';
 comment on column risk_private.account_levels.net_position is
   'The account''s own: those of its parents stand with their counters. Likewise the next eight.';
-comment on column risk_private.account_levels.keeps_track is
-  'Whether a rate or duplicate limit looks back on the account''s orders.';
+comment on column risk_private.account_levels.keeps_fingerprints is
+  'Whether a duplicate limit looks back on the account''s orders.';
+comment on column risk_private.account_levels.rates is
+  'The counters whose rates look back on them, as one more order moves them, keys included; NULL: '
+  'none.';
 comment on column risk_private.account_levels.exposures is
   'The same for exposures; NULL where none are kept. Likewise obligations and, where they are '
   'limited, losses.';
@@ -127,8 +140,12 @@ begin
     min(k.traded_notional) filter (where r.is_own and k.dimension = 0),
     min(k.open_orders) filter (where r.is_own and k.dimension = 0),
     min(k.open_positions) filter (where r.is_own and k.dimension = 0),
-    max(r.duplicate_window), bool_or(r.keeps_fingerprints or k.keeps_rate),
-    bool_or(r.keeps_fingerprints),
+    max(r.duplicate_window), bool_or(r.keeps_fingerprints),
+    array_agg(row(
+      k.counter_id | case k.dimension when 0 then 0 when 1 then fold_levels.sector_id
+        when 2 then fold_levels.underlying_id else fold_levels.instrument_id end,
+      1, k.order_rate, k.order_rate_minute)::risk_private.rate_change
+      order by k.counter_id) filter (where k.is_tracked and k.keeps_rate),
     array_agg(row(
       k.counter_id, k.dimension, r.net_position, r.long_position, r.short_position, r.self_cross,
       k.gross_position, k.gross_notional, k.traded_notional, k.open_orders, k.open_positions,
@@ -282,8 +299,8 @@ begin
     gross_position = n.gross_position, gross_notional = n.gross_notional,
     traded_notional = n.traded_notional, open_orders = n.open_orders,
     open_positions = n.open_positions,
-    duplicate_window = n.duplicate_window, keeps_track = n.keeps_track,
-    keeps_fingerprints = n.keeps_fingerprints, counters = n.counters,
+    duplicate_window = n.duplicate_window, keeps_fingerprints = n.keeps_fingerprints,
+    rates = n.rates, counters = n.counters,
     exposures = n.exposures, obligations = n.obligations, losses = n.losses,
     needs_equity = n.needs_equity
   from risk_private.fold_levels(

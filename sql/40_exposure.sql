@@ -125,6 +125,19 @@ comment on function risk_private.changes(risk_private.movement[], boolean, times
   'What the movements add to each counter row of their chains. one_order: all movements are legs '
   'of one order, which counts once.';
 
+create function risk_private.rate_changes(changes risk_private.change[])
+returns risk_private.rate_change[]
+language sql immutable
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select pg_catalog.array_agg(row(
+    x.counter_id, x.accepted_orders, (x.level).order_rate,
+    (x.level).order_rate_minute)::risk_private.rate_change)
+  from unnest(changes) as x where x.keeps_rate;
+end;
+comment on function risk_private.rate_changes(risk_private.change[]) is
+  'Those changes that a rate looks back on; NULL: none.';
+
 create function risk_private.move_positions(movements risk_private.movement[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -36,7 +36,8 @@ comment on type risk_private.numbering is
   'Of orders just numbered: whether a rate reached its warning level, and whether old events are '
   'due to be forgotten.';
 
-create function risk_private.number_acceptances(changes risk_private.change[], at timestamptz)
+create function risk_private.number_acceptances(
+  rates risk_private.rate_change[], at timestamptz)
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -45,30 +46,30 @@ declare
   v_numbering risk_private.numbering;
 begin
   with counted as (
-    select x.counter_id, x.accepted_orders as added, c.number, x.level
-    from unnest(changes) as x
+    select x.*, c.number
+    from unnest(rates) as x
     cross join lateral (
       select k.accepted_orders as number
       from risk_private.counters as k where k.counter_id = x.counter_id
       offset 0
     ) as c
-    where x.keeps_rate
   ), numbered as (
     insert into risk_private.rate_events (counter_id, number, accepted_at)
     select k.counter_id, n, at
-    from counted as k cross join generate_series(k.number - k.added + 1, k.number) as n
+    from counted as k
+    cross join generate_series(k.number - k.accepted_orders + 1, k.number) as n
   )
   select
     bool_or(exists (
       select from (
-        values (ceil((k.level).order_rate), interval '1 second'),
-          (ceil((k.level).order_rate_minute), interval '60 seconds')
+        values (ceil(k.order_rate), interval '1 second'),
+          (ceil(k.order_rate_minute), interval '60 seconds')
       ) as r (level, span)
-      where r.level <= k.added or r.level <= k.number and exists (
+      where r.level <= k.accepted_orders or r.level <= k.number and exists (
         select from risk_private.rate_events as e
         where e.counter_id = k.counter_id and e.number = k.number - r.level::bigint + 1
           and e.accepted_at > at - r.span))),
-    bool_or(k.number / 256 > (k.number - k.added) / 256)
+    bool_or(k.number / 256 > (k.number - k.accepted_orders) / 256)
   into v_numbering
   from counted as k;
   if v_numbering.is_due then
@@ -77,9 +78,8 @@ begin
       select x.counter_id,
         c.accepted_orders - risk_private.accepted_since(x.counter_id, at - interval '60 seconds')
           as number
-      from unnest(changes) as x
+      from unnest(rates) as x
       join risk_private.counters as c on c.counter_id = x.counter_id
-      where x.keeps_rate
       offset 0
     ) as f
     where e.counter_id = f.counter_id and e.number <= f.number;
@@ -87,48 +87,28 @@ begin
   return not coalesce(v_numbering.is_reached, false);
 end
 $$;
-comment on function risk_private.number_acceptances(risk_private.change[], timestamptz) is
-  'Records when the orders just counted were accepted, where a rate limit looks back on it, and '
-  'now and then forgets what no limit looks back on any more. Returns false where a rate reaches '
-  'the warning level given with a change.';
+comment on function risk_private.number_acceptances(risk_private.rate_change[], timestamptz) is
+  'Records when the orders just counted were accepted, and now and then forgets what no limit looks '
+  'back on any more. Returns false where a rate reaches its warning level.';
 
 create function risk_private.remember(
-  orders risk_private.recent_orders[], duplicate_window numeric)
+  account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_kept integer;
 begin
   insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
-  select distinct f.account_id, f.fingerprint, f.accepted_at from unnest(orders) as f
-  on conflict (account_id, fingerprint) do update set accepted_at = excluded.accepted_at
+  values (remember.account_id, remember.fingerprint, at)
+  on conflict on constraint recent_orders_pkey do update set accepted_at = excluded.accepted_at
     where r.accepted_at
       <= excluded.accepted_at - make_interval(secs => duplicate_window::double precision);
-  get diagnostics v_kept = row_count;
-  return v_kept = cardinality(orders);
+  return found;
 end
 $$;
-comment on function risk_private.remember(risk_private.recent_orders[], numeric) is
-  'Records what duplicate limits look back on. Returns false where an order repeats.';
-
-create function risk_private.keep_track(
-  changes risk_private.change[], fingerprints risk_private.recent_orders[],
-  duplicate_window numeric, at timestamptz)
-returns boolean
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (cardinality(changes) = 0 or risk_private.number_acceptances(changes, at))
-    and (cardinality(fingerprints) = 0 or risk_private.remember(fingerprints, duplicate_window));
-end
-$$;
-comment on function risk_private.keep_track(
-  risk_private.change[], risk_private.recent_orders[], numeric, timestamptz) is
-  'Records what rate and duplicate limits look back on, once the counters have moved. Returns '
-  'false, to be rolled back, where a rate reaches its warning level or an order repeats.';
+comment on function risk_private.remember(integer, uuid, numeric, timestamptz) is
+  'Records when an order of that content was accepted. Returns false where it repeats one that was '
+  'accepted less than duplicate_window seconds ago.';
 
 -- One long function and no branch that is not needed, because this is what every order waits for:
 -- each operator, plan node and call costs. What most orders do not need is done by others.
@@ -189,7 +169,8 @@ begin
   select l.* into v_levels
   from risk_private.account_levels as l where l.account_id = v_account_id;
 
-  select p.instrument_id, p.sector_id, p.underlying_id, p.factor, p.price * p.factor as unit_value,
+  select p.instrument_id, p.sector_id, p.underlying_id, p.kind, p.rate_as_of, p.factor,
+    p.price * p.factor as unit_value,
     case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference
   into i
   from risk_private.priced_instruments as p
@@ -323,7 +304,8 @@ begin
 
   if v_levels.obligations is not null then
     v_obligation := risk_private.plain_obligation(
-      v_position, v_buy - v_sell, coalesce(price, i.reference));
+      v_position, i.kind, i.rate_as_of,
+      (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
     if v_obligation.max_loss is null then
       v_obligation := risk_private.obligation_change(v_account_id, i.underlying_id);
     end if;
@@ -361,23 +343,14 @@ begin
     v_obligation, i.underlying_id, v_levels.obligations) then
     return true;
   end if;
-  if not v_levels.keeps_track then
-    return false;
+  if v_levels.rates is not null
+    and not risk_private.number_acceptances(v_levels.rates, v_at) then
+    return true;
   end if;
-  return not risk_private.keep_track(
-    array(
-      select row(
-        l.counter_id | case l.dimension when 0 then 0 when 1 then i.sector_id
-          when 2 then i.underlying_id else i.instrument_id end,
-        null, null, null, null, null, null, null, null, null, null, null, 1, l.keeps_rate, null,
-        l)::risk_private.change
-      from unnest(v_levels.counters) as l
-      where l.keeps_rate and (l.dimension <> 1 or i.sector_id is not null)),
-    case when v_levels.keeps_fingerprints then array[row(
-      v_account_id,
-      risk_private.fingerprint(
-        array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
-      v_at)::risk_private.recent_orders] else '{}' end,
+  return v_levels.keeps_fingerprints and not risk_private.remember(
+    v_account_id,
+    risk_private.fingerprint(
+      array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
     v_levels.duplicate_window, v_at);
 end
 $$;

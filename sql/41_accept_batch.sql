@@ -106,7 +106,6 @@ comment on function risk_private.entries(risk_private.request[], timestamptz) is
 create type risk_private.reservation as (
   changes risk_private.change[],
   is_plain boolean,
-  keeps_track boolean,
   keeps_fingerprints boolean,
   duplicate_window numeric,
   keeps_exposures boolean
@@ -181,7 +180,7 @@ begin
           (m.open_buy = 0 or m.open_sell + coalesce(m.was_open_sell, 0) = 0)
           and (m.open_sell = 0 or m.open_buy + coalesce(m.was_open_buy, 0) = 0)))) is true
         as is_plain,
-      l.keeps_track, l.keeps_fingerprints, l.duplicate_window, l.counters,
+      l.keeps_fingerprints, l.duplicate_window, l.counters,
       l.exposures is not null as keeps_exposures
     from carried as m
     join risk_private.account_levels as a on a.account_id = m.account_id
@@ -208,7 +207,7 @@ begin
       l.counter_id | case l.dimension when 0 then 0 when 1 then j.sector_id
         when 2 then j.underlying_id else j.instrument_id end as counter_id,
       j.open_buy, j.open_sell, j.gross_position, j.gross_notional, j.traded_notional, j.orders,
-      j.opened, j.is_plain, j.keeps_track, j.keeps_fingerprints, j.duplicate_window,
+      j.opened, j.is_plain, j.keeps_fingerprints, j.duplicate_window,
       j.keeps_exposures, l as level
     from judged as j
     cross join lateral unnest(j.counters) as l
@@ -220,7 +219,7 @@ begin
       sum(i.gross_position) as gross_position, sum(i.gross_notional) as gross_notional,
       sum(i.traded_notional) as traded_notional, sum(i.orders)::integer as orders,
       sum(i.opened)::integer as opened, bool_and(i.is_plain) as is_plain,
-      bool_or(i.keeps_track) as keeps_track, bool_or(i.keeps_fingerprints) as keeps_fingerprints,
+      bool_or(i.keeps_fingerprints) as keeps_fingerprints,
       max(i.duplicate_window) as duplicate_window, bool_or(i.keeps_exposures) as keeps_exposures,
       any_value(i.level) as level
     from increments as i
@@ -231,7 +230,7 @@ begin
       s.counter_id, null, null, null, 0, s.open_buy, s.open_sell, s.gross_position,
       s.gross_notional, s.traded_notional, s.orders, s.opened, s.orders, (s.level).keeps_rate,
       null, s.level)::risk_private.change order by s.counter_id),
-    bool_and(s.is_plain), bool_or(s.keeps_track), bool_or(s.keeps_fingerprints),
+    bool_and(s.is_plain), bool_or(s.keeps_fingerprints),
     max(s.duplicate_window), bool_or(s.keeps_exposures)
   into v_reservation
   from summed as s;
@@ -327,15 +326,16 @@ begin
     and not risk_private.reserve_exposures(v_entries, v_at) then
     return true;
   end if;
-  return v_reservation.keeps_track and not risk_private.keep_track(
-    v_reservation.changes,
-    array(
-      select row(
-        e.account_id,
-        risk_private.fingerprint(array[e.instrument_id], array[e.sign], e.quantity, e.price),
-        v_at)::risk_private.recent_orders
-      from unnest(v_entries) as e where v_reservation.keeps_fingerprints),
-    v_reservation.duplicate_window, v_at);
+  if not risk_private.number_acceptances(
+    risk_private.rate_changes(v_reservation.changes), v_at) then
+    return true;
+  end if;
+  return v_reservation.keeps_fingerprints and exists (
+    select from unnest(v_entries) as e
+    where not risk_private.remember(
+      e.account_id,
+      risk_private.fingerprint(array[e.instrument_id], array[e.sign], e.quantity, e.price),
+      v_reservation.duplicate_window, v_at));
 end
 $$;
 comment on function risk_private.accept(text[], risk_private.request[]) is

@@ -1,42 +1,34 @@
 -- The lean path's part for accounts with limits on what they may come to owe.
 
 create function risk_private.plain_obligation(
-  held risk_private.positions, quantity numeric, price numeric)
+  held risk_private.positions, kind text, rate_as_of timestamptz, cost numeric)
 returns risk_private.obligation
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_change risk_private.obligation;
 begin
-  if (held.quantity >= greatest(0, held.open_sell) and held.cost >= 0) is not true then
-    return null;
-  end if;
-  -- Held long and not oversold, the position loses most at a price of 0, where every open order
-  -- adds what it costs.
-  select 0, 0, c.cost, 0, case i.kind when 'future' then 0 else c.cost end, 0, 0, 0, 0, 0
-  into v_change
-  from risk_private.instruments as i
-  left join risk_private.fx_rates as f on f.currency = i.currency
-  left join risk_private.cash_balances as b
-    on b.account_id = held.account_id and b.currency = i.currency
-  cross join lateral (
-    select greatest(0, plain_obligation.quantity * plain_obligation.price * i.multiplier
-      * coalesce(b.rate, f.rate, 1)) as cost
-  ) as c
-  where i.instrument_id = held.instrument_id and i.kind <> 'option'
+  -- Held long and not oversold, a position loses most at a price of 0, where every open order adds
+  -- what it costs.
+  if kind <> 'option' and rate_as_of is null and held.cost >= 0
+    and held.quantity >= greatest(0, held.open_sell)
     and not exists (
       select from risk_private.positions as p
       where p.account_id = held.account_id and p.underlying_id = held.underlying_id
         and p.instrument_id <> held.instrument_id
-        and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell));
-  return v_change;
+        and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)) then
+    return row(0, 0, greatest(0, cost), 0,
+      case when kind = 'future' then 0 else greatest(0, cost) end, 0, 0, 0, 0,
+      0)::risk_private.obligation;
+  end if;
+  return null;
 end
 $$;
-comment on function risk_private.plain_obligation(risk_private.positions, numeric, numeric) is
-  'What an order of a signed quantity at a price, already in the position''s open quantities, '
-  'changes in the obligations of its underlying, where that is plain: a long position in no option, '
-  'its only one in that underlying, which open orders cannot turn short. Else NULL.';
+comment on function risk_private.plain_obligation(
+  risk_private.positions, text, timestamptz, numeric) is
+  'What an order, already in the open quantities of its position, changes in the obligations of '
+  'the underlying, where that is plain: in base currency (rate_as_of NULL), no option, held long or '
+  'flat, not oversold by open orders, and all that the account has there. cost: what the order '
+  'pays, below 0 for a sale. Else NULL.';
 
 create function risk_private.add_obligations(
   change risk_private.obligation, underlying_id integer, levels risk_private.obligation_level[])

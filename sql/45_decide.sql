@@ -369,7 +369,8 @@ begin
     risk_private.working_legs_of(p, v_legs));
   perform risk_private.renew_obligations(p.account_id, array(
     select distinct l.underlying_id from pg_catalog.unnest(v_legs) as l));
-  perform risk_private.number_acceptances(v_changes, v_at);
+  perform risk_private.number_acceptances(
+    risk_private.rate_changes(v_changes), v_at);
   if exists (select from pg_catalog.unnest(v_changes) as x where x.keeps_fingerprints) then
     insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
     values (p.account_id, risk_private.fingerprint(p.instrument_ids, p.ratios, p.quantity, p.price),
