@@ -101,7 +101,7 @@ comment on function risk_private.keep_track(
 create function risk_private.accept_order(
   account text, client_order_id text, symbol text, side text, quantity numeric, price numeric,
   agent text, time_in_force text)
-returns boolean
+returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -174,7 +174,7 @@ begin
     and (risk_private.is_owner()
       or exists (select from risk_private.granted_scopes as g where g.scope_id = any (v_chain)));
   if i.instrument_id is null then
-    return false;
+    return v_account_id;
   end if;
 
   if v_levels.is_narrowed or v_at < v_levels.valid_from or v_at >= v_levels.valid_until then
@@ -196,24 +196,24 @@ begin
       and (agent is null or agent ~ '^[!-~]+$' and length(agent) <= 64)
       and side in ('buy', 'sell') and time_in_force in ('DAY', 'GTC')
       and current_setting('transaction_isolation') = 'read committed') is not true then
-    return false;
+    return v_account_id;
   end if;
   if v_levels.watches_losses
     and not risk_private.is_far_from_losses(v_chain, v_mark_age, v_at) then
-    return false;
+    return v_account_id;
   end if;
   if v_levels.price_collar_pct < 'Infinity'
     and (price is null
       or case when v_is_buy then price - i.reference else i.reference - price end * 100
         <= v_levels.price_collar_pct * abs(i.reference)) is not true then
-    return false;
+    return v_account_id;
   end if;
   if v_heartbeat_age <> 0 then
     if not exists (
       select from risk_private.heartbeat as h
       where risk_private.is_fresh(h.beat_at, v_heartbeat_age, v_at)
         and risk_private.is_fresh(h.inputs_as_of, v_heartbeat_age, v_at)) then
-      return false;
+      return v_account_id;
     end if;
   end if;
 
@@ -229,7 +229,7 @@ begin
     'ACCEPTED', accept_order.quantity, 'ACCEPTED', v_at)
   on conflict on constraint orders_pkey do nothing;
   if not found then
-    return false;
+    return v_account_id;
   end if;
 
   v_buy := case when v_is_buy then quantity else 0 end;
@@ -281,14 +281,14 @@ begin
       and v_traded_notional + v_traded < v_levels.traded_notional
       and v_open_orders < v_levels.open_orders
       and v_open_positions + v_opened < v_levels.open_positions) is not true then
-    return true;
+    return null;
   end if;
 
   if v_levels.obligations is not null then
     v_obligations := risk_private.reserve_obligations(
       v_account_id, i.underlying_id, v_levels.obligations);
     if v_obligations is null then
-      return true;
+      return null;
     end if;
   end if;
 
@@ -311,27 +311,27 @@ begin
   if v_moved < cardinality(v_levels.counters) then
     if i.sector_id is not null or v_moved < (
       select count(*) from unnest(v_levels.counters) as l where l.dimension <> 1) then
-      return true;
+      return null;
     end if;
   end if;
   if v_levels.exposures is not null then
     if not risk_private.reserve_exposures(
       v_position, i.sector_id, i.underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
-      return true;
+      return null;
     end if;
     if v_levels.concentrations is not null and not risk_private.is_far_from_concentration(
       v_levels.concentrations, i.sector_id, i.underlying_id, v_mark_age, v_at) then
-      return true;
+      return null;
     end if;
   end if;
   if v_levels.obligations is not null and not risk_private.add_obligations(
     i.underlying_id, v_levels.obligations, v_obligations) then
-    return true;
+    return null;
   end if;
   if not v_levels.keeps_track then
-    return false;
+    return v_account_id;
   end if;
-  return not risk_private.keep_track(
+  if not risk_private.keep_track(
     array(
       select row(
         l.counter_id | case l.dimension when 0 then 0 when 1 then i.sector_id
@@ -345,15 +345,19 @@ begin
       risk_private.fingerprint(
         array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
       v_at)::risk_private.recent_orders] else '{}' end,
-    v_levels.duplicate_window, v_at);
+    v_levels.duplicate_window, v_at) then
+    return null;
+  end if;
+  return v_account_id;
 end
 $$;
 comment on function risk_private.accept_order(
   text, text, text, text, numeric, numeric, text, text) is
-  'Accepts an order where that is plain. Returns true where there is no room and the transaction '
-  'must be rolled back; false says nothing about the order.';
+  'Accepts an order where that is plain. Returns the account''s number, which says nothing about '
+  'the order; NULL where the transaction must be rolled back: there is no room, or no such account.';
 
-create function risk_private.accepted(account text, client_order_id text, decided_xid xid8)
+create function risk_private.accepted(
+  account_id integer, client_order_id text, decided_xid xid8)
 returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -362,16 +366,15 @@ set enable_seqscan = off
 as $$
 begin
   perform risk_private.flush()
-  from risk_private.scopes as s
-  join risk_private.orders as o on o.account_id = s.scope_id
-    and o.client_order_id = accepted.client_order_id
-  where s.code = account and o.decided_xid = accepted.decided_xid
+  from risk_private.orders as o
+  where o.account_id = accepted.account_id and o.client_order_id = accepted.client_order_id
+    and o.decided_xid = accepted.decided_xid
     and o.decided_xid is distinct from pg_current_xact_id_if_assigned()
     and o.decided_by = session_user
     and o.decision = 'ACCEPTED';
   return found;
 end
 $$;
-comment on function risk_private.accepted(text, text, xid8) is
+comment on function risk_private.accepted(integer, text, xid8) is
   'Whether the caller''s transaction of that number, committed since, accepted the order without '
   'explanation; durable once the transaction that calls this commits.';
