@@ -2586,22 +2586,23 @@ comment on procedure risk.apply_position_limits(text, text, bigint[]) is
 create type risk_private.counter_level as (
   counter_id bigint,
   dimension integer,
-  net_position numeric,
   long_position numeric,
   short_position numeric,
   self_cross boolean,
   gross_position numeric,
   gross_notional numeric,
   traded_notional numeric,
-  open_orders numeric,
-  open_positions numeric,
+  open_orders integer,
+  open_positions integer,
   order_rate numeric,
   order_rate_minute numeric,
   keeps_rate boolean
 );
 comment on type risk_private.counter_level is
-  'A counter that orders of an account move, and the warning levels in force there (Infinity: no '
-  'limit). Its key is 0: an order adds the key of its sector, underlying or instrument.';
+  'A counter that orders of an account move, and the warning levels in force there (Infinity, or '
+  'the largest integer: no limit). Its key is 0: an order adds the key of its sector, underlying or '
+  'instrument. net_position, the larger of both sides, is part of long_position and '
+  'short_position.';
 
 create type risk_private.exposure_level as (
   counter_id bigint,
@@ -2649,15 +2650,14 @@ create table risk_private.account_levels (
   order_quantity numeric not null,
   order_notional numeric not null,
   price_collar_pct numeric not null,
-  net_position numeric not null,
   long_position numeric not null,
   short_position numeric not null,
   self_cross boolean not null,
   gross_position numeric not null,
   gross_notional numeric not null,
   traded_notional numeric not null,
-  open_orders numeric not null,
-  open_positions numeric not null,
+  open_orders integer not null,
+  open_positions integer not null,
   duplicate_window numeric not null,
   keeps_track boolean not null,
   keeps_fingerprints boolean not null,
@@ -2676,8 +2676,9 @@ comment on table risk_private.account_levels is
   'those that hold for all instruments. Infinity: no limit.';
 comment on column risk_private.account_levels.is_narrowed is
   'Whether some scope of the chain also has levels for a sector, underlying or instrument.';
-comment on column risk_private.account_levels.net_position is
-  'The account''s own: those of its parents stand with their counters. Likewise the next eight.';
+comment on column risk_private.account_levels.long_position is
+  'The account''s own, as counter_level has it: those of its parents stand with their counters. '
+  'Likewise the next seven.';
 comment on column risk_private.account_levels.keeps_track is
   'Whether a rate or duplicate limit looks back on the account''s orders.';
 comment on column risk_private.account_levels.exposures is
@@ -2702,8 +2703,8 @@ begin
     fold_levels.account_id, bool_or(r.is_narrowed),
     coalesce(max(r.valid_from), '-infinity'), coalesce(min(r.valid_until), 'infinity'),
     bit_or(r.types), min(r.order_quantity), min(r.order_notional), min(r.price_collar_pct),
-    min(r.net_position) filter (where r.is_own), min(r.long_position) filter (where r.is_own),
-    min(r.short_position) filter (where r.is_own), bool_or(r.self_cross and r.is_own),
+    min(p.long_position) filter (where r.is_own), min(p.short_position) filter (where r.is_own),
+    bool_or(r.self_cross and r.is_own),
     min(k.gross_position) filter (where r.is_own and k.dimension = 0),
     min(k.gross_notional) filter (where r.is_own and k.dimension = 0),
     min(k.traded_notional) filter (where r.is_own and k.dimension = 0),
@@ -2712,7 +2713,7 @@ begin
     max(r.duplicate_window), bool_or(r.keeps_fingerprints or k.keeps_rate),
     bool_or(r.keeps_fingerprints),
     array_agg(row(
-      k.counter_id, k.dimension, r.net_position, r.long_position, r.short_position, r.self_cross,
+      k.counter_id, k.dimension, p.long_position, p.short_position, r.self_cross,
       k.gross_position, k.gross_notional, k.traded_notional, k.open_orders, k.open_positions,
       k.order_rate, k.order_rate_minute, k.keeps_rate)::risk_private.counter_level
       order by k.counter_id) filter (where k.is_tracked)
@@ -2769,13 +2770,17 @@ begin
     where leaf.scope_id = fold_levels.account_id
   ) as r
   cross join lateral (
+    select least(r.net_position, r.long_position) as long_position,
+      least(r.net_position, r.short_position) as short_position
+  ) as p
+  cross join lateral (
     select
       risk_private.counter_id(r.scope_id, d.dimension) as counter_id, d.dimension, d.is_tracked,
       coalesce((d.l).gross_position, 'Infinity') as gross_position,
       coalesce((d.l).gross_notional, 'Infinity') as gross_notional,
       coalesce((d.l).traded_notional, 'Infinity') as traded_notional,
-      coalesce((d.l).open_orders, 'Infinity') as open_orders,
-      coalesce((d.l).open_positions, 'Infinity') as open_positions,
+      least(ceil((d.l).open_orders), 2147483647)::integer as open_orders,
+      least(ceil((d.l).open_positions), 2147483647)::integer as open_positions,
       coalesce((d.l).order_rate, 'Infinity') as order_rate,
       coalesce((d.l).order_rate_minute, 'Infinity') as order_rate_minute,
       coalesce((d.l).keeps_rate, false) as keeps_rate
@@ -2859,8 +2864,8 @@ begin
   update risk_private.account_levels as l set
     is_narrowed = n.is_narrowed, valid_from = n.valid_from, valid_until = n.valid_until,
     types = n.types, order_quantity = n.order_quantity, order_notional = n.order_notional,
-    price_collar_pct = n.price_collar_pct, net_position = n.net_position,
-    long_position = n.long_position, short_position = n.short_position, self_cross = n.self_cross,
+    price_collar_pct = n.price_collar_pct, long_position = n.long_position,
+    short_position = n.short_position, self_cross = n.self_cross,
     gross_position = n.gross_position, gross_notional = n.gross_notional,
     traded_notional = n.traded_notional, open_orders = n.open_orders,
     open_positions = n.open_positions,
@@ -3699,39 +3704,39 @@ comment on function risk_private.track_obligations(integer, integer) is
 -- What one unit of a position is worth, and moves by, at the present marks. Positions carry these
 -- values, so that decisions and fills add and subtract the same; revaluation moves them.
 
--- The trading date is not looked up for what never expires.
 create view risk_private.priced_instruments as
 select
-  i.instrument_id, i.symbol, i.kind, i.sector_id, i.underlying_id, i.status, i.lot, i.tick,
-  i.allow_negative_price, i.multiplier, m.price, m.bid, m.ask, m.as_of,
-  s.price as underlying_price, s.as_of as underlying_as_of,
+  i.instrument_id, i.symbol, i.kind, i.sector_id, i.underlying_id, i.expiry, i.status, i.lot,
+  i.tick, i.allow_negative_price, i.multiplier, m.price, m.bid, m.ask, m.as_of,
   case when i.currency <> risk_private.base_currency() then f.as_of end as rate_as_of,
-  i.multiplier * f.rate as factor,
-  case when i.expiry is null then false else i.expiry < (select risk_private.trading_date()) end
-    as is_expired,
-  m.delta, m.gamma, m.vega, m.theta
+  i.multiplier * f.rate as factor, m.delta, m.gamma, m.vega, m.theta
 from risk_private.instruments as i
 join risk_private.marks as m on m.instrument_id = i.instrument_id
-join risk_private.fx_rates as f on f.currency = i.currency
-left join risk_private.marks as s on s.instrument_id = i.underlying_id;
+join risk_private.fx_rates as f on f.currency = i.currency;
 comment on view risk_private.priced_instruments is
   'Marked instruments whose currency has a rate: terms, quote and Greeks of one unit, data times '
   '(rate_as_of: NULL for the base currency), and factor, multiplier x rate.';
 
+-- The trading date is not looked up for what never expires.
 create view risk_private.unit_values as
 select
   n.instrument_id, n.price * n.factor as unit_value, abs(n.price) * n.factor as unit_notional,
   g.delta * n.multiplier as unit_delta, g.gamma * n.multiplier as unit_gamma,
-  g.delta * coalesce(n.underlying_price, 0) * n.factor as unit_dollar_delta,
-  g.gamma * coalesce(n.underlying_price * n.underlying_price, 0) * 0.01 * n.factor
+  g.delta * coalesce(s.price, 0) * n.factor as unit_dollar_delta,
+  g.gamma * coalesce(s.price * s.price, 0) * 0.01 * n.factor
     as unit_dollar_gamma,
   g.vega * n.factor as unit_vega, g.theta * n.factor as unit_theta, k.has_greeks
 from risk_private.priced_instruments as n
+left join risk_private.marks as s on s.instrument_id = n.underlying_id
 cross join lateral (
-  select n.is_expired or n.underlying_price is not null and (n.kind <> 'option' or coalesce(
+  select case when n.expiry is null then false
+    else n.expiry < (select risk_private.trading_date()) end as is_expired
+) as e
+cross join lateral (
+  select e.is_expired or s.price is not null and (n.kind <> 'option' or coalesce(
     greatest(abs(n.delta), abs(n.gamma), abs(n.vega), abs(n.theta)) < 'Infinity'
     and num_nulls(n.delta, n.gamma, n.vega, n.theta) = 0, false)) as has_greeks,
-    n.is_expired
+    e.is_expired
   offset 0
 ) as k
 cross join lateral (
@@ -3870,16 +3875,25 @@ comment on function risk_private.is_price(numeric, numeric, boolean) is
   'it may be negative.';
 
 -- Stable, as the arithmetic of timestamptz is: else it could not be inlined.
-create function risk_private.is_fresh(
-  as_of timestamptz, max_age double precision, at timestamptz) returns boolean
+create function risk_private.are_fresh(
+  oldest timestamptz, newest timestamptz, max_age double precision, at timestamptz)
+returns boolean
 language sql stable
 return coalesce(
   max_age = 0 or (
-    as_of <= at + interval '1 second'
-    and as_of >= at - pg_catalog.make_interval(secs => max_age)), false);
-comment on function risk_private.is_fresh(timestamptz, double precision, timestamptz) is
+    newest <= at + interval '1 second'
+    and oldest >= at - pg_catalog.make_interval(secs => max_age)), false);
+comment on function risk_private.are_fresh(
+  timestamptz, timestamptz, double precision, timestamptz) is
   'Whether data is at most max_age seconds old and not from the future (a second of clock skew is '
   'tolerated); 0: any age.';
+
+create function risk_private.is_fresh(
+  as_of timestamptz, max_age double precision, at timestamptz) returns boolean
+language sql stable
+return risk_private.are_fresh(as_of, as_of, max_age, at);
+comment on function risk_private.is_fresh(timestamptz, double precision, timestamptz) is
+  'Likewise of one time.';
 
 create function risk_private.fingerprint(
   instrument_ids integer[], ratios integer[], quantity numeric, price numeric)
@@ -4516,13 +4530,9 @@ return
   and c.open_orders + open_orders < l.open_orders
   and c.open_positions + open_positions < l.open_positions
   and (l.dimension <> 3 or (
-    greatest(c.quantity + c.open_buy + open_buy, c.open_sell + open_sell - c.quantity)
-      < l.net_position
-    and c.quantity + c.open_buy + open_buy < l.long_position
+    c.quantity + c.open_buy + open_buy < l.long_position
     and c.open_sell + open_sell - c.quantity < l.short_position
-    and (not l.self_cross or (
-      (open_buy = 0 or c.open_sell + open_sell = 0)
-      and (open_sell = 0 or c.open_buy + open_buy = 0)))));
+    and (not l.self_cross or least(c.open_buy + open_buy, c.open_sell + open_sell) = 0)));
 comment on function risk_private.is_below(
   risk_private.counters, risk_private.counter_level, numeric, numeric, numeric, numeric, numeric,
   integer, integer) is
@@ -4602,7 +4612,7 @@ comment on function risk_private.keep_track(
 create function risk_private.accept_order(
   account text, client_order_id text, symbol text, side text, quantity numeric, price numeric,
   agent text, time_in_force text)
-returns boolean
+returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -4655,27 +4665,30 @@ begin
   select l.* into v_levels
   from risk_private.account_levels as l where l.account_id = v_account_id;
 
-  select p.instrument_id, p.sector_id, p.underlying_id, p.factor, p.price * p.factor as unit_value,
-    case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference
+  select p.instrument_id, p.sector_id, p.underlying_id, p.factor, p.price,
+    case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference,
+    array[p.sector_id, p.underlying_id, p.instrument_id] as keys, p.as_of, p.rate_as_of, (
+      select u.as_of from risk_private.marks as u where u.instrument_id = p.underlying_id
+    ) as underlying_as_of,
+    exists (select from risk_private.granted_scopes as g where g.scope_id = any (v_chain))
+      as is_granted
   into i
   from risk_private.priced_instruments as p
-  where p.symbol = accept_order.symbol and p.status = 'ACTIVE' and not p.is_expired
+  where p.symbol = accept_order.symbol and p.status = 'ACTIVE'
+    and (p.expiry is null or p.expiry >= risk_private.trading_date())
     and accept_order.quantity % p.lot = 0
     and (accept_order.price is null
       or (p.tick is null or accept_order.price % p.tick = 0)
       and (accept_order.price > 0 or p.allow_negative_price))
-    and risk_private.is_fresh(p.as_of, v_mark_age, v_at)
-    and (p.underlying_id = p.instrument_id
-      or risk_private.is_fresh(p.underlying_as_of, v_mark_age, v_at))
-    and (p.rate_as_of is null or risk_private.is_fresh(p.rate_as_of, v_mark_age, v_at))
     and not exists (
       select from risk_private.trading_states as t
       where t.scope_id = any (v_chain) and t.underlying_id in (0, p.underlying_id)
-        and t.state <> 'ACTIVE')
-    and (risk_private.is_owner()
-      or exists (select from risk_private.granted_scopes as g where g.scope_id = any (v_chain)));
-  if i.instrument_id is null then
-    return false;
+        and t.state <> 'ACTIVE'
+      offset 0);
+  if i.is_granted is not true then
+    if i.instrument_id is null or not risk_private.is_owner() then
+      return v_account_id;
+    end if;
   end if;
 
   if v_levels.is_narrowed or v_at < v_levels.valid_from or v_at >= v_levels.valid_until then
@@ -4689,32 +4702,37 @@ begin
   v_unit_price := abs(case when v_is_buy then coalesce(price, i.reference)
     else greatest(price, i.reference) end) * i.factor;
   v_traded := quantity * v_unit_price;
-  if (quantity > 0 and quantity <= 1e12 and min_scale(quantity) <= 8
-      and (price is null or abs(price) <= 1e12 and min_scale(price) <= 8)
+  -- greatest() and least() pass over NULL: no price, agent or rate to look at.
+  if (quantity > 0 and greatest(quantity, abs(price)) <= 1e12
+      and greatest(min_scale(quantity), min_scale(price)) <= 8
       and quantity < v_levels.order_quantity and v_traded < v_levels.order_notional
       and v_levels.types & v_required_types = v_required_types
-      and client_order_id ~ '^[!-~]+$' and length(client_order_id) <= 64
-      and (agent is null or agent ~ '^[!-~]+$' and length(agent) <= 64)
+      and client_order_id ~ '^[!-~]+$' and (agent is null or agent ~ '^[!-~]+$')
+      and greatest(length(client_order_id), length(agent)) <= 64
       and side in ('buy', 'sell') and time_in_force in ('DAY', 'GTC')
-      and current_setting('transaction_isolation') = 'read committed') is not true then
-    return false;
+      and current_setting('transaction_isolation') = 'read committed'
+      and risk_private.are_fresh(
+        least(i.as_of, coalesce(i.underlying_as_of, '-infinity'), i.rate_as_of),
+        greatest(i.as_of, i.underlying_as_of, i.rate_as_of), v_mark_age, v_at)) is not true then
+    return v_account_id;
   end if;
   if v_levels.watches_losses
     and not risk_private.is_far_from_losses(v_chain, v_mark_age, v_at) then
-    return false;
+    return v_account_id;
   end if;
-  if v_levels.price_collar_pct < 'Infinity'
-    and (price is null
+  if v_levels.price_collar_pct < 'Infinity' then
+    if (price is null
       or case when v_is_buy then price - i.reference else i.reference - price end * 100
         <= v_levels.price_collar_pct * abs(i.reference)) is not true then
-    return false;
+      return v_account_id;
+    end if;
   end if;
   if v_heartbeat_age <> 0 then
     if not exists (
       select from risk_private.heartbeat as h
       where risk_private.is_fresh(h.beat_at, v_heartbeat_age, v_at)
         and risk_private.is_fresh(h.inputs_as_of, v_heartbeat_age, v_at)) then
-      return false;
+      return v_account_id;
     end if;
   end if;
 
@@ -4730,11 +4748,11 @@ begin
     'ACCEPTED', accept_order.quantity, 'ACCEPTED', v_at)
   on conflict on constraint orders_pkey do nothing;
   if not found then
-    return false;
+    return v_account_id;
   end if;
 
   v_buy := case when v_is_buy then quantity else 0 end;
-  v_sell := quantity - v_buy;
+  v_sell := case when v_is_buy then 0 else quantity end;
   update risk_private.positions as p set
     open_buy = p.open_buy + v_buy,
     open_sell = p.open_sell + v_sell
@@ -4744,7 +4762,7 @@ begin
   if not found then
     -- Greeks are carried where a limit needs them: tracking begins with a revaluation.
     if v_levels.exposures is null then
-      v_units := risk_private.valued(null, i.instrument_id, i.unit_value);
+      v_units := risk_private.valued(null, i.instrument_id, i.price * i.factor);
     else
       select u.* into v_units
       from risk_private.unit_values as u where u.instrument_id = i.instrument_id;
@@ -4773,7 +4791,7 @@ begin
   v_growth := v_after - greatest(v_long - v_buy, v_short - v_sell);
   v_notional := v_growth * v_position.unit_notional;
   v_opened := case when v_growth = v_after then 1 else 0 end;
-  if (v_after < v_levels.net_position and v_long < v_levels.long_position
+  if (v_long < v_levels.long_position
       and v_short < v_levels.short_position
       and not (v_levels.self_cross
         and case when v_is_buy then v_position.open_sell else v_position.open_buy end <> 0)
@@ -4782,14 +4800,14 @@ begin
       and v_traded_notional + v_traded < v_levels.traded_notional
       and v_open_orders < v_levels.open_orders
       and v_open_positions + v_opened < v_levels.open_positions) is not true then
-    return true;
+    return null;
   end if;
 
   if v_levels.obligations is not null then
     v_obligations := risk_private.reserve_obligations(
       v_account_id, i.underlying_id, v_levels.obligations);
     if v_obligations is null then
-      return true;
+      return null;
     end if;
   end if;
 
@@ -4804,35 +4822,34 @@ begin
     open_positions = c.open_positions + v_opened,
     accepted_orders = c.accepted_orders + 1
   from unnest(v_levels.counters) as l
-  where c.counter_id = l.counter_id | case l.dimension
-      when 0 then 0 when 1 then i.sector_id when 2 then i.underlying_id else i.instrument_id end
+  where c.counter_id = l.counter_id + case l.dimension when 0 then 0 else i.keys[l.dimension] end
     and risk_private.is_below(
       c, l, v_buy, v_sell, v_growth, v_notional, v_traded, 1, v_opened);
   get diagnostics v_moved = row_count;
   if v_moved < cardinality(v_levels.counters) then
     if i.sector_id is not null or v_moved < (
       select count(*) from unnest(v_levels.counters) as l where l.dimension <> 1) then
-      return true;
+      return null;
     end if;
   end if;
   if v_levels.exposures is not null then
     if not risk_private.reserve_exposures(
       v_position, i.sector_id, i.underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
-      return true;
+      return null;
     end if;
     if v_levels.concentrations is not null and not risk_private.is_far_from_concentration(
       v_levels.concentrations, i.sector_id, i.underlying_id, v_mark_age, v_at) then
-      return true;
+      return null;
     end if;
   end if;
   if v_levels.obligations is not null and not risk_private.add_obligations(
     i.underlying_id, v_levels.obligations, v_obligations) then
-    return true;
+    return null;
   end if;
   if not v_levels.keeps_track then
-    return false;
+    return v_account_id;
   end if;
-  return not risk_private.keep_track(
+  if not risk_private.keep_track(
     array(
       select row(
         l.counter_id | case l.dimension when 0 then 0 when 1 then i.sector_id
@@ -4846,15 +4863,19 @@ begin
       risk_private.fingerprint(
         array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
       v_at)::risk_private.recent_orders] else '{}' end,
-    v_levels.duplicate_window, v_at);
+    v_levels.duplicate_window, v_at) then
+    return null;
+  end if;
+  return v_account_id;
 end
 $$;
 comment on function risk_private.accept_order(
   text, text, text, text, numeric, numeric, text, text) is
-  'Accepts an order where that is plain. Returns true where there is no room and the transaction '
-  'must be rolled back; false says nothing about the order.';
+  'Accepts an order where that is plain. Returns the account''s number, which says nothing about '
+  'the order; NULL where the transaction must be rolled back: there is no room, or no such account.';
 
-create function risk_private.accepted(account text, client_order_id text, decided_xid xid8)
+create function risk_private.accepted(
+  account_id integer, client_order_id text, decided_xid xid8)
 returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -4863,17 +4884,16 @@ set enable_seqscan = off
 as $$
 begin
   perform risk_private.flush()
-  from risk_private.scopes as s
-  join risk_private.orders as o on o.account_id = s.scope_id
-    and o.client_order_id = accepted.client_order_id
-  where s.code = account and o.decided_xid = accepted.decided_xid
+  from risk_private.orders as o
+  where o.account_id = accepted.account_id and o.client_order_id = accepted.client_order_id
+    and o.decided_xid = accepted.decided_xid
     and o.decided_xid is distinct from pg_current_xact_id_if_assigned()
     and o.decided_by = session_user
     and o.decision = 'ACCEPTED';
   return found;
 end
 $$;
-comment on function risk_private.accepted(text, text, xid8) is
+comment on function risk_private.accepted(integer, text, xid8) is
   'Whether the caller''s transaction of that number, committed since, accepted the order without '
   'explanation; durable once the transaction that calls this commits.';
 
@@ -5055,7 +5075,7 @@ begin
       m.orders, h.after - h.before as gross_position,
       (h.after - h.before) * (m.units).unit_notional as gross_notional,
       (h.before = 0)::integer as opened,
-      (h.after < l.net_position and h.long + m.open_buy < l.long_position
+      (h.long + m.open_buy < l.long_position
         and h.short + m.open_sell < l.short_position
         and (not l.self_cross or (
           (m.open_buy = 0 or m.open_sell + coalesce(m.was_open_sell, 0) = 0)
@@ -7872,23 +7892,28 @@ create procedure risk.check_order(
 language plpgsql
 as $$
 declare
+  v_account_id integer;
   v_xid xid8;
   v_answer risk_private.decision;
 begin
-  if risk_private.accept_order(
-    account, client_order_id, symbol, side, quantity, price, agent, time_in_force) then
+  v_account_id := risk_private.accept_order(
+    account, client_order_id, symbol, side, quantity, price, agent, time_in_force);
+  if v_account_id is null then
     rollback;
   else
     v_xid := pg_catalog.pg_current_xact_id_if_assigned();
     commit;
   end if;
-  if risk_private.accepted(account, client_order_id, v_xid) then
-    commit;
+  if risk_private.accepted(v_account_id, client_order_id, v_xid) then
+    -- From PostgreSQL 17 on it is durable by now, and there is nothing to commit.
+    if pg_catalog.pg_current_xact_id_if_assigned() is not null then
+      commit;
+    end if;
     order_id := risk_private.order_id(account, client_order_id);
     decision := 'ACCEPTED';
     reason := null;
     allowed_quantity := quantity;
-    detail := '{"violations": [], "warnings": []}';
+    detail := pg_catalog.jsonb '{"violations": [], "warnings": []}';
     return;
   end if;
   v_answer := risk_private.answer(account, client_order_id, array[symbol], array[side],
