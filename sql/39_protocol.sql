@@ -24,15 +24,13 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_setting text;
   v_lsn pg_lsn;
 begin
   -- From PostgreSQL 17 on, WAL can be flushed here and now: nothing that is not durable is told,
   -- even to a caller who sits in a transaction. Only the commit waits for a synchronous standby.
   if current_setting('server_version_num')::integer >= 170000
     and current_setting('synchronous_standby_names') = '' then
-    -- Assignments, because PERFORM would run each as a query.
-    v_setting := set_config('synchronous_commit', 'off', true);
+    -- An assignment, because PERFORM would run it as a query.
     v_lsn := pg_logical_emit_message(false, 'pgrisk', '', true);
     return;
   end if;

@@ -475,7 +475,8 @@ begin
   from risk_private.scopes as s
   join risk_private.orders as o on o.account_id = s.scope_id
     and o.client_order_id = stored_order.client_order_id
-  where s.code = account and o.decided_xid <> pg_catalog.pg_current_xact_id()
+  where s.code = account
+    and o.decided_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned()
     and risk_private.may_trade(s.chain);
   return v_order;
 end
