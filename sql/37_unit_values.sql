@@ -8,8 +8,15 @@ select
   case when i.currency <> risk_private.base_currency() then f.as_of end as rate_as_of,
   i.multiplier * f.rate as factor, m.delta, m.gamma, m.vega, m.theta
 from risk_private.instruments as i
-join risk_private.marks as m on m.instrument_id = i.instrument_id
-join risk_private.fx_rates as f on f.currency = i.currency;
+cross join lateral (
+  select m.price, m.bid, m.ask, m.as_of, m.delta, m.gamma, m.vega, m.theta
+  from risk_private.marks as m where m.instrument_id = i.instrument_id
+  offset 0
+) as m
+cross join lateral (
+  select f.rate, f.as_of from risk_private.fx_rates as f where f.currency = i.currency
+  offset 0
+) as f;
 comment on view risk_private.priced_instruments is
   'Marked instruments whose currency has a rate: terms, quote and Greeks of one unit, data times '
   '(rate_as_of: NULL for the base currency), and factor, multiplier x rate.';
@@ -83,6 +90,6 @@ comment on function risk_private.carried(risk_private.positions, risk_private.un
 create function risk_private.is_flat(quantity numeric, open_buy numeric, open_sell numeric)
 returns boolean
 language sql immutable
-return quantity = 0 and open_buy = 0 and open_sell = 0;
+return 0 = all (array[quantity, open_buy, open_sell]);
 comment on function risk_private.is_flat(numeric, numeric, numeric) is
   'Whether a position has nothing held or open: then an order or fill picks up the present values.';

@@ -142,9 +142,12 @@ begin
   into v_account_id, v_chain, v_mark_age, v_heartbeat_age, v_required_types, v_gross_position,
     v_gross_notional, v_traded_notional, v_open_orders, v_open_positions
   from risk_private.scopes as s
-  join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
-  where s.code = account
-  for no key update of c;
+  cross join lateral (
+    select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions
+    from risk_private.counters as c where c.counter_id = s.counter_id
+    for no key update
+  ) as c
+  where s.code = account;
   v_at := risk_private.clock();
 
   select l.* into v_levels
@@ -271,11 +274,11 @@ begin
   end if;
   v_long := v_position.quantity + v_position.open_buy;
   v_short := v_position.open_sell - v_position.quantity;
-  -- What the account itself has no room for shall not lock its parents.
   v_after := greatest(v_long, v_short);
   v_growth := v_after - greatest(v_long - v_buy, v_short - v_sell);
   v_notional := v_growth * v_position.unit_notional;
   v_opened := case when v_growth = v_after then 1 else 0 end;
+  -- What the account itself has no room for shall not lock its parents.
   if (v_long < v_levels.long_position
       and v_short < v_levels.short_position
       and not (v_levels.self_cross
@@ -307,7 +310,7 @@ begin
     open_positions = c.open_positions + v_opened,
     accepted_orders = c.accepted_orders + 1
   from unnest(v_levels.counters) as l
-  where c.counter_id = l.counter_id + case l.dimension when 0 then 0 else i.keys[l.dimension] end
+  where c.counter_id = l.counter_id + coalesce(i.keys[l.dimension], 0)
     and risk_private.is_below(
       c, l, v_buy, v_sell, v_growth, v_notional, v_traded, 1, v_opened);
   get diagnostics v_moved = row_count;
