@@ -3,6 +3,7 @@
 
 create table risk_private.scopes (
   scope_id integer primary key,
+  counter_id bigint not null generated always as (risk_private.counter_id(scope_id)) stored,
   code text not null unique check (risk_private.is_code(code)),
   kind text not null check (kind in ('firm', 'desk', 'account', 'strategy')),
   parent_id integer references risk_private.scopes,
@@ -27,6 +28,8 @@ create index scopes_chain_idx on risk_private.scopes using gin (chain);
 comment on table risk_private.scopes is
   'The hierarchy firm > desk > account > strategy, any depth. A leaf (no scopes below) holds '
   'positions and orders.';
+comment on column risk_private.scopes.counter_id is
+  'The counter of the whole scope: a leaf''s is the account''s lock.';
 comment on column risk_private.scopes.chain is
   'The scope itself and all its ancestors, ascending: itself first, the firm last.';
 comment on column risk_private.scopes.tracks_sector is

@@ -4,22 +4,23 @@
 create type risk_private.counter_level as (
   counter_id bigint,
   dimension integer,
-  net_position numeric,
   long_position numeric,
   short_position numeric,
   self_cross boolean,
   gross_position numeric,
   gross_notional numeric,
   traded_notional numeric,
-  open_orders numeric,
-  open_positions numeric,
+  open_orders integer,
+  open_positions integer,
   order_rate numeric,
   order_rate_minute numeric,
   keeps_rate boolean
 );
 comment on type risk_private.counter_level is
-  'A counter that orders of an account move, and the warning levels in force there (Infinity: no '
-  'limit). Its key is 0: an order adds the key of its sector, underlying or instrument.';
+  'A counter that orders of an account move, and the warning levels in force there (Infinity, or '
+  'the largest integer: no limit). Its key is 0: an order adds the key of its sector, underlying or '
+  'instrument. net_position, the larger of both sides, is part of long_position and '
+  'short_position.';
 
 create type risk_private.rate_change as (
   counter_id bigint,
@@ -77,15 +78,14 @@ create table risk_private.account_levels (
   order_quantity numeric not null,
   order_notional numeric not null,
   price_collar_pct numeric not null,
-  net_position numeric not null,
   long_position numeric not null,
   short_position numeric not null,
   self_cross boolean not null,
   gross_position numeric not null,
   gross_notional numeric not null,
   traded_notional numeric not null,
-  open_orders numeric not null,
-  open_positions numeric not null,
+  open_orders integer not null,
+  open_positions integer not null,
   duplicate_window numeric not null,
   keeps_fingerprints boolean not null,
   rates risk_private.rate_change[],
@@ -104,8 +104,9 @@ comment on table risk_private.account_levels is
   'those that hold for all instruments. Infinity: no limit.';
 comment on column risk_private.account_levels.is_narrowed is
   'Whether some scope of the chain also has levels for a sector, underlying or instrument.';
-comment on column risk_private.account_levels.net_position is
-  'The account''s own: those of its parents stand with their counters. Likewise the next eight.';
+comment on column risk_private.account_levels.long_position is
+  'The account''s own, as counter_level has it: those of its parents stand with their counters. '
+  'Likewise the next seven.';
 comment on column risk_private.account_levels.keeps_fingerprints is
   'Whether a duplicate limit looks back on the account''s orders.';
 comment on column risk_private.account_levels.rates is
@@ -133,8 +134,8 @@ begin
     fold_levels.account_id, bool_or(r.is_narrowed),
     coalesce(max(r.valid_from), '-infinity'), coalesce(min(r.valid_until), 'infinity'),
     bit_or(r.types), min(r.order_quantity), min(r.order_notional), min(r.price_collar_pct),
-    min(r.net_position) filter (where r.is_own), min(r.long_position) filter (where r.is_own),
-    min(r.short_position) filter (where r.is_own), bool_or(r.self_cross and r.is_own),
+    min(p.long_position) filter (where r.is_own), min(p.short_position) filter (where r.is_own),
+    bool_or(r.self_cross and r.is_own),
     min(k.gross_position) filter (where r.is_own and k.dimension = 0),
     min(k.gross_notional) filter (where r.is_own and k.dimension = 0),
     min(k.traded_notional) filter (where r.is_own and k.dimension = 0),
@@ -147,7 +148,7 @@ begin
       1, k.order_rate, k.order_rate_minute)::risk_private.rate_change
       order by k.counter_id) filter (where k.is_tracked and k.keeps_rate),
     array_agg(row(
-      k.counter_id, k.dimension, r.net_position, r.long_position, r.short_position, r.self_cross,
+      k.counter_id, k.dimension, p.long_position, p.short_position, r.self_cross,
       k.gross_position, k.gross_notional, k.traded_notional, k.open_orders, k.open_positions,
       k.order_rate, k.order_rate_minute, k.keeps_rate)::risk_private.counter_level
       order by k.counter_id) filter (where k.is_tracked)
@@ -204,13 +205,17 @@ begin
     where leaf.scope_id = fold_levels.account_id
   ) as r
   cross join lateral (
+    select least(r.net_position, r.long_position) as long_position,
+      least(r.net_position, r.short_position) as short_position
+  ) as p
+  cross join lateral (
     select
       risk_private.counter_id(r.scope_id, d.dimension) as counter_id, d.dimension, d.is_tracked,
       coalesce((d.l).gross_position, 'Infinity') as gross_position,
       coalesce((d.l).gross_notional, 'Infinity') as gross_notional,
       coalesce((d.l).traded_notional, 'Infinity') as traded_notional,
-      coalesce((d.l).open_orders, 'Infinity') as open_orders,
-      coalesce((d.l).open_positions, 'Infinity') as open_positions,
+      least(ceil((d.l).open_orders), 2147483647)::integer as open_orders,
+      least(ceil((d.l).open_positions), 2147483647)::integer as open_positions,
       coalesce((d.l).order_rate, 'Infinity') as order_rate,
       coalesce((d.l).order_rate_minute, 'Infinity') as order_rate_minute,
       coalesce((d.l).keeps_rate, false) as keeps_rate
@@ -294,8 +299,8 @@ begin
   update risk_private.account_levels as l set
     is_narrowed = n.is_narrowed, valid_from = n.valid_from, valid_until = n.valid_until,
     types = n.types, order_quantity = n.order_quantity, order_notional = n.order_notional,
-    price_collar_pct = n.price_collar_pct, net_position = n.net_position,
-    long_position = n.long_position, short_position = n.short_position, self_cross = n.self_cross,
+    price_collar_pct = n.price_collar_pct, long_position = n.long_position,
+    short_position = n.short_position, self_cross = n.self_cross,
     gross_position = n.gross_position, gross_notional = n.gross_notional,
     traded_notional = n.traded_notional, open_orders = n.open_orders,
     open_positions = n.open_positions,

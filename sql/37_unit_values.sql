@@ -1,39 +1,46 @@
 -- What one unit of a position is worth, and moves by, at the present marks. Positions carry these
 -- values, so that decisions and fills add and subtract the same; revaluation moves them.
 
--- The trading date is not looked up for what never expires.
 create view risk_private.priced_instruments as
 select
-  i.instrument_id, i.symbol, i.kind, i.sector_id, i.underlying_id, i.status, i.lot, i.tick,
-  i.allow_negative_price, i.multiplier, m.price, m.bid, m.ask, m.as_of,
-  s.price as underlying_price, s.as_of as underlying_as_of,
+  i.instrument_id, i.symbol, i.kind, i.sector_id, i.underlying_id, i.expiry, i.status, i.lot,
+  i.tick, i.allow_negative_price, i.multiplier, m.price, m.bid, m.ask, m.as_of,
   case when i.currency <> risk_private.base_currency() then f.as_of end as rate_as_of,
-  i.multiplier * f.rate as factor,
-  case when i.expiry is null then false else i.expiry < (select risk_private.trading_date()) end
-    as is_expired,
-  m.delta, m.gamma, m.vega, m.theta
+  i.multiplier * f.rate as factor, m.delta, m.gamma, m.vega, m.theta
 from risk_private.instruments as i
-join risk_private.marks as m on m.instrument_id = i.instrument_id
-join risk_private.fx_rates as f on f.currency = i.currency
-left join risk_private.marks as s on s.instrument_id = i.underlying_id;
+cross join lateral (
+  select m.price, m.bid, m.ask, m.as_of, m.delta, m.gamma, m.vega, m.theta
+  from risk_private.marks as m where m.instrument_id = i.instrument_id
+  offset 0
+) as m
+cross join lateral (
+  select f.rate, f.as_of from risk_private.fx_rates as f where f.currency = i.currency
+  offset 0
+) as f;
 comment on view risk_private.priced_instruments is
   'Marked instruments whose currency has a rate: terms, quote and Greeks of one unit, data times '
   '(rate_as_of: NULL for the base currency), and factor, multiplier x rate.';
 
+-- The trading date is not looked up for what never expires.
 create view risk_private.unit_values as
 select
   n.instrument_id, n.price * n.factor as unit_value, abs(n.price) * n.factor as unit_notional,
   g.delta * n.multiplier as unit_delta, g.gamma * n.multiplier as unit_gamma,
-  g.delta * coalesce(n.underlying_price, 0) * n.factor as unit_dollar_delta,
-  g.gamma * coalesce(n.underlying_price * n.underlying_price, 0) * 0.01 * n.factor
+  g.delta * coalesce(s.price, 0) * n.factor as unit_dollar_delta,
+  g.gamma * coalesce(s.price * s.price, 0) * 0.01 * n.factor
     as unit_dollar_gamma,
   g.vega * n.factor as unit_vega, g.theta * n.factor as unit_theta, k.has_greeks
 from risk_private.priced_instruments as n
+left join risk_private.marks as s on s.instrument_id = n.underlying_id
 cross join lateral (
-  select n.is_expired or n.underlying_price is not null and (n.kind <> 'option' or coalesce(
+  select case when n.expiry is null then false
+    else n.expiry < (select risk_private.trading_date()) end as is_expired
+) as e
+cross join lateral (
+  select e.is_expired or s.price is not null and (n.kind <> 'option' or coalesce(
     greatest(abs(n.delta), abs(n.gamma), abs(n.vega), abs(n.theta)) < 'Infinity'
     and num_nulls(n.delta, n.gamma, n.vega, n.theta) = 0, false)) as has_greeks,
-    n.is_expired
+    e.is_expired
   offset 0
 ) as k
 cross join lateral (
@@ -83,6 +90,6 @@ comment on function risk_private.carried(risk_private.positions, risk_private.un
 create function risk_private.is_flat(quantity numeric, open_buy numeric, open_sell numeric)
 returns boolean
 language sql immutable
-return quantity = 0 and open_buy = 0 and open_sell = 0;
+return 0 = all (array[quantity, open_buy, open_sell]);
 comment on function risk_private.is_flat(numeric, numeric, numeric) is
   'Whether a position has nothing held or open: then an order or fill picks up the present values.';

@@ -24,15 +24,13 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_setting text;
   v_lsn pg_lsn;
 begin
   -- From PostgreSQL 17 on, WAL can be flushed here and now: nothing that is not durable is told,
   -- even to a caller who sits in a transaction. Only the commit waits for a synchronous standby.
   if current_setting('server_version_num')::integer >= 170000
     and current_setting('synchronous_standby_names') = '' then
-    -- Assignments, because PERFORM would run each as a query.
-    v_setting := set_config('synchronous_commit', 'off', true);
+    -- An assignment, because PERFORM would run it as a query.
     v_lsn := pg_logical_emit_message(false, 'pgrisk', '', true);
     return;
   end if;
@@ -82,16 +80,25 @@ comment on function risk_private.is_price(numeric, numeric, boolean) is
   'it may be negative.';
 
 -- Stable, as the arithmetic of timestamptz is: else it could not be inlined.
-create function risk_private.is_fresh(
-  as_of timestamptz, max_age double precision, at timestamptz) returns boolean
+create function risk_private.are_fresh(
+  oldest timestamptz, newest timestamptz, max_age double precision, at timestamptz)
+returns boolean
 language sql stable
 return coalesce(
   max_age = 0 or (
-    as_of <= at + interval '1 second'
-    and as_of >= at - pg_catalog.make_interval(secs => max_age)), false);
-comment on function risk_private.is_fresh(timestamptz, double precision, timestamptz) is
+    newest <= at + interval '1 second'
+    and oldest >= at - pg_catalog.make_interval(secs => max_age)), false);
+comment on function risk_private.are_fresh(
+  timestamptz, timestamptz, double precision, timestamptz) is
   'Whether data is at most max_age seconds old and not from the future (a second of clock skew is '
   'tolerated); 0: any age.';
+
+create function risk_private.is_fresh(
+  as_of timestamptz, max_age double precision, at timestamptz) returns boolean
+language sql stable
+return risk_private.are_fresh(as_of, as_of, max_age, at);
+comment on function risk_private.is_fresh(timestamptz, double precision, timestamptz) is
+  'Likewise of one time.';
 
 create function risk_private.fingerprint(
   instrument_ids integer[], ratios integer[], quantity numeric, price numeric)

@@ -15,13 +15,9 @@ return
   and c.open_orders + open_orders < l.open_orders
   and c.open_positions + open_positions < l.open_positions
   and (l.dimension <> 3 or (
-    greatest(c.quantity + c.open_buy + open_buy, c.open_sell + open_sell - c.quantity)
-      < l.net_position
-    and c.quantity + c.open_buy + open_buy < l.long_position
+    c.quantity + c.open_buy + open_buy < l.long_position
     and c.open_sell + open_sell - c.quantity < l.short_position
-    and (not l.self_cross or (
-      (open_buy = 0 or c.open_sell + open_sell = 0)
-      and (open_sell = 0 or c.open_buy + open_buy = 0)))));
+    and (not l.self_cross or least(c.open_buy + open_buy, c.open_sell + open_sell) = 0)));
 comment on function risk_private.is_below(
   risk_private.counters, risk_private.counter_level, numeric, numeric, numeric, numeric, numeric,
   integer, integer) is
@@ -116,7 +112,7 @@ comment on function risk_private.remember(integer, uuid, numeric, timestamptz) i
 create function risk_private.accept_order(
   account text, client_order_id text, symbol text, side text, quantity numeric, price numeric,
   agent text, time_in_force text)
-returns boolean
+returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -161,36 +157,41 @@ begin
   into v_account_id, v_chain, v_mark_age, v_heartbeat_age, v_required_types, v_gross_position,
     v_gross_notional, v_traded_notional, v_open_orders, v_open_positions
   from risk_private.scopes as s
-  join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
-  where s.code = account
-  for no key update of c;
+  cross join lateral (
+    select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions
+    from risk_private.counters as c where c.counter_id = s.counter_id
+    for no key update
+  ) as c
+  where s.code = account;
   v_at := risk_private.clock();
 
   select l.* into v_levels
   from risk_private.account_levels as l where l.account_id = v_account_id;
 
-  select p.instrument_id, p.sector_id, p.underlying_id, p.kind, p.rate_as_of, p.factor,
-    p.price * p.factor as unit_value,
-    case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference
+  select p.instrument_id, p.sector_id, p.underlying_id, p.factor, p.price,
+    case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference,
+    array[p.sector_id, p.underlying_id, p.instrument_id] as keys, p.as_of, p.rate_as_of, p.kind, (
+      select u.as_of from risk_private.marks as u where u.instrument_id = p.underlying_id
+    ) as underlying_as_of,
+    exists (select from risk_private.granted_scopes as g where g.scope_id = any (v_chain))
+      as is_granted
   into i
   from risk_private.priced_instruments as p
-  where p.symbol = accept_order.symbol and p.status = 'ACTIVE' and not p.is_expired
+  where p.symbol = accept_order.symbol and p.status = 'ACTIVE'
+    and (p.expiry is null or p.expiry >= risk_private.trading_date())
     and accept_order.quantity % p.lot = 0
     and (accept_order.price is null
       or (p.tick is null or accept_order.price % p.tick = 0)
       and (accept_order.price > 0 or p.allow_negative_price))
-    and risk_private.is_fresh(p.as_of, v_mark_age, v_at)
-    and (p.underlying_id = p.instrument_id
-      or risk_private.is_fresh(p.underlying_as_of, v_mark_age, v_at))
-    and (p.rate_as_of is null or risk_private.is_fresh(p.rate_as_of, v_mark_age, v_at))
     and not exists (
       select from risk_private.trading_states as t
       where t.scope_id = any (v_chain) and t.underlying_id in (0, p.underlying_id)
-        and t.state <> 'ACTIVE')
-    and (risk_private.is_owner()
-      or exists (select from risk_private.granted_scopes as g where g.scope_id = any (v_chain)));
-  if i.instrument_id is null then
-    return false;
+        and t.state <> 'ACTIVE'
+      offset 0);
+  if i.is_granted is not true then
+    if i.instrument_id is null or not risk_private.is_owner() then
+      return v_account_id;
+    end if;
   end if;
 
   if v_levels.is_narrowed or v_at < v_levels.valid_from or v_at >= v_levels.valid_until then
@@ -204,34 +205,39 @@ begin
   v_unit_price := abs(case when v_is_buy then coalesce(price, i.reference)
     else greatest(price, i.reference) end) * i.factor;
   v_traded := quantity * v_unit_price;
-  if (quantity > 0 and quantity <= 1e12 and min_scale(quantity) <= 8
-      and (price is null or abs(price) <= 1e12 and min_scale(price) <= 8)
+  -- greatest() and least() pass over NULL: no price, agent or rate to look at.
+  if (quantity > 0 and greatest(quantity, abs(price)) <= 1e12
+      and greatest(min_scale(quantity), min_scale(price)) <= 8
       and quantity < v_levels.order_quantity and v_traded < v_levels.order_notional
       and v_levels.types & v_required_types = v_required_types
-      and client_order_id ~ '^[!-~]+$' and length(client_order_id) <= 64
-      and (agent is null or agent ~ '^[!-~]+$' and length(agent) <= 64)
+      and client_order_id ~ '^[!-~]+$' and (agent is null or agent ~ '^[!-~]+$')
+      and greatest(length(client_order_id), length(agent)) <= 64
       and side in ('buy', 'sell') and time_in_force in ('DAY', 'GTC')
-      and current_setting('transaction_isolation') = 'read committed') is not true then
-    return false;
+      and current_setting('transaction_isolation') = 'read committed'
+      and risk_private.are_fresh(
+        least(i.as_of, coalesce(i.underlying_as_of, '-infinity'), i.rate_as_of),
+        greatest(i.as_of, i.underlying_as_of, i.rate_as_of), v_mark_age, v_at)) is not true then
+    return v_account_id;
   end if;
   if v_levels.needs_equity and risk_private.may_have_stale_rate(v_mark_age, v_at) then
-    return false;
+    return v_account_id;
   end if;
   if v_levels.losses is not null and not risk_private.is_far_from_losses(v_levels.losses) then
-    return false;
+    return v_account_id;
   end if;
-  if v_levels.price_collar_pct < 'Infinity'
-    and (price is null
+  if v_levels.price_collar_pct < 'Infinity' then
+    if (price is null
       or case when v_is_buy then price - i.reference else i.reference - price end * 100
         <= v_levels.price_collar_pct * abs(i.reference)) is not true then
-    return false;
+      return v_account_id;
+    end if;
   end if;
   if v_heartbeat_age <> 0 then
     if not exists (
       select from risk_private.heartbeat as h
       where risk_private.is_fresh(h.beat_at, v_heartbeat_age, v_at)
         and risk_private.is_fresh(h.inputs_as_of, v_heartbeat_age, v_at)) then
-      return false;
+      return v_account_id;
     end if;
   end if;
 
@@ -247,11 +253,11 @@ begin
     'ACCEPTED', accept_order.quantity, 'ACCEPTED', v_at)
   on conflict on constraint orders_pkey do nothing;
   if not found then
-    return false;
+    return v_account_id;
   end if;
 
   v_buy := case when v_is_buy then quantity else 0 end;
-  v_sell := quantity - v_buy;
+  v_sell := case when v_is_buy then 0 else quantity end;
   update risk_private.positions as p set
     open_buy = p.open_buy + v_buy,
     open_sell = p.open_sell + v_sell
@@ -261,7 +267,7 @@ begin
   if not found then
     -- Greeks are carried where a limit needs them: tracking begins with a revaluation.
     if v_levels.exposures is null then
-      v_units := risk_private.valued(null, i.instrument_id, i.unit_value);
+      v_units := risk_private.valued(null, i.instrument_id, i.price * i.factor);
     else
       select u.* into v_units
       from risk_private.unit_values as u where u.instrument_id = i.instrument_id;
@@ -285,12 +291,12 @@ begin
   end if;
   v_long := v_position.quantity + v_position.open_buy;
   v_short := v_position.open_sell - v_position.quantity;
-  -- What the account itself has no room for shall not lock its parents.
   v_after := greatest(v_long, v_short);
   v_growth := v_after - greatest(v_long - v_buy, v_short - v_sell);
   v_notional := v_growth * v_position.unit_notional;
   v_opened := case when v_growth = v_after then 1 else 0 end;
-  if (v_after < v_levels.net_position and v_long < v_levels.long_position
+  -- What the account itself has no room for shall not lock its parents.
+  if (v_long < v_levels.long_position
       and v_short < v_levels.short_position
       and not (v_levels.self_cross
         and case when v_is_buy then v_position.open_sell else v_position.open_buy end <> 0)
@@ -299,7 +305,7 @@ begin
       and v_traded_notional + v_traded < v_levels.traded_notional
       and v_open_orders < v_levels.open_orders
       and v_open_positions + v_opened < v_levels.open_positions) is not true then
-    return true;
+    return null;
   end if;
 
   if v_levels.obligations is not null then
@@ -322,44 +328,47 @@ begin
     open_positions = c.open_positions + v_opened,
     accepted_orders = c.accepted_orders + 1
   from unnest(v_levels.counters) as l
-  where c.counter_id = l.counter_id | case l.dimension
-      when 0 then 0 when 1 then i.sector_id when 2 then i.underlying_id else i.instrument_id end
+  where c.counter_id = l.counter_id + coalesce(i.keys[l.dimension], 0)
     and risk_private.is_below(
       c, l, v_buy, v_sell, v_growth, v_notional, v_traded, 1, v_opened);
   get diagnostics v_moved = row_count;
   if v_moved < cardinality(v_levels.counters) then
     if i.sector_id is not null or v_moved < (
       select count(*) from unnest(v_levels.counters) as l where l.dimension <> 1) then
-      return true;
+      return null;
     end if;
   end if;
   if v_levels.exposures is not null then
     if not risk_private.reserve_exposures(
-      v_position, i.sector_id, i.underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
-      return true;
+      v_position, i.keys, v_buy - v_sell, v_growth, v_levels.exposures) then
+      return null;
     end if;
   end if;
   if v_levels.obligations is not null and not risk_private.add_obligations(
     v_obligation, i.underlying_id, v_levels.obligations) then
-    return true;
+    return null;
   end if;
   if v_levels.rates is not null
     and not risk_private.number_acceptances(v_levels.rates, v_at) then
-    return true;
+    return null;
   end if;
-  return v_levels.keeps_fingerprints and not risk_private.remember(
+  if v_levels.keeps_fingerprints and not risk_private.remember(
     v_account_id,
     risk_private.fingerprint(
       array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
-    v_levels.duplicate_window, v_at);
+    v_levels.duplicate_window, v_at) then
+    return null;
+  end if;
+  return v_account_id;
 end
 $$;
 comment on function risk_private.accept_order(
   text, text, text, text, numeric, numeric, text, text) is
-  'Accepts an order where that is plain. Returns true where there is no room and the transaction '
-  'must be rolled back; false says nothing about the order.';
+  'Accepts an order where that is plain. Returns the account''s number, which says nothing about '
+  'the order; NULL where the transaction must be rolled back: there is no room, or no such account.';
 
-create function risk_private.accepted(account text, client_order_id text, decided_xid xid8)
+create function risk_private.accepted(
+  account_id integer, client_order_id text, decided_xid xid8)
 returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -368,16 +377,15 @@ set enable_seqscan = off
 as $$
 begin
   perform risk_private.flush()
-  from risk_private.scopes as s
-  join risk_private.orders as o on o.account_id = s.scope_id
-    and o.client_order_id = accepted.client_order_id
-  where s.code = account and o.decided_xid = accepted.decided_xid
+  from risk_private.orders as o
+  where o.account_id = accepted.account_id and o.client_order_id = accepted.client_order_id
+    and o.decided_xid = accepted.decided_xid
     and o.decided_xid is distinct from pg_current_xact_id_if_assigned()
     and o.decided_by = session_user
     and o.decision = 'ACCEPTED';
   return found;
 end
 $$;
-comment on function risk_private.accepted(text, text, xid8) is
+comment on function risk_private.accepted(integer, text, xid8) is
   'Whether the caller''s transaction of that number, committed since, accepted the order without '
   'explanation; durable once the transaction that calls this commits.';

@@ -174,7 +174,7 @@ begin
       m.orders, h.after - h.before as gross_position,
       (h.after - h.before) * (m.units).unit_notional as gross_notional,
       (h.before = 0)::integer as opened,
-      (h.after < l.net_position and h.long + m.open_buy < l.long_position
+      (h.long + m.open_buy < l.long_position
         and h.short + m.open_sell < l.short_position
         and (not l.self_cross or (
           (m.open_buy = 0 or m.open_sell + coalesce(m.was_open_sell, 0) = 0)

@@ -23,8 +23,8 @@ comment on function risk_private.is_within(
 -- The first order in an instrument makes its rows. Levels are compared with what the rows have
 -- come to: where one is reached, all is rolled back.
 create function risk_private.reserve_exposures(
-  held risk_private.positions, sector_id integer, underlying_id integer, quantity numeric,
-  growth numeric, levels risk_private.exposure_level[])
+  held risk_private.positions, keys integer[], quantity numeric, growth numeric,
+  levels risk_private.exposure_level[])
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -58,8 +58,8 @@ begin
     ) as e
     cross join unnest(levels) as l
     cross join lateral (
-      select case l.dimension when 0 then 0 when 1 then reserve_exposures.sector_id
-        when 2 then reserve_exposures.underlying_id else held.instrument_id end as key_id
+      select case l.dimension when 0 then 0 else keys[l.dimension] end as key_id
+      offset 0
     ) as k
     where k.key_id is not null
     on conflict on constraint exposures_pkey do update set
@@ -90,9 +90,9 @@ begin
 end
 $$;
 comment on function risk_private.reserve_exposures(
-  risk_private.positions, integer, integer, numeric, numeric, risk_private.exposure_level[]) is
+  risk_private.positions, integer[], numeric, numeric, risk_private.exposure_level[]) is
   'Adds an order of a signed quantity, by which the worst case of the position grows, to every row '
-  'of exposures of its chain. False, to be rolled back, where one is incomplete or reaches a '
+  'of exposures of its chain, by the keys of its sector, underlying and instrument. False, to be rolled back, where one is incomplete or reaches a '
   'warning level.';
 
 create function risk_private.reserve_exposures(entries risk_private.entry[], at timestamptz)

@@ -476,7 +476,8 @@ begin
   from risk_private.scopes as s
   join risk_private.orders as o on o.account_id = s.scope_id
     and o.client_order_id = stored_order.client_order_id
-  where s.code = account and o.decided_xid <> pg_catalog.pg_current_xact_id()
+  where s.code = account
+    and o.decided_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned()
     and risk_private.may_trade(s.chain);
   return v_order;
 end
@@ -582,23 +583,28 @@ create procedure risk.check_order(
 language plpgsql
 as $$
 declare
+  v_account_id integer;
   v_xid xid8;
   v_answer risk_private.decision;
 begin
-  if risk_private.accept_order(
-    account, client_order_id, symbol, side, quantity, price, agent, time_in_force) then
+  v_account_id := risk_private.accept_order(
+    account, client_order_id, symbol, side, quantity, price, agent, time_in_force);
+  if v_account_id is null then
     rollback;
   else
     v_xid := pg_catalog.pg_current_xact_id_if_assigned();
     commit;
   end if;
-  if risk_private.accepted(account, client_order_id, v_xid) then
-    commit;
+  if risk_private.accepted(v_account_id, client_order_id, v_xid) then
+    -- From PostgreSQL 17 on it is durable by now, and there is nothing to commit.
+    if pg_catalog.pg_current_xact_id_if_assigned() is not null then
+      commit;
+    end if;
     order_id := risk_private.order_id(account, client_order_id);
     decision := 'ACCEPTED';
     reason := null;
     allowed_quantity := quantity;
-    detail := '{"violations": [], "warnings": []}';
+    detail := pg_catalog.jsonb '{"violations": [], "warnings": []}';
     return;
   end if;
   v_answer := risk_private.answer(account, client_order_id, array[symbol], array[side],

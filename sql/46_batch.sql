@@ -191,7 +191,8 @@ begin
   join risk_private.scopes as s on s.code = i.account
   join risk_private.orders as o on o.account_id = s.scope_id
     and o.client_order_id = i.client_order_id
-  where o.decided_xid <> pg_catalog.pg_current_xact_id() and risk_private.may_trade(s.chain);
+  where o.decided_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned()
+    and risk_private.may_trade(s.chain);
   if v_found < pg_catalog.cardinality(items) then
     return null;
   end if;

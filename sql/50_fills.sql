@@ -297,7 +297,8 @@ begin
       and p.instrument_id = f.instrument_id
     left join risk_private.orders as o on o.account_id = f.account_id
       and o.client_order_id = f.client_order_id
-    where s.code = account and f.recorded_xid <> pg_catalog.pg_current_xact_id());
+    where s.code = account
+      and f.recorded_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned());
 end
 $$;
 comment on function risk_private.fill_detail(text, text) is

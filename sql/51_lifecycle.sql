@@ -199,7 +199,8 @@ begin
     from risk_private.scopes as s
     join risk_private.orders as o on o.account_id = s.scope_id
       and o.client_order_id = dispatch_answer.client_order_id
-    where s.code = account and o.decided_xid <> pg_catalog.pg_current_xact_id());
+    where s.code = account
+      and o.decided_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned());
 end
 $$;
 comment on function risk_private.dispatch_answer(text, text) is

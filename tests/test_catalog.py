@@ -112,7 +112,7 @@ DEFINERS = {
 # transaction, so none but the five that read only what was committed before may tell a decision.
 TOLD_TO_TRADERS = {
     "accept_batch": "boolean",
-    "accept_order": "boolean",
+    "accept_order": "integer",
     "accepted": "boolean",
     "accepted_batch": "jsonb",
     "accounts_to_cancel": "integer[]",
