@@ -24,14 +24,6 @@ comment on function risk_private.is_below(
   'Whether every measure of a counter, so increased, stays below its warning level: then no limit'
   ' on it can fail. Orders of an account on one side only cannot cross each other.';
 
-create type risk_private.numbering as (
-  is_reached boolean,
-  is_due boolean
-);
-comment on type risk_private.numbering is
-  'Of orders just numbered: whether a rate reached its warning level, and whether old events are '
-  'due to be forgotten.';
-
 create function risk_private.number_acceptances(
   rates risk_private.rate_change[], at timestamptz)
 returns boolean
@@ -39,36 +31,33 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_numbering risk_private.numbering;
+  v_made integer;
 begin
-  with counted as (
-    select x.*, c.number
-    from unnest(rates) as x
-    cross join lateral (
-      select k.accepted_orders as number
-      from risk_private.counters as k where k.counter_id = x.counter_id
-      offset 0
-    ) as c
-  ), numbered as (
-    insert into risk_private.rate_events (counter_id, number, accepted_at)
-    select k.counter_id, n, at
-    from counted as k
-    cross join generate_series(k.number - k.accepted_orders + 1, k.number) as n
-  )
-  select
-    bool_or(exists (
-      select from (
-        values (ceil(k.order_rate), interval '1 second'),
-          (ceil(k.order_rate_minute), interval '60 seconds')
-      ) as r (level, span)
-      where r.level <= k.accepted_orders or r.level <= k.number and exists (
-        select from risk_private.rate_events as e
-        where e.counter_id = k.counter_id and e.number = k.number - r.level::bigint + 1
-          and e.accepted_at > at - r.span))),
-    bool_or(k.number / 256 > (k.number - k.accepted_orders) / 256)
-  into v_numbering
-  from counted as k;
-  if v_numbering.is_due then
+  insert into risk_private.rate_events (counter_id, number, accepted_at)
+  select x.counter_id, n, at
+  from unnest(rates) as x
+  cross join lateral (
+    select k.accepted_orders as number
+    from risk_private.counters as k where k.counter_id = x.counter_id
+    offset 0
+  ) as c
+  cross join lateral generate_series(c.number - x.accepted_orders + 1, c.number) as n
+  where not exists (
+    select from (
+      values (ceil(x.order_rate), interval '1 second'),
+        (ceil(x.order_rate_minute), interval '60 seconds')
+    ) as r (level, span)
+    where r.level <= x.accepted_orders or r.level <= c.number and exists (
+      select from risk_private.rate_events as e
+      where e.counter_id = x.counter_id and e.number = c.number - r.level::bigint + 1
+        and e.accepted_at > at - r.span));
+  get diagnostics v_made = row_count;
+  if v_made <> cardinality(rates) and v_made <> (
+    select coalesce(sum(x.accepted_orders), 0) from unnest(rates) as x) then
+    return false;
+  end if;
+  -- Now and then, so that it costs nothing.
+  if random() * 256 < v_made then
     delete from risk_private.rate_events as e
     using (
       select x.counter_id,
@@ -80,7 +69,7 @@ begin
     ) as f
     where e.counter_id = f.counter_id and e.number <= f.number;
   end if;
-  return not coalesce(v_numbering.is_reached, false);
+  return true;
 end
 $$;
 comment on function risk_private.number_acceptances(risk_private.rate_change[], timestamptz) is
@@ -345,7 +334,10 @@ begin
     end if;
   end if;
   if v_levels.obligations is not null and not risk_private.add_obligations(
-    v_obligation, i.underlying_id, v_levels.obligations) then
+    v_obligation,
+    case when i.underlying_id = i.instrument_id then i.keys
+      else risk_private.obligation_keys(i.underlying_id) end,
+    v_levels.obligations) then
     return null;
   end if;
   if v_levels.rates is not null

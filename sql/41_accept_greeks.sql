@@ -1,24 +1,22 @@
 -- The lean path for exposures: add an order where every measure stays below its warning level.
 
 create function risk_private.is_within(
-  x risk_private.exposures, l risk_private.exposure_level, equity numeric)
+  l risk_private.exposure_level, unknown integer, delta numeric, gamma numeric,
+  net_exposure numeric, dollar_gamma numeric, vega numeric, theta numeric,
+  gross_exposure numeric, equity numeric)
 returns boolean
 language sql immutable
 return
-  x.unknown = 0
-  and greatest(x.delta_up, -x.delta_down) < l.delta
-  and greatest(x.gamma_up, -x.gamma_down) < l.gamma
-  and greatest(x.dollar_delta_up, -x.dollar_delta_down) < l.net_exposure
-  and greatest(x.dollar_gamma_up, -x.dollar_gamma_down) < l.dollar_gamma
-  and greatest(x.vega_up, -x.vega_down) < l.vega
-  and greatest(x.theta_up, -x.theta_down) < l.theta
-  and x.gross_exposure < l.gross_exposure
+  unknown = 0 and delta < l.delta and gamma < l.gamma and net_exposure < l.net_exposure
+  and dollar_gamma < l.dollar_gamma and vega < l.vega and theta < l.theta
+  and gross_exposure < l.gross_exposure
   and (l.concentration_pct = 'Infinity' or equity > 0
-    and greatest(x.dollar_delta_up, -x.dollar_delta_down) * 100 < l.concentration_pct * equity);
+    and net_exposure * 100 < l.concentration_pct * equity);
 comment on function risk_private.is_within(
-  risk_private.exposures, risk_private.exposure_level, numeric) is
-  'Whether every measure of a row of exposures, with orders already in it, is known and below its '
-  'warning level: then no limit on it can fail.';
+  risk_private.exposure_level, integer, numeric, numeric, numeric, numeric, numeric, numeric,
+  numeric, numeric) is
+  'Whether every measure of a row of exposures, the larger of its two sides with orders already in '
+  'it, is known and below its warning level: then no limit on it can fail.';
 
 -- The first order in an instrument makes its rows. Levels are compared with what the rows have
 -- come to: where one is reached, all is rolled back.
@@ -76,9 +74,17 @@ begin
       theta_up = x.theta_up + excluded.theta_up,
       theta_down = x.theta_down + excluded.theta_down,
       gross_exposure = x.gross_exposure + excluded.gross_exposure
-    returning x, x.counter_id - x.key_id as counter_id
+    returning x.counter_id - x.key_id as counter_id, x.unknown,
+      greatest(x.delta_up, -x.delta_down) as delta, greatest(x.gamma_up, -x.gamma_down) as gamma,
+      greatest(x.dollar_delta_up, -x.dollar_delta_down) as net_exposure,
+      greatest(x.dollar_gamma_up, -x.dollar_gamma_down) as dollar_gamma,
+      greatest(x.vega_up, -x.vega_down) as vega, greatest(x.theta_up, -x.theta_down) as theta,
+      x.gross_exposure
   )
-  select bool_and(risk_private.is_within(m.x, l, e.equity) is true) into v_is_within
+  select bool_and(risk_private.is_within(
+    l, m.unknown, m.delta, m.gamma, m.net_exposure, m.dollar_gamma, m.vega, m.theta,
+    m.gross_exposure, e.equity) is true)
+  into v_is_within
   from moved as m
   join unnest(levels) as l on l.counter_id = m.counter_id
   left join lateral (
@@ -175,7 +181,12 @@ begin
       gross_exposure = x.gross_exposure + c.gross_exposure
     from changes as c
     where x.counter_id = c.counter_id and c.has_greeks
-    returning x, c.level
+    returning c.level, x.unknown,
+      greatest(x.delta_up, -x.delta_down) as delta, greatest(x.gamma_up, -x.gamma_down) as gamma,
+      greatest(x.dollar_delta_up, -x.dollar_delta_down) as net_exposure,
+      greatest(x.dollar_gamma_up, -x.dollar_gamma_down) as dollar_gamma,
+      greatest(x.vega_up, -x.vega_down) as vega, greatest(x.theta_up, -x.theta_down) as theta,
+      x.gross_exposure
   )
   select (select count(*) from changes),
     (
@@ -184,7 +195,9 @@ begin
         select q.equity from risk_private.equities as q where q.scope_id = (m.level).scope_id
         offset 0
       ) as e on true
-      where risk_private.is_within(m.x, m.level, e.equity)
+      where risk_private.is_within(
+        m.level, m.unknown, m.delta, m.gamma, m.net_exposure, m.dollar_gamma, m.vega, m.theta,
+        m.gross_exposure, e.equity)
     )
   into v_rows, v_moved;
   return v_rows = v_moved;

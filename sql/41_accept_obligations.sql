@@ -30,8 +30,21 @@ comment on function risk_private.plain_obligation(
   'flat, not oversold by open orders, and all that the account has there. cost: what the order '
   'pays, below 0 for a sale. Else NULL.';
 
+create function risk_private.obligation_keys(underlying_id integer) returns integer[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select array[u.sector_id, u.instrument_id] from risk_private.instruments as u
+    where u.instrument_id = obligation_keys.underlying_id);
+end
+$$;
+comment on function risk_private.obligation_keys(integer) is
+  'The sector of an underlying and the underlying: keys of obligations by dimension.';
+
 create function risk_private.add_obligations(
-  change risk_private.obligation, underlying_id integer, levels risk_private.obligation_level[])
+  change risk_private.obligation, keys integer[], levels risk_private.obligation_level[])
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -46,11 +59,7 @@ begin
       change.max_loss, change.unlimited, change.cash_need
     from unnest(levels) as l
     cross join lateral (
-      select case l.dimension when 0 then 0
-        when 1 then (
-          select u.sector_id from risk_private.instruments as u
-          where u.instrument_id = add_obligations.underlying_id)
-        else add_obligations.underlying_id end as key_id
+      select case l.dimension when 0 then 0 else keys[l.dimension] end as key_id
       offset 0
     ) as k
     where k.key_id is not null
@@ -79,6 +88,7 @@ begin
 end
 $$;
 comment on function risk_private.add_obligations(
-  risk_private.obligation, integer, risk_private.obligation_level[]) is
-  'Adds what an order changes to every row of obligations of its chain. False, to be rolled back, '
-  'where one reaches a warning level. The caller holds the firm''s counter.';
+  risk_private.obligation, integer[], risk_private.obligation_level[]) is
+  'Adds what an order changes to every row of obligations of its chain, by the keys of the '
+  'underlying and its sector. False, to be rolled back, where one reaches a warning level. The '
+  'caller holds the firm''s counter.';

@@ -23,8 +23,6 @@ create function risk_private.may_have_stale_rate(max_age double precision, at ti
 returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
 as $$
 begin
   return max_age <> 0 and exists (
