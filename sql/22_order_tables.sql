@@ -126,11 +126,12 @@ create table risk_private.positions (
   cost numeric not null default 0,
   average_price numeric not null default 0,
   realized_pnl_today numeric not null default 0,
-  fees_today numeric not null default 0,
-  primary key (account_id, instrument_id)
+  fees_today numeric not null default 0
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
 create index positions_underlying_idx on risk_private.positions (account_id, underlying_id);
 create index positions_instrument_idx on risk_private.positions (instrument_id);
+-- Made last: of indexes that cost the same, as all do on an empty table, the youngest is taken.
+alter table risk_private.positions add primary key (account_id, instrument_id);
 comment on table risk_private.positions is
   'Per account and instrument: position, open orders, and the unit values carried.';
 comment on column risk_private.positions.unit_value is

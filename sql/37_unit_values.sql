@@ -1,6 +1,7 @@
 -- What one unit of a position is worth, and moves by, at the present marks. Positions carry these
 -- values, so that decisions and fills add and subtract the same; revaluation moves them.
 
+-- offset 0: marks and rates are looked up by key, whatever the statistics say.
 create view risk_private.priced_instruments as
 select
   i.instrument_id, i.symbol, i.kind, i.sector_id, i.underlying_id, i.expiry, i.status, i.lot,

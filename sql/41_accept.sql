@@ -157,6 +157,7 @@ begin
   select l.* into v_levels
   from risk_private.account_levels as l where l.account_id = v_account_id;
 
+  -- offset 0 keeps the states from becoming a join, which would take another plan node.
   select p.instrument_id, p.sector_id, p.underlying_id, p.factor, p.price,
     case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference,
     array[p.sector_id, p.underlying_id, p.instrument_id] as keys, p.as_of, p.rate_as_of, p.kind, (
@@ -306,7 +307,7 @@ begin
     end if;
   end if;
 
-  -- The firm's row comes last and is held for as short as can be.
+  -- The firm's row comes last and is held for as short as can be. Dimension 0 has no key.
   update risk_private.counters as c set
     open_buy = c.open_buy + v_buy,
     open_sell = c.open_sell + v_sell,

@@ -28,6 +28,36 @@ if TYPE_CHECKING:
     from tests.databases import Database
 
 ACCEPTED = "select count(*) from risk_private.orders where decision = 'ACCEPTED'"
+# Rows that change no sum: closed orders, flat positions, and what nobody trades.
+GROWN = (
+    """insert into risk_private.orders (account_id, client_order_id, underlying_id, instrument_ids,
+         ratios, quantity, price, is_combo, time_in_force, unit_prices, filled, decision,
+         allowed_quantity, state, decided_at, closed_at)
+       select s.scope_id, 'old-' || n, 1, '{1}', '{1}', 1, 100, false, 'DAY', '{100}', '{0}',
+         'ACCEPTED', 1, 'CANCELLED', now(), now()
+       from risk_private.scopes as s cross join generate_series(1, 1000) as n where s.is_leaf""",
+    """insert into risk_private.positions (account_id, instrument_id, underlying_id)
+       select n, i.instrument_id, i.underlying_id
+       from risk_private.instruments as i cross join generate_series(1, 1000) as n
+       union all
+       select s.scope_id, 1000000 + n, 1000000 + n
+       from risk_private.scopes as s cross join generate_series(1, 1000) as n where s.is_leaf""",
+    """insert into risk_private.counters (counter_id, scope_id, dimension, key_id)
+       select n, 0, 0, 0 from generate_series(1, 1000) as n""",
+    """insert into risk_private.instruments (symbol, kind, underlying_id, multiplier, lot, currency,
+         allow_negative_price)
+       select 'I' || n, 'stock', 1, 1, 1, 'USD', false from generate_series(1, 1000) as n""",
+    """insert into risk_private.marks (instrument_id, price, as_of)
+       select i.instrument_id, 1, now() from risk_private.instruments as i
+       where i.symbol like 'I%'""",
+    """insert into risk_private.fx_rates (currency, rate, as_of)
+       select 'A' || chr(65 + n / 26) || chr(65 + n % 26), 1, now()
+       from generate_series(0, 500) as n""",
+)
+# What is read: rows, and descents of indexes.
+READS = """
+select (select sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) from pg_stat_user_tables)
+  + (select sum(idx_scan) from pg_stat_user_indexes)"""
 
 
 @pytest.fixture
@@ -163,3 +193,22 @@ def test_days_opened_at_once_roll_every_account_once(db: Database, firm: Caller)
         each_at_once(clients, trade_and_roll)
     rolled = "select distinct trading_day::text as day from risk_private.scopes where is_leaf"
     assert firm.rows(rolled) == [{"day": days[-1]}]
+
+
+def test_a_session_that_planned_on_empty_tables_reads_few_rows(db: Database, firm: Caller) -> None:
+    """Its plans hold on after the tables have grown, until these are analyzed."""
+    firm.connection.execute("vacuum analyze")
+    with callers(db, 1) as (early,):
+        for name in ("first", "second"):
+            assert early.check("A1", name, "AAPL", "buy", 1).is_accepted
+        for load in GROWN:
+            firm.connection.execute(load.encode())
+        for caller in (firm, early):
+            caller.rows("select pg_stat_force_next_flush()")
+        reads = []
+        for number, account in enumerate(("A1", "A2", "A2")):  # a new position is the second
+            before = firm.value(READS)
+            assert early.check(account, str(number), "AAPL", "buy", 1).is_accepted
+            early.rows("select pg_stat_force_next_flush()")
+            reads.append(firm.value(READS) - before)
+    assert all(0 < rows < 100 for rows in reads)

@@ -39,7 +39,7 @@ ARGUMENTS = {
     "risk.preview_combo": f"'A1', {LEGS}, 5, 100",
     "risk_private.accept_order": "'A1', 'mine', 'AAPL', 'buy', 5, 100, null, 'DAY'",
     "risk_private.accepted_batch": f"{ITEMS}, pg_current_xact_id_if_assigned()",
-    "risk_private.accepted": "(risk_private.visible_accounts())[1], 'mine', pg_current_xact_id_if_assigned()",
+    "risk_private.accepted": f"{ACCOUNT}, 'mine', pg_current_xact_id_if_assigned()",
     "risk_private.answer": SINGLE,
     "risk_private.decide_order": SINGLE,
     "risk_private.batch_items": BATCH,

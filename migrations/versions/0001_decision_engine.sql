@@ -184,6 +184,7 @@ comment on function risk_private.alerts(text, jsonb[]) is
 
 create table risk_private.scopes (
   scope_id integer primary key,
+  counter_id bigint not null generated always as (risk_private.counter_id(scope_id)) stored,
   code text not null unique check (risk_private.is_code(code)),
   kind text not null check (kind in ('firm', 'desk', 'account', 'strategy')),
   parent_id integer references risk_private.scopes,
@@ -208,6 +209,8 @@ create index scopes_chain_idx on risk_private.scopes using gin (chain);
 comment on table risk_private.scopes is
   'The hierarchy firm > desk > account > strategy, any depth. A leaf (no scopes below) holds '
   'positions and orders.';
+comment on column risk_private.scopes.counter_id is
+  'The counter of the whole scope: a leaf''s is the account''s lock.';
 comment on column risk_private.scopes.chain is
   'The scope itself and all its ancestors, ascending: itself first, the firm last.';
 comment on column risk_private.scopes.tracks_sector is
@@ -664,11 +667,12 @@ create table risk_private.positions (
   cost numeric not null default 0,
   average_price numeric not null default 0,
   realized_pnl_today numeric not null default 0,
-  fees_today numeric not null default 0,
-  primary key (account_id, instrument_id)
+  fees_today numeric not null default 0
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
 create index positions_underlying_idx on risk_private.positions (account_id, underlying_id);
 create index positions_instrument_idx on risk_private.positions (instrument_id);
+-- Made last: of indexes that cost the same, as all do on an empty table, the youngest is taken.
+alter table risk_private.positions add primary key (account_id, instrument_id);
 comment on table risk_private.positions is
   'Per account and instrument: position, open orders, and the unit values carried.';
 comment on column risk_private.positions.unit_value is
@@ -3704,6 +3708,7 @@ comment on function risk_private.track_obligations(integer, integer) is
 -- What one unit of a position is worth, and moves by, at the present marks. Positions carry these
 -- values, so that decisions and fills add and subtract the same; revaluation moves them.
 
+-- offset 0: marks and rates are looked up by key, whatever the statistics say.
 create view risk_private.priced_instruments as
 select
   i.instrument_id, i.symbol, i.kind, i.sector_id, i.underlying_id, i.expiry, i.status, i.lot,
@@ -3711,8 +3716,15 @@ select
   case when i.currency <> risk_private.base_currency() then f.as_of end as rate_as_of,
   i.multiplier * f.rate as factor, m.delta, m.gamma, m.vega, m.theta
 from risk_private.instruments as i
-join risk_private.marks as m on m.instrument_id = i.instrument_id
-join risk_private.fx_rates as f on f.currency = i.currency;
+cross join lateral (
+  select m.price, m.bid, m.ask, m.as_of, m.delta, m.gamma, m.vega, m.theta
+  from risk_private.marks as m where m.instrument_id = i.instrument_id
+  offset 0
+) as m
+cross join lateral (
+  select f.rate, f.as_of from risk_private.fx_rates as f where f.currency = i.currency
+  offset 0
+) as f;
 comment on view risk_private.priced_instruments is
   'Marked instruments whose currency has a rate: terms, quote and Greeks of one unit, data times '
   '(rate_as_of: NULL for the base currency), and factor, multiplier x rate.';
@@ -3786,7 +3798,7 @@ comment on function risk_private.carried(risk_private.positions, risk_private.un
 create function risk_private.is_flat(quantity numeric, open_buy numeric, open_sell numeric)
 returns boolean
 language sql immutable
-return quantity = 0 and open_buy = 0 and open_sell = 0;
+return 0 = all (array[quantity, open_buy, open_sell]);
 comment on function risk_private.is_flat(numeric, numeric, numeric) is
   'Whether a position has nothing held or open: then an order or fill picks up the present values.';
 
@@ -3817,15 +3829,13 @@ language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_setting text;
   v_lsn pg_lsn;
 begin
   -- From PostgreSQL 17 on, WAL can be flushed here and now: nothing that is not durable is told,
   -- even to a caller who sits in a transaction. Only the commit waits for a synchronous standby.
   if current_setting('server_version_num')::integer >= 170000
     and current_setting('synchronous_standby_names') = '' then
-    -- Assignments, because PERFORM would run each as a query.
-    v_setting := set_config('synchronous_commit', 'off', true);
+    -- An assignment, because PERFORM would run it as a query.
     v_lsn := pg_logical_emit_message(false, 'pgrisk', '', true);
     return;
   end if;
@@ -4657,14 +4667,18 @@ begin
   into v_account_id, v_chain, v_mark_age, v_heartbeat_age, v_required_types, v_gross_position,
     v_gross_notional, v_traded_notional, v_open_orders, v_open_positions
   from risk_private.scopes as s
-  join risk_private.counters as c on c.counter_id = risk_private.counter_id(s.scope_id)
-  where s.code = account
-  for no key update of c;
+  cross join lateral (
+    select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions
+    from risk_private.counters as c where c.counter_id = s.counter_id
+    for no key update
+  ) as c
+  where s.code = account;
   v_at := risk_private.clock();
 
   select l.* into v_levels
   from risk_private.account_levels as l where l.account_id = v_account_id;
 
+  -- offset 0 keeps the states from becoming a join, which would take another plan node.
   select p.instrument_id, p.sector_id, p.underlying_id, p.factor, p.price,
     case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference,
     array[p.sector_id, p.underlying_id, p.instrument_id] as keys, p.as_of, p.rate_as_of, (
@@ -4786,11 +4800,11 @@ begin
   end if;
   v_long := v_position.quantity + v_position.open_buy;
   v_short := v_position.open_sell - v_position.quantity;
-  -- What the account itself has no room for shall not lock its parents.
   v_after := greatest(v_long, v_short);
   v_growth := v_after - greatest(v_long - v_buy, v_short - v_sell);
   v_notional := v_growth * v_position.unit_notional;
   v_opened := case when v_growth = v_after then 1 else 0 end;
+  -- What the account itself has no room for shall not lock its parents.
   if (v_long < v_levels.long_position
       and v_short < v_levels.short_position
       and not (v_levels.self_cross
@@ -4811,7 +4825,7 @@ begin
     end if;
   end if;
 
-  -- The firm's row comes last and is held for as short as can be.
+  -- The firm's row comes last and is held for as short as can be. Dimension 0 has no key.
   update risk_private.counters as c set
     open_buy = c.open_buy + v_buy,
     open_sell = c.open_sell + v_sell,
@@ -4822,7 +4836,7 @@ begin
     open_positions = c.open_positions + v_opened,
     accepted_orders = c.accepted_orders + 1
   from unnest(v_levels.counters) as l
-  where c.counter_id = l.counter_id + case l.dimension when 0 then 0 else i.keys[l.dimension] end
+  where c.counter_id = l.counter_id + coalesce(i.keys[l.dimension], 0)
     and risk_private.is_below(
       c, l, v_buy, v_sell, v_growth, v_notional, v_traded, 1, v_opened);
   get diagnostics v_moved = row_count;
@@ -7786,7 +7800,8 @@ begin
   from risk_private.scopes as s
   join risk_private.orders as o on o.account_id = s.scope_id
     and o.client_order_id = stored_order.client_order_id
-  where s.code = account and o.decided_xid <> pg_catalog.pg_current_xact_id()
+  where s.code = account
+    and o.decided_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned()
     and risk_private.may_trade(s.chain);
   return v_order;
 end
@@ -8172,7 +8187,8 @@ begin
   join risk_private.scopes as s on s.code = i.account
   join risk_private.orders as o on o.account_id = s.scope_id
     and o.client_order_id = i.client_order_id
-  where o.decided_xid <> pg_catalog.pg_current_xact_id() and risk_private.may_trade(s.chain);
+  where o.decided_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned()
+    and risk_private.may_trade(s.chain);
   if v_found < pg_catalog.cardinality(items) then
     return null;
   end if;
@@ -9563,7 +9579,8 @@ begin
       and p.instrument_id = f.instrument_id
     left join risk_private.orders as o on o.account_id = f.account_id
       and o.client_order_id = f.client_order_id
-    where s.code = account and f.recorded_xid <> pg_catalog.pg_current_xact_id());
+    where s.code = account
+      and f.recorded_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned());
 end
 $$;
 comment on function risk_private.fill_detail(text, text) is
@@ -9877,7 +9894,8 @@ begin
     from risk_private.scopes as s
     join risk_private.orders as o on o.account_id = s.scope_id
       and o.client_order_id = dispatch_answer.client_order_id
-    where s.code = account and o.decided_xid <> pg_catalog.pg_current_xact_id());
+    where s.code = account
+      and o.decided_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned());
 end
 $$;
 comment on function risk_private.dispatch_answer(text, text) is
