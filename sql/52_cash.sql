@@ -78,6 +78,31 @@ comment on function risk_private.rebased_peak(numeric, numeric, numeric) is
   'The peak after a flow: (peak - equity) / peak stays what it was. From an equity of 0 or less, or '
   'to one, that cannot be, and the peak moves by the flow.';
 
+create function risk_private.rates_are_moving() returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.moving_rates as r
+    where r.since > risk_private.clock() - interval '1 minute');
+end
+$$;
+comment on function risk_private.rates_are_moving() is
+  'Whether some cash may still be carried at an old rate: then no equity can be at a peak.';
+
+create function risk_private.marks_are_moving() returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (select from risk_private.moved_marks as m where m.settles_at is null);
+end
+$$;
+comment on function risk_private.marks_are_moving() is
+  'Whether some accounts may have followed marks that others have yet to follow: then no scope '
+  'above them can be at a peak. The pass that ends it samples all.';
+
 -- Lock order: the caller holds the counters of the chain; then its equities, ascending.
 create function risk_private.move_equities(account_id integer, m risk_private.money) returns void
 language plpgsql volatile
@@ -85,6 +110,9 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
+declare
+  v_rates_move boolean := risk_private.rates_are_moving();
+  v_marks_move boolean := risk_private.marks_are_moving();
 begin
   update risk_private.equities as e set
     known_equity = e.known_equity + m.equity,
@@ -97,7 +125,10 @@ begin
     income = e.income + m.income,
     currency_pnl = e.currency_pnl + m.book - (m.realized - m.fees + m.income + m.flows),
     peak = greatest(
-      risk_private.rebased_peak(e.peak, e.known_equity, m.flows), e.known_equity + m.equity),
+      risk_private.rebased_peak(e.peak, e.known_equity, m.flows),
+      case when not v_rates_move
+          and (e.scope_id = move_equities.account_id or not v_marks_move)
+        then e.known_equity + m.equity end),
     as_of = risk_private.clock()
   where e.scope_id = any (
     (select s.chain from risk_private.scopes as s where s.scope_id = move_equities.account_id)
@@ -105,7 +136,8 @@ begin
 end
 $$;
 comment on function risk_private.move_equities(integer, risk_private.money) is
-  'Adds to the equities of an account and of every scope above it, and samples their peaks.';
+  'Adds to the equities of an account and of every scope above it, and samples their peaks, but not '
+  'half-way through a change of marks or rates.';
 
 create function risk_private.is_flow(reason text) returns boolean
 language sql immutable

@@ -1,12 +1,12 @@
 -- Exchange rates, and what moves with them: cash, and the values at which positions are carried.
 
 create function risk_private.set_fx(currency text, rate numeric, as_of timestamptz)
-returns boolean
+returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_moved boolean;
+  v_number bigint;
 begin
   perform risk_private.begin_change();
   if (currency ~ '^[A-Z]{3}$') is not true then
@@ -29,17 +29,21 @@ begin
   values (set_fx.currency, set_fx.rate, coalesce(set_fx.as_of, risk_private.clock()))
   on conflict on constraint fx_rates_pkey do update set rate = excluded.rate, as_of = excluded.as_of
     where f.as_of <= excluded.as_of;
-  v_moved := found;
-  if v_moved then
+  if found then
+    delete from risk_private.moving_rates as r
+    where r.since <= risk_private.clock() - interval '1 minute';
+    insert into risk_private.moving_rates (currency) values (set_fx.currency)
+    returning number into v_number;
     perform risk_private.note_moved(array(
       select i.instrument_id from risk_private.instruments as i
       where i.currency = set_fx.currency));
   end if;
-  return v_moved;
+  return v_number;
 end
 $$;
 comment on function risk_private.set_fx(text, numeric, timestamptz) is
-  'Stores a rate; false where the stored one is newer.';
+  'Stores a rate; returns the number under which accounts are now carried to it, NULL where the '
+  'stored one is newer.';
 
 create function risk_private.instruments_in(currency text) returns integer[]
 language plpgsql stable
@@ -137,14 +141,31 @@ comment on function risk_private.recarry(integer, text) is
   'Carries an account''s cash and positions of a currency at its present rate. What a rate makes of '
   'cash and cost is currency P&L; the first rate of all makes no profit, it only makes known.';
 
+-- Lock order: the rate that moved; counters of scopes, ascending; their equities.
+create function risk_private.end_rate(number bigint) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.begin_change();
+  delete from risk_private.moving_rates as r where r.number = end_rate.number;
+  if not risk_private.marks_are_moving() then
+    perform risk_private.sample_peaks();
+  end if;
+end
+$$;
+comment on function risk_private.end_rate(bigint) is
+  'Notes that all accounts are carried at a rate, and samples peaks.';
+
 create procedure risk.set_fx(currency text, rate numeric, as_of timestamptz default null)
 language plpgsql
 as $$
 declare
+  v_number bigint := risk_private.set_fx(currency, rate, as_of);
   v_account_ids integer[];
   v_account_id integer;
 begin
-  if risk_private.set_fx(currency, rate, as_of) then
+  if v_number is not null then
     commit;
     v_account_ids := risk_private.accounts_in(currency);
     commit;
@@ -153,6 +174,7 @@ begin
       commit;
     end loop;
     call risk_private.follow();
+    perform risk_private.end_rate(v_number);
   end if;
   commit;
 end

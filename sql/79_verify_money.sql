@@ -138,7 +138,8 @@ begin atomic
     values ('equity', e.known_equity, r.equity), ('unknown_equity', e.unknown, r.unknown),
       ('cash', e.cash, r.cash), ('book', e.book, r.book), ('realized', e.realized, r.realized),
       ('fees', e.fees, r.fees), ('income', e.income, r.income), ('flows', e.flows, r.flows),
-      ('peak', least(e.peak, e.known_equity), e.known_equity)
+      ('peak', case when risk_private.rates_are_moving() then e.known_equity
+        else least(e.peak, e.known_equity) end, e.known_equity)
   ) as m (measure, stored, expected)
   where m.stored is distinct from m.expected
   union all
