@@ -27,7 +27,8 @@ HOLD = (
 insert into risk_private.fills (account_id, exec_id, instrument_id, signed_quantity, price, fee,
   unit_price, kind, trading_day, executed_at, recorded_at, multiplier, rate)
 select s.scope_id, o.symbol, o.instrument_id,
-  (1 + abs(hashtext(o.symbol || s.code)) % 50) * case hashtext(o.symbol) % 2 when 0 then 1 else -1 end,
+  (1 + abs(hashtext(o.symbol || s.code)) % 50)
+    * case hashtext(o.symbol) % 2 when 0 then 1 else -1 end,
   5, 0, 5 * o.multiplier, 'opening', s.trading_day, now(), now(), o.multiplier, 1
 from risk_private.scopes as s
 cross join lateral (
