@@ -111,7 +111,7 @@ $$;
 comment on function risk_private.next_pass() is
   'What there is to follow now; batches NULL: nothing.';
 
--- Lock order: batches that moved; counters of scopes, ascending; their equities.
+-- Lock order: batches that moved; counters of parents, ascending; their equities.
 create function risk_private.end_pass(pass risk_private.revaluation_pass) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

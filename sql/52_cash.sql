@@ -89,7 +89,23 @@ begin
 end
 $$;
 comment on function risk_private.rates_are_moving() is
-  'Whether some cash may still be carried at an old rate: then no equity can be at a peak.';
+  'Whether some cash may still be carried at an old rate: then no scope above accounts can be at a '
+  'peak.';
+
+create function risk_private.is_between_rates(account_id integer) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.cash_balances as b
+    join risk_private.fx_rates as f on f.currency = b.currency
+    where b.account_id = is_between_rates.account_id and b.rate is distinct from f.rate);
+end
+$$;
+comment on function risk_private.is_between_rates(integer) is
+  'Whether cash of an account has yet to follow a rate that its positions may stand at: then it '
+  'cannot be at a peak. recarry() samples it once both have.';
 
 create function risk_private.marks_are_moving() returns boolean
 language plpgsql stable
@@ -111,8 +127,9 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-  v_rates_move boolean := risk_private.rates_are_moving();
-  v_marks_move boolean := risk_private.marks_are_moving();
+  v_is_whole boolean := not risk_private.is_between_rates(account_id);
+  v_are_whole boolean := not (
+    risk_private.marks_are_moving() or risk_private.rates_are_moving());
 begin
   update risk_private.equities as e set
     known_equity = e.known_equity + m.equity,
@@ -126,8 +143,8 @@ begin
     currency_pnl = e.currency_pnl + m.book - (m.realized - m.fees + m.income + m.flows),
     peak = greatest(
       risk_private.rebased_peak(e.peak, e.known_equity, m.flows),
-      case when not v_rates_move
-          and (e.scope_id = move_equities.account_id or not v_marks_move)
+      case when e.scope_id = move_equities.account_id and v_is_whole
+          or e.scope_id <> move_equities.account_id and v_are_whole
         then e.known_equity + m.equity end),
     as_of = risk_private.clock()
   where e.scope_id = any (

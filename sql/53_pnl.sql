@@ -170,11 +170,11 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-  v_rates_move boolean := risk_private.rates_are_moving();
+  v_is_whole boolean := not risk_private.is_between_rates(account_id);
 begin
   update risk_private.equities as e set
     known_equity = e.known_equity + change,
-    peak = case when e.scope_id = follow_marks.account_id and not v_rates_move
+    peak = case when e.scope_id = follow_marks.account_id and v_is_whole
       then greatest(e.peak, e.known_equity + change) else e.peak end,
     as_of = risk_private.clock()
   where e.scope_id = any (
@@ -187,14 +187,16 @@ comment on function risk_private.follow_marks(integer, numeric) is
   'sample_peaks samples the peak once all accounts have followed: half-way, the gain of one stands '
   'beside the old value of its hedge in another.';
 
--- Lock order: counters of scopes, ascending; then their equities.
+-- Lock order: counters of parents, ascending; then their equities.
 create function risk_private.sample_peaks() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_scope_ids integer[] := array(
-    select e.scope_id from risk_private.equities as e where e.known_equity > e.peak);
+    select e.scope_id from risk_private.equities as e
+    join risk_private.scopes as s on s.scope_id = e.scope_id
+    where not s.is_leaf and e.known_equity > e.peak);
 begin
   if v_scope_ids <> '{}' and not risk_private.rates_are_moving() then
     perform from risk_private.counters as c
@@ -208,5 +210,5 @@ begin
 end
 $$;
 comment on function risk_private.sample_peaks() is
-  'Raises the peaks of all scopes to their present equity, once a change of marks or rates is '
-  'complete.';
+  'Raises the peaks of all scopes above accounts to their present equity, once a change of marks or '
+  'rates is complete.';

@@ -109,6 +109,16 @@ begin
   where b.account_id = recarry.account_id and b.currency = recarry.currency;
   select f.rate into v_rate from risk_private.fx_rates as f where f.currency = recarry.currency;
   if v_cash.account_id is not null and v_rate is distinct from v_cash.rate then
+    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
+    v_money.equity := v_money.equity * (v_rate - coalesce(v_cash.rate, 0));
+    v_money.cash := v_money.equity;
+    v_money.book := v_money.book * (v_rate - coalesce(v_cash.rate, 0));
+    if v_cash.rate is null then
+      v_money.flows := v_money.book;
+      v_money.unknown := -1;
+    end if;
+    perform risk_private.lock_chain(account_id);
+    perform risk_private.move_equities(account_id, v_money);
     update risk_private.cash_balances as b set
       rate = v_rate,
       made_known = case when b.rate is null then (b.amount + b.cost) * v_rate else b.made_known end,
@@ -116,19 +126,11 @@ begin
     from risk_private.scopes as s
     where b.account_id = recarry.account_id and b.currency = recarry.currency
       and s.scope_id = b.account_id;
-    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
-    v_rate := v_rate - coalesce(v_cash.rate, 0);
-    v_money.equity := v_money.equity * v_rate;
-    v_money.cash := v_money.cash * v_rate;
-    v_money.book := v_money.book * v_rate;
-    if v_cash.rate is null then
-      v_money.flows := v_money.book;
-      v_money.unknown := -1;
-    end if;
-    perform risk_private.lock_chain(account_id);
-    perform risk_private.move_equities(account_id, v_money);
   end if;
   perform risk_private.revalue(account_id, risk_private.instruments_in(currency));
+  update risk_private.equities as e set peak = e.known_equity
+  where e.scope_id = recarry.account_id and e.known_equity > e.peak
+    and not risk_private.is_between_rates(recarry.account_id);
   perform risk_private.renew_obligations(recarry.account_id, array(
     select distinct p.underlying_id
     from risk_private.positions as p
@@ -141,7 +143,7 @@ comment on function risk_private.recarry(integer, text) is
   'Carries an account''s cash and positions of a currency at its present rate. What a rate makes of '
   'cash and cost is currency P&L; the first rate of all makes no profit, it only makes known.';
 
--- Lock order: the rate that moved; counters of scopes, ascending; their equities.
+-- Lock order: the rate that moved; counters of parents, ascending; their equities.
 create function risk_private.end_rate(number bigint) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp

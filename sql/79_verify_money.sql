@@ -135,11 +135,15 @@ begin atomic
   from risk_private.recount_equities() as r
   left join risk_private.equities as e on e.scope_id = r.account_id
   cross join lateral (
+    select e.known_equity > e.peak and (risk_private.is_between_rates(r.account_id)
+      or exists (select from risk_private.moving_rates)) as is_between
+  ) as k
+  cross join lateral (
     values ('equity', e.known_equity, r.equity), ('unknown_equity', e.unknown, r.unknown),
       ('cash', e.cash, r.cash), ('book', e.book, r.book), ('realized', e.realized, r.realized),
       ('fees', e.fees, r.fees), ('income', e.income, r.income), ('flows', e.flows, r.flows),
-      ('peak', case when risk_private.rates_are_moving() then e.known_equity
-        else least(e.peak, e.known_equity) end, e.known_equity)
+      ('peak', case when k.is_between then e.known_equity else least(e.peak, e.known_equity) end,
+        e.known_equity)
   ) as m (measure, stored, expected)
   where m.stored is distinct from m.expected
   union all

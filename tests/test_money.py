@@ -456,6 +456,26 @@ def test_a_rate_makes_no_peak_before_all_accounts_are_carried_at_it(
     assert money(firm, "A1", "equity") == (5000 + 1000 * Decimal(rate),)
 
 
+def test_a_rate_that_only_positions_have_followed_makes_no_peak(firm: Caller) -> None:
+    """A worker may carry positions at a rate before the cash that hedges them."""
+    firm.call("set_fx", currency="EUR", rate=Decimal("1.1"))
+    firm.mark({"SAP": 100})
+    post(firm, "A1", 5000, "deposit")
+    post(firm, "A1", 1000, "transfer", currency="EUR")
+    trade(firm, "A1", "SAP", -10, 100, kind="opening")
+    firm.rows("select risk_private.set_fx('EUR', 1.0, null)")
+    follow(firm, "A1")
+    trade(firm, "A1", "AAPL", 1, 100)
+    assert money(firm, "A1", "equity", "peak_equity") == (5100, 5000)
+    assert firm.differences() == []
+    firm.call("set_fx", currency="EUR", rate=Decimal("1.0"))
+    assert money(firm, "A1", "equity", "peak_equity") == (5000, 5000)
+    assert firm.value("select count(*) from risk_private.moving_rates") == 1
+    assert firm.differences() == []
+    post(firm, "A1", 10, "interest")
+    assert money(firm, "A1", "equity", "peak_equity") == (5010, 5010)
+
+
 def test_a_rate_that_gains_makes_a_peak_of_every_scope(firm: Caller) -> None:
     firm.call("set_fx", currency="EUR", rate=Decimal("1.1"))
     for account in ("A1", "A2"):

@@ -9216,7 +9216,7 @@ $$;
 comment on function risk_private.next_pass() is
   'What there is to follow now; batches NULL: nothing.';
 
--- Lock order: batches that moved; counters of scopes, ascending; their equities.
+-- Lock order: batches that moved; counters of parents, ascending; their equities.
 create function risk_private.end_pass(pass risk_private.revaluation_pass) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -10072,7 +10072,23 @@ begin
 end
 $$;
 comment on function risk_private.rates_are_moving() is
-  'Whether some cash may still be carried at an old rate: then no equity can be at a peak.';
+  'Whether some cash may still be carried at an old rate: then no scope above accounts can be at a '
+  'peak.';
+
+create function risk_private.is_between_rates(account_id integer) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.cash_balances as b
+    join risk_private.fx_rates as f on f.currency = b.currency
+    where b.account_id = is_between_rates.account_id and b.rate is distinct from f.rate);
+end
+$$;
+comment on function risk_private.is_between_rates(integer) is
+  'Whether cash of an account has yet to follow a rate that its positions may stand at: then it '
+  'cannot be at a peak. recarry() samples it once both have.';
 
 create function risk_private.marks_are_moving() returns boolean
 language plpgsql stable
@@ -10094,8 +10110,9 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-  v_rates_move boolean := risk_private.rates_are_moving();
-  v_marks_move boolean := risk_private.marks_are_moving();
+  v_is_whole boolean := not risk_private.is_between_rates(account_id);
+  v_are_whole boolean := not (
+    risk_private.marks_are_moving() or risk_private.rates_are_moving());
 begin
   update risk_private.equities as e set
     known_equity = e.known_equity + m.equity,
@@ -10109,8 +10126,8 @@ begin
     currency_pnl = e.currency_pnl + m.book - (m.realized - m.fees + m.income + m.flows),
     peak = greatest(
       risk_private.rebased_peak(e.peak, e.known_equity, m.flows),
-      case when not v_rates_move
-          and (e.scope_id = move_equities.account_id or not v_marks_move)
+      case when e.scope_id = move_equities.account_id and v_is_whole
+          or e.scope_id <> move_equities.account_id and v_are_whole
         then e.known_equity + m.equity end),
     as_of = risk_private.clock()
   where e.scope_id = any (
@@ -10471,11 +10488,11 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-  v_rates_move boolean := risk_private.rates_are_moving();
+  v_is_whole boolean := not risk_private.is_between_rates(account_id);
 begin
   update risk_private.equities as e set
     known_equity = e.known_equity + change,
-    peak = case when e.scope_id = follow_marks.account_id and not v_rates_move
+    peak = case when e.scope_id = follow_marks.account_id and v_is_whole
       then greatest(e.peak, e.known_equity + change) else e.peak end,
     as_of = risk_private.clock()
   where e.scope_id = any (
@@ -10488,14 +10505,16 @@ comment on function risk_private.follow_marks(integer, numeric) is
   'sample_peaks samples the peak once all accounts have followed: half-way, the gain of one stands '
   'beside the old value of its hedge in another.';
 
--- Lock order: counters of scopes, ascending; then their equities.
+-- Lock order: counters of parents, ascending; then their equities.
 create function risk_private.sample_peaks() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_scope_ids integer[] := array(
-    select e.scope_id from risk_private.equities as e where e.known_equity > e.peak);
+    select e.scope_id from risk_private.equities as e
+    join risk_private.scopes as s on s.scope_id = e.scope_id
+    where not s.is_leaf and e.known_equity > e.peak);
 begin
   if v_scope_ids <> '{}' and not risk_private.rates_are_moving() then
     perform from risk_private.counters as c
@@ -10509,8 +10528,8 @@ begin
 end
 $$;
 comment on function risk_private.sample_peaks() is
-  'Raises the peaks of all scopes to their present equity, once a change of marks or rates is '
-  'complete.';
+  'Raises the peaks of all scopes above accounts to their present equity, once a change of marks or '
+  'rates is complete.';
 
 -- 54_trading_day.sql
 -- The roll of the trading day, account by account.
@@ -10885,6 +10904,16 @@ begin
   where b.account_id = recarry.account_id and b.currency = recarry.currency;
   select f.rate into v_rate from risk_private.fx_rates as f where f.currency = recarry.currency;
   if v_cash.account_id is not null and v_rate is distinct from v_cash.rate then
+    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
+    v_money.equity := v_money.equity * (v_rate - coalesce(v_cash.rate, 0));
+    v_money.cash := v_money.equity;
+    v_money.book := v_money.book * (v_rate - coalesce(v_cash.rate, 0));
+    if v_cash.rate is null then
+      v_money.flows := v_money.book;
+      v_money.unknown := -1;
+    end if;
+    perform risk_private.lock_chain(account_id);
+    perform risk_private.move_equities(account_id, v_money);
     update risk_private.cash_balances as b set
       rate = v_rate,
       made_known = case when b.rate is null then (b.amount + b.cost) * v_rate else b.made_known end,
@@ -10892,19 +10921,11 @@ begin
     from risk_private.scopes as s
     where b.account_id = recarry.account_id and b.currency = recarry.currency
       and s.scope_id = b.account_id;
-    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
-    v_rate := v_rate - coalesce(v_cash.rate, 0);
-    v_money.equity := v_money.equity * v_rate;
-    v_money.cash := v_money.cash * v_rate;
-    v_money.book := v_money.book * v_rate;
-    if v_cash.rate is null then
-      v_money.flows := v_money.book;
-      v_money.unknown := -1;
-    end if;
-    perform risk_private.lock_chain(account_id);
-    perform risk_private.move_equities(account_id, v_money);
   end if;
   perform risk_private.revalue(account_id, risk_private.instruments_in(currency));
+  update risk_private.equities as e set peak = e.known_equity
+  where e.scope_id = recarry.account_id and e.known_equity > e.peak
+    and not risk_private.is_between_rates(recarry.account_id);
   perform risk_private.renew_obligations(recarry.account_id, array(
     select distinct p.underlying_id
     from risk_private.positions as p
@@ -10917,7 +10938,7 @@ comment on function risk_private.recarry(integer, text) is
   'Carries an account''s cash and positions of a currency at its present rate. What a rate makes of '
   'cash and cost is currency P&L; the first rate of all makes no profit, it only makes known.';
 
--- Lock order: the rate that moved; counters of scopes, ascending; their equities.
+-- Lock order: the rate that moved; counters of parents, ascending; their equities.
 create function risk_private.end_rate(number bigint) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -17455,11 +17476,15 @@ begin atomic
   from risk_private.recount_equities() as r
   left join risk_private.equities as e on e.scope_id = r.account_id
   cross join lateral (
+    select e.known_equity > e.peak and (risk_private.is_between_rates(r.account_id)
+      or exists (select from risk_private.moving_rates)) as is_between
+  ) as k
+  cross join lateral (
     values ('equity', e.known_equity, r.equity), ('unknown_equity', e.unknown, r.unknown),
       ('cash', e.cash, r.cash), ('book', e.book, r.book), ('realized', e.realized, r.realized),
       ('fees', e.fees, r.fees), ('income', e.income, r.income), ('flows', e.flows, r.flows),
-      ('peak', case when risk_private.rates_are_moving() then e.known_equity
-        else least(e.peak, e.known_equity) end, e.known_equity)
+      ('peak', case when k.is_between then e.known_equity else least(e.peak, e.known_equity) end,
+        e.known_equity)
   ) as m (measure, stored, expected)
   where m.stored is distinct from m.expected
   union all
