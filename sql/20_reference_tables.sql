@@ -127,7 +127,12 @@ create table risk_private.marks (
   theta double precision,
   rho double precision,
   volatility_as_of timestamptz,
-  as_of timestamptz not null
+  as_of timestamptz not null,
+  -- NaN is above every number; what is NULL is passed over.
+  constraint marks_are_numbers check (
+    implied_volatility >= 0
+    and greatest(abs(delta), abs(gamma), abs(vega), abs(theta), abs(rho), implied_volatility)
+      < 'Infinity')
 ) with (fillfactor = 50);
 comment on table risk_private.marks is 'The latest mark and quote of each instrument.';
 comment on column risk_private.marks.volatility_as_of is

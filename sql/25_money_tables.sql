@@ -87,6 +87,15 @@ comment on column risk_private.equities.peak is
   'Highest equity, sampled at each revaluation and fill, ever since; scaled by flows, so that they '
   'leave the drawdown in percent as it is.';
 
+create table risk_private.moving_rates (
+  number bigint generated always as identity primary key,
+  currency text not null,
+  since timestamptz not null default risk_private.clock()
+);
+comment on table risk_private.moving_rates is
+  'Rates that accounts are being carried to, one after the other: a row per risk.set_fx under way. '
+  'One that was interrupted counts for a minute.';
+
 create table risk_private.fill_corrections (
   correction_id bigint generated always as identity primary key,
   account_id integer not null,

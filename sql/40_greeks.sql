@@ -205,17 +205,6 @@ create function risk_private.revaluation_parts(
 returns setof risk_private.exposure_part
 language sql stable
 begin atomic
-  select p.account_id, p.instrument_id, null::text, 1, p.quantity,
-    risk_private.worst_case(p.quantity, p.open_buy, p.open_sell)
-      * (abs(u.unit_dollar_delta) - abs(p.unit_dollar_delta)),
-    (not u.has_greeks)::integer - (not p.has_greeks)::integer,
-    u.unit_delta - p.unit_delta, u.unit_gamma - p.unit_gamma,
-    u.unit_dollar_delta - p.unit_dollar_delta, u.unit_dollar_gamma - p.unit_dollar_gamma,
-    u.unit_vega - p.unit_vega, u.unit_theta - p.unit_theta
-  from unnest(units) as u
-  join risk_private.positions as p
-    on p.account_id = revaluation_parts.account_id and p.instrument_id = u.instrument_id
-  union all
   select p.account_id, p.instrument_id, w.client_order_id, n.sign,
     pg_catalog.sign(w.ratio::numeric) * w.open_quantity, 0, 0,
     v.unit_delta, v.unit_gamma, v.unit_dollar_delta, v.unit_dollar_gamma, v.unit_vega, v.unit_theta
@@ -235,8 +224,8 @@ begin atomic
     and (w.legs > 1 or u.instrument_id is not null);
 end;
 comment on function risk_private.revaluation_parts(integer, risk_private.unit_values[]) is
-  'The parts of carrying an account''s positions at these values instead: of what is held, and of '
-  'its open orders; of combos, whose legs net, all legs.';
+  'The parts of an account''s open orders where its positions are carried at these values instead; '
+  'of combos, whose legs net, all legs.';
 
 create function risk_private.greek_sides(
   x risk_private.exposures, limit_type text, out net numeric, out up numeric, out down numeric)

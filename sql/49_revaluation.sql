@@ -111,7 +111,7 @@ $$;
 comment on function risk_private.next_pass() is
   'What there is to follow now; batches NULL: nothing.';
 
--- Lock order: batches that moved; counters of scopes above accounts, ascending; their equities.
+-- Lock order: batches that moved; counters of parents, ascending; their equities.
 create function risk_private.end_pass(pass risk_private.revaluation_pass) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -122,7 +122,7 @@ begin
   where m.batch = any (pass.batches) and (m.settles_at is not null or not pass.is_waiting);
   update risk_private.moved_marks as m set settles_at = pass.settles_at
   where m.batch = any (pass.batches);
-  perform risk_private.sample_peaks(pass.account_ids);
+  perform risk_private.sample_peaks();
 end
 $$;
 comment on function risk_private.end_pass(risk_private.revaluation_pass) is
@@ -135,60 +135,24 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- Column by column, since mostly the first one differs.
   return array(
-    select n.u
+    select row(n.*)::risk_private.unit_values
     from risk_private.positions as p
     cross join lateral (
-      select v from risk_private.unit_values as v where v.instrument_id = p.instrument_id offset 0
-    ) as n (u)
+      select v.* from risk_private.unit_values as v
+      where v.instrument_id = p.instrument_id offset 0
+    ) as n
     where p.account_id = unfollowed.account_id and p.instrument_id = any (instrument_ids)
       and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-      and risk_private.carried(p, null) is distinct from n.u);
+      and (p.unit_value, p.unit_notional, p.unit_delta, p.unit_gamma, p.unit_dollar_delta,
+          p.unit_dollar_gamma, p.unit_vega, p.unit_theta, p.has_greeks)
+        is distinct from (n.unit_value, n.unit_notional, n.unit_delta, n.unit_gamma,
+          n.unit_dollar_delta, n.unit_dollar_gamma, n.unit_vega, n.unit_theta, n.has_greeks));
 end
 $$;
 comment on function risk_private.unfollowed(integer, integer[]) is
   'Present unit values of those instruments which an account carries at other values.';
-
--- Lock order: the caller holds the account; then its chain's counters, ascending.
-create function risk_private.carry_at(account_id integer, units risk_private.unit_values[])
-returns numeric
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_changes risk_private.change[] := array(
-    select x from risk_private.revaluation_changes(account_id, units) as x
-    order by x.counter_id);
-  v_parts risk_private.exposure_part[] := '{}';
-  v_gained numeric;
-begin
-  select sum(p.quantity * (u.unit_value - p.unit_value)) into v_gained
-  from unnest(units) as u
-  join risk_private.positions as p
-    on p.account_id = carry_at.account_id and p.instrument_id = u.instrument_id;
-  if risk_private.keeps_exposures(account_id) then
-    v_parts := array(select x from risk_private.revaluation_parts(account_id, units) as x);
-  end if;
-  update risk_private.positions as p set
-    unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
-    unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
-    unit_dollar_gamma = u.unit_dollar_gamma, unit_vega = u.unit_vega,
-    unit_theta = u.unit_theta, has_greeks = u.has_greeks
-  from unnest(units) as u
-  where p.account_id = carry_at.account_id and p.instrument_id = u.instrument_id;
-  perform risk_private.lock_counters(v_changes);
-  update risk_private.counters as c set gross_notional = c.gross_notional + x.gross_notional
-  from unnest(v_changes) as x
-  where c.counter_id = x.counter_id and x.gross_notional <> 0;
-  if v_parts <> '{}' then
-    perform risk_private.add_exposures(v_parts);
-  end if;
-  return v_gained;
-end
-$$;
-comment on function risk_private.carry_at(integer, risk_private.unit_values[]) is
-  'Carries an account''s positions at those values, moving its counters and exposures by the '
-  'difference. Returns what its equity must follow.';
 
 -- Lock order: the account, its chain's counters ascending, then their equities ascending.
 create function risk_private.revalue(account_id integer, instrument_ids integer[]) returns void
@@ -213,36 +177,6 @@ $$;
 comment on function risk_private.revalue(integer, integer[]) is
   'Carries an account''s positions in the instruments at their present values, moving its counters '
   'by the difference.';
-
-create function risk_private.revaluation_changes(
-  account_id integer, units risk_private.unit_values[])
-returns setof risk_private.change
-language sql stable
-begin atomic
-  with moved as (
-    select d.dimension, d.key_id, sum(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell)
-      * (u.unit_notional - p.unit_notional)) as gross_notional
-    from unnest(units) as u
-    join risk_private.positions as p
-      on p.account_id = revaluation_changes.account_id and p.instrument_id = u.instrument_id
-    join risk_private.instruments as i on i.instrument_id = u.instrument_id
-    cross join lateral (
-      values (0, 0), (1, i.sector_id), (2, i.underlying_id), (3, i.instrument_id)
-    ) as d (dimension, key_id)
-    where d.key_id is not null
-    group by d.dimension, d.key_id
-  )
-  select risk_private.counter_id(s.scope_id, m.dimension, m.key_id), s.scope_id, m.dimension,
-    m.key_id, 0, 0, 0, 0, m.gross_notional, 0, 0, 0, 0, false, false,
-    null::risk_private.counter_level
-  from moved as m
-  join risk_private.scopes as leaf on leaf.scope_id = revaluation_changes.account_id
-  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
-  where case m.dimension when 0 then true when 1 then s.tracks_sector
-    when 2 then s.tracks_underlying else s.tracks_instrument end;
-end;
-comment on function risk_private.revaluation_changes(integer, risk_private.unit_values[]) is
-  'What carrying an account''s positions at those values adds to each counter of its chain.';
 
 -- An order in flight keeps a batch waiting. That is a matter of milliseconds; where it takes
 -- longer, the next call sees to it.

@@ -78,6 +78,47 @@ comment on function risk_private.rebased_peak(numeric, numeric, numeric) is
   'The peak after a flow: (peak - equity) / peak stays what it was. From an equity of 0 or less, or '
   'to one, that cannot be, and the peak moves by the flow.';
 
+create function risk_private.rates_are_moving() returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.moving_rates as r
+    where r.since > risk_private.clock() - interval '1 minute');
+end
+$$;
+comment on function risk_private.rates_are_moving() is
+  'Whether some cash may still be carried at an old rate: then no scope above accounts can be at a '
+  'peak.';
+
+create function risk_private.is_between_rates(account_id integer) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.cash_balances as b
+    join risk_private.fx_rates as f on f.currency = b.currency
+    where b.account_id = is_between_rates.account_id and b.rate is distinct from f.rate);
+end
+$$;
+comment on function risk_private.is_between_rates(integer) is
+  'Whether cash of an account has yet to follow a rate that its positions may stand at: then it '
+  'cannot be at a peak. recarry() samples it once both have.';
+
+create function risk_private.marks_are_moving() returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (select from risk_private.moved_marks as m where m.settles_at is null);
+end
+$$;
+comment on function risk_private.marks_are_moving() is
+  'Whether some accounts may have followed marks that others have yet to follow: then no scope '
+  'above them can be at a peak. The pass that ends it samples all.';
+
 -- Lock order: the caller holds the counters of the chain; then its equities, ascending.
 create function risk_private.move_equities(account_id integer, m risk_private.money) returns void
 language plpgsql volatile
@@ -85,6 +126,10 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
+declare
+  v_is_whole boolean := not risk_private.is_between_rates(account_id);
+  v_are_whole boolean := not (
+    risk_private.marks_are_moving() or risk_private.rates_are_moving());
 begin
   update risk_private.equities as e set
     known_equity = e.known_equity + m.equity,
@@ -97,7 +142,10 @@ begin
     income = e.income + m.income,
     currency_pnl = e.currency_pnl + m.book - (m.realized - m.fees + m.income + m.flows),
     peak = greatest(
-      risk_private.rebased_peak(e.peak, e.known_equity, m.flows), e.known_equity + m.equity),
+      risk_private.rebased_peak(e.peak, e.known_equity, m.flows),
+      case when e.scope_id = move_equities.account_id and v_is_whole
+          or e.scope_id <> move_equities.account_id and v_are_whole
+        then e.known_equity + m.equity end),
     as_of = risk_private.clock()
   where e.scope_id = any (
     (select s.chain from risk_private.scopes as s where s.scope_id = move_equities.account_id)
@@ -105,7 +153,8 @@ begin
 end
 $$;
 comment on function risk_private.move_equities(integer, risk_private.money) is
-  'Adds to the equities of an account and of every scope above it, and samples their peaks.';
+  'Adds to the equities of an account and of every scope above it, and samples their peaks, but not '
+  'half-way through a change of marks or rates.';
 
 create function risk_private.is_flow(reason text) returns boolean
 language sql immutable

@@ -169,10 +169,12 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
+declare
+  v_is_whole boolean := not risk_private.is_between_rates(account_id);
 begin
   update risk_private.equities as e set
     known_equity = e.known_equity + change,
-    peak = case when e.scope_id = follow_marks.account_id
+    peak = case when e.scope_id = follow_marks.account_id and v_is_whole
       then greatest(e.peak, e.known_equity + change) else e.peak end,
     as_of = risk_private.clock()
   where e.scope_id = any (
@@ -186,19 +188,17 @@ comment on function risk_private.follow_marks(integer, numeric) is
   'beside the old value of its hedge in another.';
 
 -- Lock order: counters of parents, ascending; then their equities.
-create function risk_private.sample_peaks(account_ids integer[]) returns void
+create function risk_private.sample_peaks() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_scope_ids integer[] := array(
-    select distinct k.scope_id
-    from risk_private.scopes as s
-    cross join unnest(s.chain) as k (scope_id)
-    join risk_private.equities as e on e.scope_id = k.scope_id
-    where s.scope_id = any (account_ids) and e.known_equity > e.peak);
+    select e.scope_id from risk_private.equities as e
+    join risk_private.scopes as s on s.scope_id = e.scope_id
+    where not s.is_leaf and e.known_equity > e.peak);
 begin
-  if v_scope_ids <> '{}' then
+  if v_scope_ids <> '{}' and not risk_private.rates_are_moving() then
     perform from risk_private.counters as c
     where c.counter_id = any (array(
       select risk_private.counter_id(k) from unnest(v_scope_ids) as k))
@@ -209,5 +209,6 @@ begin
   end if;
 end
 $$;
-comment on function risk_private.sample_peaks(integer[]) is
-  'Raises the peaks of the scopes above some accounts to their present equity.';
+comment on function risk_private.sample_peaks() is
+  'Raises the peaks of all scopes above accounts to their present equity, once a change of marks or '
+  'rates is complete.';

@@ -1,12 +1,12 @@
 -- Exchange rates, and what moves with them: cash, and the values at which positions are carried.
 
 create function risk_private.set_fx(currency text, rate numeric, as_of timestamptz)
-returns boolean
+returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_moved boolean;
+  v_number bigint;
 begin
   perform risk_private.begin_change();
   if (currency ~ '^[A-Z]{3}$') is not true then
@@ -29,17 +29,21 @@ begin
   values (set_fx.currency, set_fx.rate, coalesce(set_fx.as_of, risk_private.clock()))
   on conflict on constraint fx_rates_pkey do update set rate = excluded.rate, as_of = excluded.as_of
     where f.as_of <= excluded.as_of;
-  v_moved := found;
-  if v_moved then
+  if found then
+    delete from risk_private.moving_rates as r
+    where r.since <= risk_private.clock() - interval '1 minute';
+    insert into risk_private.moving_rates (currency) values (set_fx.currency)
+    returning number into v_number;
     perform risk_private.note_moved(array(
       select i.instrument_id from risk_private.instruments as i
       where i.currency = set_fx.currency));
   end if;
-  return v_moved;
+  return v_number;
 end
 $$;
 comment on function risk_private.set_fx(text, numeric, timestamptz) is
-  'Stores a rate; false where the stored one is newer.';
+  'Stores a rate; returns the number under which accounts are now carried to it, NULL where the '
+  'stored one is newer.';
 
 create function risk_private.instruments_in(currency text) returns integer[]
 language plpgsql stable
@@ -105,6 +109,16 @@ begin
   where b.account_id = recarry.account_id and b.currency = recarry.currency;
   select f.rate into v_rate from risk_private.fx_rates as f where f.currency = recarry.currency;
   if v_cash.account_id is not null and v_rate is distinct from v_cash.rate then
+    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
+    v_money.equity := v_money.equity * (v_rate - coalesce(v_cash.rate, 0));
+    v_money.cash := v_money.equity;
+    v_money.book := v_money.book * (v_rate - coalesce(v_cash.rate, 0));
+    if v_cash.rate is null then
+      v_money.flows := v_money.book;
+      v_money.unknown := -1;
+    end if;
+    perform risk_private.lock_chain(account_id);
+    perform risk_private.move_equities(account_id, v_money);
     update risk_private.cash_balances as b set
       rate = v_rate,
       made_known = case when b.rate is null then (b.amount + b.cost) * v_rate else b.made_known end,
@@ -112,19 +126,11 @@ begin
     from risk_private.scopes as s
     where b.account_id = recarry.account_id and b.currency = recarry.currency
       and s.scope_id = b.account_id;
-    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
-    v_rate := v_rate - coalesce(v_cash.rate, 0);
-    v_money.equity := v_money.equity * v_rate;
-    v_money.cash := v_money.cash * v_rate;
-    v_money.book := v_money.book * v_rate;
-    if v_cash.rate is null then
-      v_money.flows := v_money.book;
-      v_money.unknown := -1;
-    end if;
-    perform risk_private.lock_chain(account_id);
-    perform risk_private.move_equities(account_id, v_money);
   end if;
   perform risk_private.revalue(account_id, risk_private.instruments_in(currency));
+  update risk_private.equities as e set peak = e.known_equity
+  where e.scope_id = recarry.account_id and e.known_equity > e.peak
+    and not risk_private.is_between_rates(recarry.account_id);
   perform risk_private.renew_obligations(recarry.account_id, array(
     select distinct p.underlying_id
     from risk_private.positions as p
@@ -137,14 +143,31 @@ comment on function risk_private.recarry(integer, text) is
   'Carries an account''s cash and positions of a currency at its present rate. What a rate makes of '
   'cash and cost is currency P&L; the first rate of all makes no profit, it only makes known.';
 
+-- Lock order: the rate that moved; counters of parents, ascending; their equities.
+create function risk_private.end_rate(number bigint) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.begin_change();
+  delete from risk_private.moving_rates as r where r.number = end_rate.number;
+  if not risk_private.marks_are_moving() then
+    perform risk_private.sample_peaks();
+  end if;
+end
+$$;
+comment on function risk_private.end_rate(bigint) is
+  'Notes that all accounts are carried at a rate, and samples peaks.';
+
 create procedure risk.set_fx(currency text, rate numeric, as_of timestamptz default null)
 language plpgsql
 as $$
 declare
+  v_number bigint := risk_private.set_fx(currency, rate, as_of);
   v_account_ids integer[];
   v_account_id integer;
 begin
-  if risk_private.set_fx(currency, rate, as_of) then
+  if v_number is not null then
     commit;
     v_account_ids := risk_private.accounts_in(currency);
     commit;
@@ -153,6 +176,7 @@ begin
       commit;
     end loop;
     call risk_private.follow();
+    perform risk_private.end_rate(v_number);
   end if;
   commit;
 end

@@ -2,14 +2,13 @@
 -- is reckoned anew from the executions that remain, in the order in which they were booked.
 
 create type risk_private.replayed as (
-  exec_id text,
   signed_quantity numeric,
   realized numeric,
   quantity numeric,
   cost numeric
 );
 comment on type risk_private.replayed is
-  'An execution as it should stand, and the position after it.';
+  'What an execution should have traded and realized, and the position after it.';
 
 create function risk_private.adjusted_quantity(quantity numeric, new_units numeric,
   old_units numeric)
@@ -19,44 +18,53 @@ return pg_catalog.round(quantity * new_units / old_units, 8);
 comment on function risk_private.adjusted_quantity(numeric, numeric, numeric) is
   'A position after an adjustment, fractions included: those are the broker''s to pay.';
 
-create function risk_private.replay(account_id integer, instrument_id integer)
-returns setof risk_private.replayed
-language plpgsql stable
+create function risk_private.replay_next(
+  before risk_private.replayed, signed_quantity numeric, unit_amount numeric, new_units numeric,
+  old_units numeric)
+returns risk_private.replayed
+language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_fill record;
-  v_row risk_private.replayed;
+  v_quantity numeric := coalesce(before.quantity, 0);
+  v_after risk_private.replayed;
 begin
-  v_row.quantity := 0;
-  v_row.cost := 0;
-  for v_fill in
-    select f.exec_id, f.signed_quantity, f.unit_amount, f.adjustment_id, a.new_units, a.old_units
-    from risk_private.fills as f
-    left join risk_private.adjusted_instruments as a
-      on a.adjustment_id = f.adjustment_id and a.instrument_id = f.instrument_id
-    where f.account_id = replay.account_id and f.instrument_id = replay.instrument_id
-    order by f.booking
-  loop
-    v_row.exec_id := v_fill.exec_id;
-    if v_fill.adjustment_id is null then
-      v_row.signed_quantity := v_fill.signed_quantity;
-      select c.new_cost, c.realized into v_row.cost, v_row.realized
-      from risk_private.average_cost(v_row.quantity, v_row.cost, v_fill.signed_quantity,
-        v_fill.unit_amount) as c;
-    else
-      v_row.signed_quantity := risk_private.adjusted_quantity(v_row.quantity, v_fill.new_units,
-        v_fill.old_units) - v_row.quantity;
-      v_row.realized := 0;
-    end if;
-    v_row.quantity := v_row.quantity + v_row.signed_quantity;
-    return next v_row;
-  end loop;
+  if new_units is null then
+    v_after.signed_quantity := signed_quantity;
+    select c.new_cost, c.realized into v_after.cost, v_after.realized
+    from risk_private.average_cost(v_quantity, coalesce(before.cost, 0), signed_quantity,
+      unit_amount) as c;
+  else
+    v_after.signed_quantity :=
+      risk_private.adjusted_quantity(v_quantity, new_units, old_units) - v_quantity;
+    v_after.cost := coalesce(before.cost, 0);
+    v_after.realized := 0;
+  end if;
+  v_after.quantity := v_quantity + v_after.signed_quantity;
+  return v_after;
 end
 $$;
-comment on function risk_private.replay(integer, integer) is
-  'The executions of an account in an instrument, with the cost and profit at average cost that '
-  'follow from them. A split leaves the cost as it is and makes another quantity of the position.';
+comment on function risk_private.replay_next(
+  risk_private.replayed, numeric, numeric, numeric, numeric) is
+  'One more execution or, where units are given, a split, which leaves the cost as it is and makes '
+  'another quantity of the position.';
+
+create aggregate risk_private.replay(numeric, numeric, numeric, numeric) (
+  sfunc = risk_private.replay_next, stype = risk_private.replayed);
+comment on aggregate risk_private.replay(numeric, numeric, numeric, numeric) is
+  'Signed quantities, unit amounts and units of executions, in the order of their booking.';
+
+create view risk_private.replayed_fills as
+select
+  f.account_id, f.instrument_id, f.exec_id, f.booking, f.trading_day, f.rate, f.fee,
+  risk_private.replay(f.signed_quantity, f.unit_amount, a.new_units, a.old_units) over w as replayed,
+  lead(f.booking) over w is null as is_last
+from risk_private.fills as f
+left join risk_private.adjusted_instruments as a
+  on a.adjustment_id = f.adjustment_id and a.instrument_id = f.instrument_id
+window w as (partition by f.account_id, f.instrument_id order by f.booking);
+comment on view risk_private.replayed_fills is
+  'Every execution, with the cost and profit at average cost that follow from all up to it.';
 
 create function risk_private.heirs(account_id integer, client_order_id text) returns text[]
 language plpgsql stable
@@ -132,13 +140,16 @@ as $$
 declare
   v_day date := (select s.trading_day from risk_private.scopes as s
     where s.scope_id = fill.account_id);
-  v_row risk_private.replayed;
+  v_row record;
   v_old risk_private.fills;
 begin
   today := 0;
   late := 0;
   for v_row in
-    select r.* from risk_private.replay(fill.account_id, fill.instrument_id) as r
+    select r.exec_id, (r.replayed).*
+    from risk_private.replayed_fills as r
+    where r.account_id = fill.account_id and r.instrument_id = fill.instrument_id
+    order by r.booking
   loop
     select f.* into v_old from risk_private.fills as f
     where f.account_id = fill.account_id and f.exec_id = v_row.exec_id;

@@ -6,27 +6,29 @@ returns table (account_id integer, instrument_id integer, cost numeric, average_
   realized numeric, fees numeric)
 language sql stable
 begin atomic
+  with replayed as (
+    select f.account_id, f.instrument_id, sum((f.replayed).cost) filter (where f.is_last) as cost,
+      sum((f.replayed).realized * f.rate) filter (where d.is_today) as realized,
+      sum(f.fee * f.rate) filter (where d.is_today) as fees
+    from risk_private.replayed_fills as f
+    join risk_private.scopes as s on s.scope_id = f.account_id
+    cross join lateral (select f.trading_day is not distinct from s.trading_day as is_today) as d
+    group by f.account_id, f.instrument_id
+  ), late as (
+    select f.account_id, f.instrument_id, sum(c.late_realized) as realized, sum(c.late_fees) as fees
+    from risk_private.fill_corrections as c
+    join risk_private.fills as f on f.account_id = c.account_id and f.exec_id = c.exec_id
+    join risk_private.scopes as s
+      on s.scope_id = c.account_id and s.trading_day is not distinct from c.trading_day
+    group by f.account_id, f.instrument_id
+  )
   select p.account_id, p.instrument_id, coalesce(r.cost, 0),
     risk_private.average_price(coalesce(r.cost, 0), p.quantity, i.multiplier),
     coalesce(r.realized, 0) + coalesce(l.realized, 0), coalesce(r.fees, 0) + coalesce(l.fees, 0)
   from risk_private.positions as p
-  join risk_private.scopes as s on s.scope_id = p.account_id
   join risk_private.instruments as i on i.instrument_id = p.instrument_id
-  left join lateral (
-    select (array_agg(x.cost order by f.booking desc))[1] as cost,
-      sum(x.realized * f.rate) filter (where f.trading_day is not distinct from s.trading_day)
-        as realized,
-      sum(f.fee * f.rate) filter (where f.trading_day is not distinct from s.trading_day) as fees
-    from risk_private.replay(p.account_id, p.instrument_id) as x
-    join risk_private.fills as f on f.account_id = p.account_id and f.exec_id = x.exec_id
-  ) as r on true
-  left join lateral (
-    select sum(c.late_realized) as realized, sum(c.late_fees) as fees
-    from risk_private.fill_corrections as c
-    join risk_private.fills as f on f.account_id = c.account_id and f.exec_id = c.exec_id
-    where c.account_id = p.account_id and f.instrument_id = p.instrument_id
-      and c.trading_day is not distinct from s.trading_day
-  ) as l on true;
+  left join replayed as r on r.account_id = p.account_id and r.instrument_id = p.instrument_id
+  left join late as l on l.account_id = p.account_id and l.instrument_id = p.instrument_id;
 end;
 comment on function risk_private.recount_realized() is
   'Cost, average price, and what today realized and cost in fees, of every position, replayed from '
@@ -133,10 +135,15 @@ begin atomic
   from risk_private.recount_equities() as r
   left join risk_private.equities as e on e.scope_id = r.account_id
   cross join lateral (
+    select e.known_equity > e.peak and (risk_private.is_between_rates(r.account_id)
+      or exists (select from risk_private.moving_rates)) as is_between
+  ) as k
+  cross join lateral (
     values ('equity', e.known_equity, r.equity), ('unknown_equity', e.unknown, r.unknown),
       ('cash', e.cash, r.cash), ('book', e.book, r.book), ('realized', e.realized, r.realized),
       ('fees', e.fees, r.fees), ('income', e.income, r.income), ('flows', e.flows, r.flows),
-      ('peak', least(e.peak, e.known_equity), e.known_equity)
+      ('peak', case when k.is_between then e.known_equity else least(e.peak, e.known_equity) end,
+        e.known_equity)
   ) as m (measure, stored, expected)
   where m.stored is distinct from m.expected
   union all

@@ -47,6 +47,7 @@ DEFINERS = {
     "risk_private.dispatch_answer",
     "risk_private.dispatch_order",
     "risk_private.end_pass",
+    "risk_private.end_rate",
     "risk_private.end_replace",
     "risk_private.evaluate",
     "risk_private.fill_detail",

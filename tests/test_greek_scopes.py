@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from tests.greeks import EXACT, mark, used
 from tests.orders import PLENTY, Caller, item, open_firm
@@ -175,9 +176,27 @@ def test_no_greek_that_is_no_number_is_stored(firm: Caller, greek: str, value: s
     assert caught.value.sqlstate == "RK400"
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_the_table_of_marks_holds_numbers_only(firm: Caller, value: str) -> None:
+    """Whoever writes: not even the owner stores anything else."""
+    numbers = firm.rows(
+        """select a.attname as name from pg_attribute as a
+           where a.attrelid = 'risk_private.marks'::regclass
+             and a.atttypid in ('float8'::regtype, 'numeric'::regtype)"""
+    )
+    assert len(numbers) == 9
+    for row in numbers:
+        column = sql.Identifier(row["name"])
+        with pytest.raises(psycopg.errors.CheckViolation):
+            firm.connection.execute(
+                sql.SQL("update risk_private.marks set {} = %s").format(column), [value]
+            )
+
+
 @pytest.mark.parametrize("greek", ["delta", "gamma", "vega", "theta"])
 def test_even_a_nan_that_was_stored_somehow_refuses_the_order(firm: Caller, greek: str) -> None:
     firm.limit("F", "vega", PLENTY)
+    firm.rows("alter table risk_private.marks drop constraint marks_are_numbers")
     firm.rows(f"update risk_private.marks set {greek} = 'NaN' where delta = 0.5")
     for way, ask in {"1": firm.check, "2": firm.check}.items():
         assert ask("A1", way, "AAPL C100", "buy", 1).reason == "STALE_DATA"

@@ -392,6 +392,110 @@ def test_a_parent_is_at_no_peak_between_its_accounts(firm: Caller) -> None:
     assert money(firm, "D1", "equity", "peak_equity") == (2010, 2010)
 
 
+def follow(firm: Caller, account: str) -> None:
+    """Let one account follow the marks, as a revaluation does for each in turn."""
+    firm.rows(
+        """select risk_private.revalue(s.scope_id, array(
+             select i.instrument_id from risk_private.instruments as i))
+           from risk_private.scopes as s where s.code = %s""",
+        account,
+    )
+
+
+def move_mark(firm: Caller, symbol: str, price: Number) -> None:
+    """Store a mark that no account has followed yet."""
+    firm.rows(
+        """select risk_private.set_marks(array[%s], array[%s::numeric], null, null, null, null,
+             null, null, null, null, null)""",
+        symbol,
+        Decimal(price),
+    )
+
+
+@pytest.mark.parametrize("first", ["A1", "A2"])
+@pytest.mark.parametrize("move", ["trade", "posting"])
+def test_what_happens_half_way_through_a_revaluation_makes_no_peak(
+    firm: Caller, first: str, move: str
+) -> None:
+    """One of two hedged accounts has followed the mark when something else moves the equity."""
+    for account, quantity in (("A1", 10), ("A2", -10)):
+        post(firm, account, 1000, "deposit")
+        trade(firm, account, "AAPL", quantity, 100)
+    move_mark(firm, "AAPL", 110 if first == "A1" else 90)
+    follow(firm, first)
+    assert money(firm, "D1", "equity") == (2100,)
+    if move == "trade":
+        trade(firm, "A1", "XOM", 1, 75)
+        trade(firm, "B1", "XOM", 1, 75)
+    else:
+        post(firm, "A1", 5, "dividend")
+        post(firm, "B1", 5, "interest")
+    assert money(firm, "D1", "peak_equity") == (2000,)
+    firm.call("revalue")
+    assert money(firm, "D1", "equity", "peak_equity") == (2005, 2005)
+    assert money(firm, "D2", "equity", "peak_equity") == (5, 5)
+    assert money(firm, "F", "equity", "peak_equity") == (2010, 2010)
+
+
+@pytest.mark.parametrize("rate", ["1.2", "1.0"])
+def test_a_rate_makes_no_peak_before_all_accounts_are_carried_at_it(
+    firm: Caller, rate: str
+) -> None:
+    """What one account gains in euro the other loses, and in B1 cash hedges a position."""
+    firm.call("set_fx", currency="EUR", rate=Decimal("1.1"))
+    firm.mark({"SAP": 100})
+    for account, amount in (("A1", 1000), ("A2", -1000), ("B1", 1000)):
+        post(firm, account, 5000, "deposit")
+        post(firm, account, amount, "transfer", currency="EUR")
+    trade(firm, "B1", "SAP", -10, 100, kind="opening")
+    shown = {scope: money(firm, scope, "equity", "peak_equity") for scope in ("D1", "B1", "F")}
+    assert shown == {"D1": (10000,) * 2, "B1": (5000,) * 2, "F": (15000,) * 2}
+    firm.call("set_fx", currency="EUR", rate=Decimal(rate))
+    for scope in shown:
+        assert money(firm, scope, "equity", "peak_equity") == shown[scope], scope
+    assert money(firm, "A1", "equity") == (5000 + 1000 * Decimal(rate),)
+
+
+def test_a_rate_that_only_positions_have_followed_makes_no_peak(firm: Caller) -> None:
+    """A worker may carry positions at a rate before the cash that hedges them."""
+    firm.call("set_fx", currency="EUR", rate=Decimal("1.1"))
+    firm.mark({"SAP": 100})
+    post(firm, "A1", 5000, "deposit")
+    post(firm, "A1", 1000, "transfer", currency="EUR")
+    trade(firm, "A1", "SAP", -10, 100, kind="opening")
+    firm.rows("select risk_private.set_fx('EUR', 1.0, null)")
+    follow(firm, "A1")
+    trade(firm, "A1", "AAPL", 1, 100)
+    assert money(firm, "A1", "equity", "peak_equity") == (5100, 5000)
+    assert firm.differences() == []
+    firm.call("set_fx", currency="EUR", rate=Decimal("1.0"))
+    assert money(firm, "A1", "equity", "peak_equity") == (5000, 5000)
+    assert firm.value("select count(*) from risk_private.moving_rates") == 1
+    assert firm.differences() == []
+    post(firm, "A1", 10, "interest")
+    assert money(firm, "A1", "equity", "peak_equity") == (5010, 5010)
+
+
+def test_a_rate_that_gains_makes_a_peak_of_every_scope(firm: Caller) -> None:
+    firm.call("set_fx", currency="EUR", rate=Decimal("1.1"))
+    for account in ("A1", "A2"):
+        post(firm, account, 1000, "deposit", currency="EUR")
+    firm.call("set_fx", currency="EUR", rate=Decimal("1.2"))
+    for scope, equity in (("A1", 1200), ("A2", 1200), ("D1", 2400), ("F", 2400)):
+        assert money(firm, scope, "equity", "peak_equity") == (equity, equity)
+
+
+def test_a_change_of_rates_that_was_interrupted_keeps_no_peak_back_for_long(firm: Caller) -> None:
+    firm.rows(
+        """insert into risk_private.moving_rates (currency, since)
+           values ('EUR', risk_private.clock() - interval '61 seconds')"""
+    )
+    post(firm, "A1", 1000, "interest")
+    assert money(firm, "D1", "equity", "peak_equity") == (1000, 1000)
+    firm.call("set_fx", currency="EUR", rate=Decimal("1.1"))
+    assert firm.rows("select * from risk_private.moving_rates") == []
+
+
 def test_an_equity_of_0_or_less_is_drawn_down_entirely(firm: Caller) -> None:
     assert pnl(firm)["drawdown_pct"] == 100
     post(firm, "A1", 100, "deposit")

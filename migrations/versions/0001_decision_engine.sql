@@ -308,7 +308,12 @@ create table risk_private.marks (
   theta double precision,
   rho double precision,
   volatility_as_of timestamptz,
-  as_of timestamptz not null
+  as_of timestamptz not null,
+  -- NaN is above every number; what is NULL is passed over.
+  constraint marks_are_numbers check (
+    implied_volatility >= 0
+    and greatest(abs(delta), abs(gamma), abs(vega), abs(theta), abs(rho), implied_volatility)
+      < 'Infinity')
 ) with (fillfactor = 50);
 comment on table risk_private.marks is 'The latest mark and quote of each instrument.';
 comment on column risk_private.marks.volatility_as_of is
@@ -1118,6 +1123,15 @@ comment on column risk_private.equities.currency_pnl is
 comment on column risk_private.equities.peak is
   'Highest equity, sampled at each revaluation and fill, ever since; scaled by flows, so that they '
   'leave the drawdown in percent as it is.';
+
+create table risk_private.moving_rates (
+  number bigint generated always as identity primary key,
+  currency text not null,
+  since timestamptz not null default risk_private.clock()
+);
+comment on table risk_private.moving_rates is
+  'Rates that accounts are being carried to, one after the other: a row per risk.set_fx under way. '
+  'One that was interrupted counts for a minute.';
 
 create table risk_private.fill_corrections (
   correction_id bigint generated always as identity primary key,
@@ -4465,17 +4479,6 @@ create function risk_private.revaluation_parts(
 returns setof risk_private.exposure_part
 language sql stable
 begin atomic
-  select p.account_id, p.instrument_id, null::text, 1, p.quantity,
-    risk_private.worst_case(p.quantity, p.open_buy, p.open_sell)
-      * (abs(u.unit_dollar_delta) - abs(p.unit_dollar_delta)),
-    (not u.has_greeks)::integer - (not p.has_greeks)::integer,
-    u.unit_delta - p.unit_delta, u.unit_gamma - p.unit_gamma,
-    u.unit_dollar_delta - p.unit_dollar_delta, u.unit_dollar_gamma - p.unit_dollar_gamma,
-    u.unit_vega - p.unit_vega, u.unit_theta - p.unit_theta
-  from unnest(units) as u
-  join risk_private.positions as p
-    on p.account_id = revaluation_parts.account_id and p.instrument_id = u.instrument_id
-  union all
   select p.account_id, p.instrument_id, w.client_order_id, n.sign,
     pg_catalog.sign(w.ratio::numeric) * w.open_quantity, 0, 0,
     v.unit_delta, v.unit_gamma, v.unit_dollar_delta, v.unit_dollar_gamma, v.unit_vega, v.unit_theta
@@ -4495,8 +4498,8 @@ begin atomic
     and (w.legs > 1 or u.instrument_id is not null);
 end;
 comment on function risk_private.revaluation_parts(integer, risk_private.unit_values[]) is
-  'The parts of carrying an account''s positions at these values instead: of what is held, and of '
-  'its open orders; of combos, whose legs net, all legs.';
+  'The parts of an account''s open orders where its positions are carried at these values instead; '
+  'of combos, whose legs net, all legs.';
 
 create function risk_private.greek_sides(
   x risk_private.exposures, limit_type text, out net numeric, out up numeric, out down numeric)
@@ -8609,6 +8612,169 @@ comment on procedure risk.reject_replace(text, text) is
   'The broker has refused the replace: the new id is BROKER_REJECTED, the old order lives on. '
   'Errors: RK404, RK409.';
 
+-- 49_carrying.sql
+-- Carrying positions at other unit values: what that adds to counters and exposures.
+
+create type risk_private.revaluation_gain as (
+  dimension integer,
+  key_id integer,
+  equity numeric,
+  gross_notional numeric,
+  gross_exposure numeric,
+  unknown integer,
+  delta numeric,
+  gamma numeric,
+  dollar_delta numeric,
+  dollar_gamma numeric,
+  vega numeric,
+  theta numeric
+);
+comment on type risk_private.revaluation_gain is
+  'What other unit values of positions add in one dimension and key: the same to the account and '
+  'to every scope above.';
+
+-- Summed per sector and underlying before it is summed any wider; offset 0 keeps expressions from
+-- being repeated wherever they are used.
+create function risk_private.revaluation_gains(
+  account_id integer, units risk_private.unit_values[])
+returns setof risk_private.revaluation_gain
+language sql stable
+begin atomic
+  with held as materialized (
+    select i.instrument_id, i.sector_id, i.underlying_id,
+      p.quantity * (u.unit_value - p.unit_value) as equity,
+      w.worst_case * (u.unit_notional - p.unit_notional) as gross_notional,
+      w.worst_case * (abs(u.unit_dollar_delta) - abs(p.unit_dollar_delta)) as gross_exposure,
+      (not u.has_greeks)::integer - (not p.has_greeks)::integer as unknown,
+      p.quantity * (u.unit_delta - p.unit_delta) as delta,
+      p.quantity * (u.unit_gamma - p.unit_gamma) as gamma,
+      p.quantity * (u.unit_dollar_delta - p.unit_dollar_delta) as dollar_delta,
+      p.quantity * (u.unit_dollar_gamma - p.unit_dollar_gamma) as dollar_gamma,
+      p.quantity * (u.unit_vega - p.unit_vega) as vega,
+      p.quantity * (u.unit_theta - p.unit_theta) as theta
+    from unnest(units) as u
+    join risk_private.positions as p
+      on p.account_id = revaluation_gains.account_id and p.instrument_id = u.instrument_id
+    join risk_private.instruments as i on i.instrument_id = u.instrument_id
+    cross join lateral (
+      select risk_private.worst_case(p.quantity, p.open_buy, p.open_sell) as worst_case offset 0
+    ) as w
+  )
+  select d.dimension, d.key_id, sum(s.equity), sum(s.gross_notional), sum(s.gross_exposure),
+    sum(s.unknown)::integer, sum(s.delta), sum(s.gamma), sum(s.dollar_delta), sum(s.dollar_gamma),
+    sum(s.vega), sum(s.theta)
+  from (
+    select h.sector_id, h.underlying_id, sum(h.equity) as equity,
+      sum(h.gross_notional) as gross_notional, sum(h.gross_exposure) as gross_exposure,
+      sum(h.unknown) as unknown, sum(h.delta) as delta, sum(h.gamma) as gamma,
+      sum(h.dollar_delta) as dollar_delta, sum(h.dollar_gamma) as dollar_gamma,
+      sum(h.vega) as vega, sum(h.theta) as theta
+    from held as h
+    group by h.sector_id, h.underlying_id
+  ) as s
+  cross join lateral (
+    values (0, 0), (1, s.sector_id), (2, s.underlying_id)
+  ) as d (dimension, key_id)
+  where d.key_id is not null
+  group by d.dimension, d.key_id
+  union all
+  select 3, h.instrument_id, h.equity, h.gross_notional, h.gross_exposure, h.unknown, h.delta,
+    h.gamma, h.dollar_delta, h.dollar_gamma, h.vega, h.theta
+  from held as h
+  where exists (
+    select from risk_private.scopes as leaf
+    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    where leaf.scope_id = revaluation_gains.account_id
+      and (s.tracks_instrument or 3 = any (s.exposure_dimensions)));
+end;
+comment on function risk_private.revaluation_gains(integer, risk_private.unit_values[]) is
+  'What carrying an account''s positions at those values adds to each dimension and key, open '
+  'orders apart.';
+
+-- The caller holds the counters of the chain. What is held has its rows already.
+create function risk_private.add_gains(
+  account_id integer, gains risk_private.revaluation_gain[])
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.exposures as e set
+    delta = e.delta + g.delta,
+    delta_up = e.delta_up + g.delta,
+    delta_down = e.delta_down + g.delta,
+    gamma = e.gamma + g.gamma,
+    gamma_up = e.gamma_up + g.gamma,
+    gamma_down = e.gamma_down + g.gamma,
+    dollar_delta = e.dollar_delta + g.dollar_delta,
+    dollar_delta_up = e.dollar_delta_up + g.dollar_delta,
+    dollar_delta_down = e.dollar_delta_down + g.dollar_delta,
+    dollar_gamma = e.dollar_gamma + g.dollar_gamma,
+    dollar_gamma_up = e.dollar_gamma_up + g.dollar_gamma,
+    dollar_gamma_down = e.dollar_gamma_down + g.dollar_gamma,
+    vega = e.vega + g.vega,
+    vega_up = e.vega_up + g.vega,
+    vega_down = e.vega_down + g.vega,
+    theta = e.theta + g.theta,
+    theta_up = e.theta_up + g.theta,
+    theta_down = e.theta_down + g.theta,
+    gross_exposure = e.gross_exposure + g.gross_exposure,
+    unknown = e.unknown + g.unknown
+  from risk_private.scopes as leaf
+  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+  cross join unnest(gains) as g
+  where leaf.scope_id = add_gains.account_id and g.dimension = any (s.exposure_dimensions)
+    and e.counter_id = risk_private.counter_id(s.scope_id, g.dimension, g.key_id);
+end
+$$;
+comment on function risk_private.add_gains(integer, risk_private.revaluation_gain[]) is
+  'Adds what a revaluation gained to the exposures of a chain: to what is held, and so to both '
+  'sides.';
+
+-- Lock order: the caller holds the account; then its chain's counters, ascending. Whoever moves any
+-- counter of a scope holds the scope's first, so the others need no locks of their own.
+create function risk_private.carry_at(account_id integer, units risk_private.unit_values[])
+returns numeric
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_gains risk_private.revaluation_gain[] := array(
+    select g from risk_private.revaluation_gains(account_id, units) as g);
+  v_keeps_exposures boolean := risk_private.keeps_exposures(account_id);
+  v_parts risk_private.exposure_part[] := '{}';
+begin
+  if v_keeps_exposures then
+    v_parts := array(select x from risk_private.revaluation_parts(account_id, units) as x);
+  end if;
+  update risk_private.positions as p set
+    unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
+    unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
+    unit_dollar_gamma = u.unit_dollar_gamma, unit_vega = u.unit_vega,
+    unit_theta = u.unit_theta, has_greeks = u.has_greeks
+  from unnest(units) as u
+  where p.account_id = carry_at.account_id and p.instrument_id = u.instrument_id;
+  perform risk_private.lock_chain(account_id);
+  update risk_private.counters as c set gross_notional = c.gross_notional + g.gross_notional
+  from risk_private.scopes as leaf
+  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+  cross join unnest(v_gains) as g
+  where leaf.scope_id = carry_at.account_id and g.gross_notional <> 0
+    and (array[true, s.tracks_sector, s.tracks_underlying, s.tracks_instrument])[g.dimension + 1]
+    and c.counter_id = risk_private.counter_id(s.scope_id, g.dimension, g.key_id);
+  if v_keeps_exposures then
+    perform risk_private.add_gains(account_id, v_gains);
+  end if;
+  if v_parts <> '{}' then
+    perform risk_private.add_exposures(v_parts);
+  end if;
+  return (select g.equity from unnest(v_gains) as g where g.dimension = 0);
+end
+$$;
+comment on function risk_private.carry_at(integer, risk_private.unit_values[]) is
+  'Carries an account''s positions at those values, moving its counters and exposures by the '
+  'difference. Returns what its equity must follow.';
+
 -- 49_marks.sql
 -- Marks: what instruments are worth now, and options where the feed sends no Greeks.
 
@@ -9091,7 +9257,7 @@ $$;
 comment on function risk_private.next_pass() is
   'What there is to follow now; batches NULL: nothing.';
 
--- Lock order: batches that moved; counters of scopes above accounts, ascending; their equities.
+-- Lock order: batches that moved; counters of parents, ascending; their equities.
 create function risk_private.end_pass(pass risk_private.revaluation_pass) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -9102,7 +9268,7 @@ begin
   where m.batch = any (pass.batches) and (m.settles_at is not null or not pass.is_waiting);
   update risk_private.moved_marks as m set settles_at = pass.settles_at
   where m.batch = any (pass.batches);
-  perform risk_private.sample_peaks(pass.account_ids);
+  perform risk_private.sample_peaks();
 end
 $$;
 comment on function risk_private.end_pass(risk_private.revaluation_pass) is
@@ -9115,60 +9281,24 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- Column by column, since mostly the first one differs.
   return array(
-    select n.u
+    select row(n.*)::risk_private.unit_values
     from risk_private.positions as p
     cross join lateral (
-      select v from risk_private.unit_values as v where v.instrument_id = p.instrument_id offset 0
-    ) as n (u)
+      select v.* from risk_private.unit_values as v
+      where v.instrument_id = p.instrument_id offset 0
+    ) as n
     where p.account_id = unfollowed.account_id and p.instrument_id = any (instrument_ids)
       and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-      and risk_private.carried(p, null) is distinct from n.u);
+      and (p.unit_value, p.unit_notional, p.unit_delta, p.unit_gamma, p.unit_dollar_delta,
+          p.unit_dollar_gamma, p.unit_vega, p.unit_theta, p.has_greeks)
+        is distinct from (n.unit_value, n.unit_notional, n.unit_delta, n.unit_gamma,
+          n.unit_dollar_delta, n.unit_dollar_gamma, n.unit_vega, n.unit_theta, n.has_greeks));
 end
 $$;
 comment on function risk_private.unfollowed(integer, integer[]) is
   'Present unit values of those instruments which an account carries at other values.';
-
--- Lock order: the caller holds the account; then its chain's counters, ascending.
-create function risk_private.carry_at(account_id integer, units risk_private.unit_values[])
-returns numeric
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_changes risk_private.change[] := array(
-    select x from risk_private.revaluation_changes(account_id, units) as x
-    order by x.counter_id);
-  v_parts risk_private.exposure_part[] := '{}';
-  v_gained numeric;
-begin
-  select sum(p.quantity * (u.unit_value - p.unit_value)) into v_gained
-  from unnest(units) as u
-  join risk_private.positions as p
-    on p.account_id = carry_at.account_id and p.instrument_id = u.instrument_id;
-  if risk_private.keeps_exposures(account_id) then
-    v_parts := array(select x from risk_private.revaluation_parts(account_id, units) as x);
-  end if;
-  update risk_private.positions as p set
-    unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
-    unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
-    unit_dollar_gamma = u.unit_dollar_gamma, unit_vega = u.unit_vega,
-    unit_theta = u.unit_theta, has_greeks = u.has_greeks
-  from unnest(units) as u
-  where p.account_id = carry_at.account_id and p.instrument_id = u.instrument_id;
-  perform risk_private.lock_counters(v_changes);
-  update risk_private.counters as c set gross_notional = c.gross_notional + x.gross_notional
-  from unnest(v_changes) as x
-  where c.counter_id = x.counter_id and x.gross_notional <> 0;
-  if v_parts <> '{}' then
-    perform risk_private.add_exposures(v_parts);
-  end if;
-  return v_gained;
-end
-$$;
-comment on function risk_private.carry_at(integer, risk_private.unit_values[]) is
-  'Carries an account''s positions at those values, moving its counters and exposures by the '
-  'difference. Returns what its equity must follow.';
 
 -- Lock order: the account, its chain's counters ascending, then their equities ascending.
 create function risk_private.revalue(account_id integer, instrument_ids integer[]) returns void
@@ -9193,36 +9323,6 @@ $$;
 comment on function risk_private.revalue(integer, integer[]) is
   'Carries an account''s positions in the instruments at their present values, moving its counters '
   'by the difference.';
-
-create function risk_private.revaluation_changes(
-  account_id integer, units risk_private.unit_values[])
-returns setof risk_private.change
-language sql stable
-begin atomic
-  with moved as (
-    select d.dimension, d.key_id, sum(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell)
-      * (u.unit_notional - p.unit_notional)) as gross_notional
-    from unnest(units) as u
-    join risk_private.positions as p
-      on p.account_id = revaluation_changes.account_id and p.instrument_id = u.instrument_id
-    join risk_private.instruments as i on i.instrument_id = u.instrument_id
-    cross join lateral (
-      values (0, 0), (1, i.sector_id), (2, i.underlying_id), (3, i.instrument_id)
-    ) as d (dimension, key_id)
-    where d.key_id is not null
-    group by d.dimension, d.key_id
-  )
-  select risk_private.counter_id(s.scope_id, m.dimension, m.key_id), s.scope_id, m.dimension,
-    m.key_id, 0, 0, 0, 0, m.gross_notional, 0, 0, 0, 0, false, false,
-    null::risk_private.counter_level
-  from moved as m
-  join risk_private.scopes as leaf on leaf.scope_id = revaluation_changes.account_id
-  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
-  where case m.dimension when 0 then true when 1 then s.tracks_sector
-    when 2 then s.tracks_underlying else s.tracks_instrument end;
-end;
-comment on function risk_private.revaluation_changes(integer, risk_private.unit_values[]) is
-  'What carrying an account''s positions at those values adds to each counter of its chain.';
 
 -- An order in flight keeps a batch waiting. That is a matter of milliseconds; where it takes
 -- longer, the next call sees to it.
@@ -10004,6 +10104,47 @@ comment on function risk_private.rebased_peak(numeric, numeric, numeric) is
   'The peak after a flow: (peak - equity) / peak stays what it was. From an equity of 0 or less, or '
   'to one, that cannot be, and the peak moves by the flow.';
 
+create function risk_private.rates_are_moving() returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.moving_rates as r
+    where r.since > risk_private.clock() - interval '1 minute');
+end
+$$;
+comment on function risk_private.rates_are_moving() is
+  'Whether some cash may still be carried at an old rate: then no scope above accounts can be at a '
+  'peak.';
+
+create function risk_private.is_between_rates(account_id integer) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from risk_private.cash_balances as b
+    join risk_private.fx_rates as f on f.currency = b.currency
+    where b.account_id = is_between_rates.account_id and b.rate is distinct from f.rate);
+end
+$$;
+comment on function risk_private.is_between_rates(integer) is
+  'Whether cash of an account has yet to follow a rate that its positions may stand at: then it '
+  'cannot be at a peak. recarry() samples it once both have.';
+
+create function risk_private.marks_are_moving() returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (select from risk_private.moved_marks as m where m.settles_at is null);
+end
+$$;
+comment on function risk_private.marks_are_moving() is
+  'Whether some accounts may have followed marks that others have yet to follow: then no scope '
+  'above them can be at a peak. The pass that ends it samples all.';
+
 -- Lock order: the caller holds the counters of the chain; then its equities, ascending.
 create function risk_private.move_equities(account_id integer, m risk_private.money) returns void
 language plpgsql volatile
@@ -10011,6 +10152,10 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
+declare
+  v_is_whole boolean := not risk_private.is_between_rates(account_id);
+  v_are_whole boolean := not (
+    risk_private.marks_are_moving() or risk_private.rates_are_moving());
 begin
   update risk_private.equities as e set
     known_equity = e.known_equity + m.equity,
@@ -10023,7 +10168,10 @@ begin
     income = e.income + m.income,
     currency_pnl = e.currency_pnl + m.book - (m.realized - m.fees + m.income + m.flows),
     peak = greatest(
-      risk_private.rebased_peak(e.peak, e.known_equity, m.flows), e.known_equity + m.equity),
+      risk_private.rebased_peak(e.peak, e.known_equity, m.flows),
+      case when e.scope_id = move_equities.account_id and v_is_whole
+          or e.scope_id <> move_equities.account_id and v_are_whole
+        then e.known_equity + m.equity end),
     as_of = risk_private.clock()
   where e.scope_id = any (
     (select s.chain from risk_private.scopes as s where s.scope_id = move_equities.account_id)
@@ -10031,7 +10179,8 @@ begin
 end
 $$;
 comment on function risk_private.move_equities(integer, risk_private.money) is
-  'Adds to the equities of an account and of every scope above it, and samples their peaks.';
+  'Adds to the equities of an account and of every scope above it, and samples their peaks, but not '
+  'half-way through a change of marks or rates.';
 
 create function risk_private.is_flow(reason text) returns boolean
 language sql immutable
@@ -10381,10 +10530,12 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
+declare
+  v_is_whole boolean := not risk_private.is_between_rates(account_id);
 begin
   update risk_private.equities as e set
     known_equity = e.known_equity + change,
-    peak = case when e.scope_id = follow_marks.account_id
+    peak = case when e.scope_id = follow_marks.account_id and v_is_whole
       then greatest(e.peak, e.known_equity + change) else e.peak end,
     as_of = risk_private.clock()
   where e.scope_id = any (
@@ -10398,19 +10549,17 @@ comment on function risk_private.follow_marks(integer, numeric) is
   'beside the old value of its hedge in another.';
 
 -- Lock order: counters of parents, ascending; then their equities.
-create function risk_private.sample_peaks(account_ids integer[]) returns void
+create function risk_private.sample_peaks() returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_scope_ids integer[] := array(
-    select distinct k.scope_id
-    from risk_private.scopes as s
-    cross join unnest(s.chain) as k (scope_id)
-    join risk_private.equities as e on e.scope_id = k.scope_id
-    where s.scope_id = any (account_ids) and e.known_equity > e.peak);
+    select e.scope_id from risk_private.equities as e
+    join risk_private.scopes as s on s.scope_id = e.scope_id
+    where not s.is_leaf and e.known_equity > e.peak);
 begin
-  if v_scope_ids <> '{}' then
+  if v_scope_ids <> '{}' and not risk_private.rates_are_moving() then
     perform from risk_private.counters as c
     where c.counter_id = any (array(
       select risk_private.counter_id(k) from unnest(v_scope_ids) as k))
@@ -10421,8 +10570,9 @@ begin
   end if;
 end
 $$;
-comment on function risk_private.sample_peaks(integer[]) is
-  'Raises the peaks of the scopes above some accounts to their present equity.';
+comment on function risk_private.sample_peaks() is
+  'Raises the peaks of all scopes above accounts to their present equity, once a change of marks or '
+  'rates is complete.';
 
 -- 54_trading_day.sql
 -- The roll of the trading day, account by account.
@@ -10689,12 +10839,12 @@ comment on procedure risk.open_day(date, jsonb) is
 -- Exchange rates, and what moves with them: cash, and the values at which positions are carried.
 
 create function risk_private.set_fx(currency text, rate numeric, as_of timestamptz)
-returns boolean
+returns bigint
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_moved boolean;
+  v_number bigint;
 begin
   perform risk_private.begin_change();
   if (currency ~ '^[A-Z]{3}$') is not true then
@@ -10717,17 +10867,21 @@ begin
   values (set_fx.currency, set_fx.rate, coalesce(set_fx.as_of, risk_private.clock()))
   on conflict on constraint fx_rates_pkey do update set rate = excluded.rate, as_of = excluded.as_of
     where f.as_of <= excluded.as_of;
-  v_moved := found;
-  if v_moved then
+  if found then
+    delete from risk_private.moving_rates as r
+    where r.since <= risk_private.clock() - interval '1 minute';
+    insert into risk_private.moving_rates (currency) values (set_fx.currency)
+    returning number into v_number;
     perform risk_private.note_moved(array(
       select i.instrument_id from risk_private.instruments as i
       where i.currency = set_fx.currency));
   end if;
-  return v_moved;
+  return v_number;
 end
 $$;
 comment on function risk_private.set_fx(text, numeric, timestamptz) is
-  'Stores a rate; false where the stored one is newer.';
+  'Stores a rate; returns the number under which accounts are now carried to it, NULL where the '
+  'stored one is newer.';
 
 create function risk_private.instruments_in(currency text) returns integer[]
 language plpgsql stable
@@ -10793,6 +10947,16 @@ begin
   where b.account_id = recarry.account_id and b.currency = recarry.currency;
   select f.rate into v_rate from risk_private.fx_rates as f where f.currency = recarry.currency;
   if v_cash.account_id is not null and v_rate is distinct from v_cash.rate then
+    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
+    v_money.equity := v_money.equity * (v_rate - coalesce(v_cash.rate, 0));
+    v_money.cash := v_money.equity;
+    v_money.book := v_money.book * (v_rate - coalesce(v_cash.rate, 0));
+    if v_cash.rate is null then
+      v_money.flows := v_money.book;
+      v_money.unknown := -1;
+    end if;
+    perform risk_private.lock_chain(account_id);
+    perform risk_private.move_equities(account_id, v_money);
     update risk_private.cash_balances as b set
       rate = v_rate,
       made_known = case when b.rate is null then (b.amount + b.cost) * v_rate else b.made_known end,
@@ -10800,19 +10964,11 @@ begin
     from risk_private.scopes as s
     where b.account_id = recarry.account_id and b.currency = recarry.currency
       and s.scope_id = b.account_id;
-    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
-    v_rate := v_rate - coalesce(v_cash.rate, 0);
-    v_money.equity := v_money.equity * v_rate;
-    v_money.cash := v_money.cash * v_rate;
-    v_money.book := v_money.book * v_rate;
-    if v_cash.rate is null then
-      v_money.flows := v_money.book;
-      v_money.unknown := -1;
-    end if;
-    perform risk_private.lock_chain(account_id);
-    perform risk_private.move_equities(account_id, v_money);
   end if;
   perform risk_private.revalue(account_id, risk_private.instruments_in(currency));
+  update risk_private.equities as e set peak = e.known_equity
+  where e.scope_id = recarry.account_id and e.known_equity > e.peak
+    and not risk_private.is_between_rates(recarry.account_id);
   perform risk_private.renew_obligations(recarry.account_id, array(
     select distinct p.underlying_id
     from risk_private.positions as p
@@ -10825,14 +10981,31 @@ comment on function risk_private.recarry(integer, text) is
   'Carries an account''s cash and positions of a currency at its present rate. What a rate makes of '
   'cash and cost is currency P&L; the first rate of all makes no profit, it only makes known.';
 
+-- Lock order: the rate that moved; counters of parents, ascending; their equities.
+create function risk_private.end_rate(number bigint) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.begin_change();
+  delete from risk_private.moving_rates as r where r.number = end_rate.number;
+  if not risk_private.marks_are_moving() then
+    perform risk_private.sample_peaks();
+  end if;
+end
+$$;
+comment on function risk_private.end_rate(bigint) is
+  'Notes that all accounts are carried at a rate, and samples peaks.';
+
 create procedure risk.set_fx(currency text, rate numeric, as_of timestamptz default null)
 language plpgsql
 as $$
 declare
+  v_number bigint := risk_private.set_fx(currency, rate, as_of);
   v_account_ids integer[];
   v_account_id integer;
 begin
-  if risk_private.set_fx(currency, rate, as_of) then
+  if v_number is not null then
     commit;
     v_account_ids := risk_private.accounts_in(currency);
     commit;
@@ -10841,6 +11014,7 @@ begin
       commit;
     end loop;
     call risk_private.follow();
+    perform risk_private.end_rate(v_number);
   end if;
   commit;
 end
@@ -10856,14 +11030,13 @@ comment on procedure risk.set_fx(text, numeric, timestamptz) is
 -- is reckoned anew from the executions that remain, in the order in which they were booked.
 
 create type risk_private.replayed as (
-  exec_id text,
   signed_quantity numeric,
   realized numeric,
   quantity numeric,
   cost numeric
 );
 comment on type risk_private.replayed is
-  'An execution as it should stand, and the position after it.';
+  'What an execution should have traded and realized, and the position after it.';
 
 create function risk_private.adjusted_quantity(quantity numeric, new_units numeric,
   old_units numeric)
@@ -10873,44 +11046,53 @@ return pg_catalog.round(quantity * new_units / old_units, 8);
 comment on function risk_private.adjusted_quantity(numeric, numeric, numeric) is
   'A position after an adjustment, fractions included: those are the broker''s to pay.';
 
-create function risk_private.replay(account_id integer, instrument_id integer)
-returns setof risk_private.replayed
-language plpgsql stable
+create function risk_private.replay_next(
+  before risk_private.replayed, signed_quantity numeric, unit_amount numeric, new_units numeric,
+  old_units numeric)
+returns risk_private.replayed
+language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_fill record;
-  v_row risk_private.replayed;
+  v_quantity numeric := coalesce(before.quantity, 0);
+  v_after risk_private.replayed;
 begin
-  v_row.quantity := 0;
-  v_row.cost := 0;
-  for v_fill in
-    select f.exec_id, f.signed_quantity, f.unit_amount, f.adjustment_id, a.new_units, a.old_units
-    from risk_private.fills as f
-    left join risk_private.adjusted_instruments as a
-      on a.adjustment_id = f.adjustment_id and a.instrument_id = f.instrument_id
-    where f.account_id = replay.account_id and f.instrument_id = replay.instrument_id
-    order by f.booking
-  loop
-    v_row.exec_id := v_fill.exec_id;
-    if v_fill.adjustment_id is null then
-      v_row.signed_quantity := v_fill.signed_quantity;
-      select c.new_cost, c.realized into v_row.cost, v_row.realized
-      from risk_private.average_cost(v_row.quantity, v_row.cost, v_fill.signed_quantity,
-        v_fill.unit_amount) as c;
-    else
-      v_row.signed_quantity := risk_private.adjusted_quantity(v_row.quantity, v_fill.new_units,
-        v_fill.old_units) - v_row.quantity;
-      v_row.realized := 0;
-    end if;
-    v_row.quantity := v_row.quantity + v_row.signed_quantity;
-    return next v_row;
-  end loop;
+  if new_units is null then
+    v_after.signed_quantity := signed_quantity;
+    select c.new_cost, c.realized into v_after.cost, v_after.realized
+    from risk_private.average_cost(v_quantity, coalesce(before.cost, 0), signed_quantity,
+      unit_amount) as c;
+  else
+    v_after.signed_quantity :=
+      risk_private.adjusted_quantity(v_quantity, new_units, old_units) - v_quantity;
+    v_after.cost := coalesce(before.cost, 0);
+    v_after.realized := 0;
+  end if;
+  v_after.quantity := v_quantity + v_after.signed_quantity;
+  return v_after;
 end
 $$;
-comment on function risk_private.replay(integer, integer) is
-  'The executions of an account in an instrument, with the cost and profit at average cost that '
-  'follow from them. A split leaves the cost as it is and makes another quantity of the position.';
+comment on function risk_private.replay_next(
+  risk_private.replayed, numeric, numeric, numeric, numeric) is
+  'One more execution or, where units are given, a split, which leaves the cost as it is and makes '
+  'another quantity of the position.';
+
+create aggregate risk_private.replay(numeric, numeric, numeric, numeric) (
+  sfunc = risk_private.replay_next, stype = risk_private.replayed);
+comment on aggregate risk_private.replay(numeric, numeric, numeric, numeric) is
+  'Signed quantities, unit amounts and units of executions, in the order of their booking.';
+
+create view risk_private.replayed_fills as
+select
+  f.account_id, f.instrument_id, f.exec_id, f.booking, f.trading_day, f.rate, f.fee,
+  risk_private.replay(f.signed_quantity, f.unit_amount, a.new_units, a.old_units) over w as replayed,
+  lead(f.booking) over w is null as is_last
+from risk_private.fills as f
+left join risk_private.adjusted_instruments as a
+  on a.adjustment_id = f.adjustment_id and a.instrument_id = f.instrument_id
+window w as (partition by f.account_id, f.instrument_id order by f.booking);
+comment on view risk_private.replayed_fills is
+  'Every execution, with the cost and profit at average cost that follow from all up to it.';
 
 create function risk_private.heirs(account_id integer, client_order_id text) returns text[]
 language plpgsql stable
@@ -10986,13 +11168,16 @@ as $$
 declare
   v_day date := (select s.trading_day from risk_private.scopes as s
     where s.scope_id = fill.account_id);
-  v_row risk_private.replayed;
+  v_row record;
   v_old risk_private.fills;
 begin
   today := 0;
   late := 0;
   for v_row in
-    select r.* from risk_private.replay(fill.account_id, fill.instrument_id) as r
+    select r.exec_id, (r.replayed).*
+    from risk_private.replayed_fills as r
+    where r.account_id = fill.account_id and r.instrument_id = fill.instrument_id
+    order by r.booking
   loop
     select f.* into v_old from risk_private.fills as f
     where f.account_id = fill.account_id and f.exec_id = v_row.exec_id;
@@ -17205,27 +17390,29 @@ returns table (account_id integer, instrument_id integer, cost numeric, average_
   realized numeric, fees numeric)
 language sql stable
 begin atomic
+  with replayed as (
+    select f.account_id, f.instrument_id, sum((f.replayed).cost) filter (where f.is_last) as cost,
+      sum((f.replayed).realized * f.rate) filter (where d.is_today) as realized,
+      sum(f.fee * f.rate) filter (where d.is_today) as fees
+    from risk_private.replayed_fills as f
+    join risk_private.scopes as s on s.scope_id = f.account_id
+    cross join lateral (select f.trading_day is not distinct from s.trading_day as is_today) as d
+    group by f.account_id, f.instrument_id
+  ), late as (
+    select f.account_id, f.instrument_id, sum(c.late_realized) as realized, sum(c.late_fees) as fees
+    from risk_private.fill_corrections as c
+    join risk_private.fills as f on f.account_id = c.account_id and f.exec_id = c.exec_id
+    join risk_private.scopes as s
+      on s.scope_id = c.account_id and s.trading_day is not distinct from c.trading_day
+    group by f.account_id, f.instrument_id
+  )
   select p.account_id, p.instrument_id, coalesce(r.cost, 0),
     risk_private.average_price(coalesce(r.cost, 0), p.quantity, i.multiplier),
     coalesce(r.realized, 0) + coalesce(l.realized, 0), coalesce(r.fees, 0) + coalesce(l.fees, 0)
   from risk_private.positions as p
-  join risk_private.scopes as s on s.scope_id = p.account_id
   join risk_private.instruments as i on i.instrument_id = p.instrument_id
-  left join lateral (
-    select (array_agg(x.cost order by f.booking desc))[1] as cost,
-      sum(x.realized * f.rate) filter (where f.trading_day is not distinct from s.trading_day)
-        as realized,
-      sum(f.fee * f.rate) filter (where f.trading_day is not distinct from s.trading_day) as fees
-    from risk_private.replay(p.account_id, p.instrument_id) as x
-    join risk_private.fills as f on f.account_id = p.account_id and f.exec_id = x.exec_id
-  ) as r on true
-  left join lateral (
-    select sum(c.late_realized) as realized, sum(c.late_fees) as fees
-    from risk_private.fill_corrections as c
-    join risk_private.fills as f on f.account_id = c.account_id and f.exec_id = c.exec_id
-    where c.account_id = p.account_id and f.instrument_id = p.instrument_id
-      and c.trading_day is not distinct from s.trading_day
-  ) as l on true;
+  left join replayed as r on r.account_id = p.account_id and r.instrument_id = p.instrument_id
+  left join late as l on l.account_id = p.account_id and l.instrument_id = p.instrument_id;
 end;
 comment on function risk_private.recount_realized() is
   'Cost, average price, and what today realized and cost in fees, of every position, replayed from '
@@ -17332,10 +17519,15 @@ begin atomic
   from risk_private.recount_equities() as r
   left join risk_private.equities as e on e.scope_id = r.account_id
   cross join lateral (
+    select e.known_equity > e.peak and (risk_private.is_between_rates(r.account_id)
+      or exists (select from risk_private.moving_rates)) as is_between
+  ) as k
+  cross join lateral (
     values ('equity', e.known_equity, r.equity), ('unknown_equity', e.unknown, r.unknown),
       ('cash', e.cash, r.cash), ('book', e.book, r.book), ('realized', e.realized, r.realized),
       ('fees', e.fees, r.fees), ('income', e.income, r.income), ('flows', e.flows, r.flows),
-      ('peak', least(e.peak, e.known_equity), e.known_equity)
+      ('peak', case when k.is_between then e.known_equity else least(e.peak, e.known_equity) end,
+        e.known_equity)
   ) as m (measure, stored, expected)
   where m.stored is distinct from m.expected
   union all
@@ -17514,7 +17706,8 @@ grant execute on function risk_private.adjust_instrument to risk_admin;
 grant execute on procedure risk.post_cash to risk_execution, risk_admin;
 grant execute on function risk_private.post_cash to risk_execution, risk_admin;
 grant execute on procedure risk.set_fx to risk_feed;
-grant execute on function risk_private.set_fx, risk_private.accounts_in, risk_private.recarry
+grant execute on function
+  risk_private.set_fx, risk_private.accounts_in, risk_private.recarry, risk_private.end_rate
 to risk_feed;
 grant execute on function
   risk_private.record_fill, risk_private.record_trade, risk_private.fill_detail,

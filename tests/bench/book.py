@@ -21,33 +21,59 @@ if TYPE_CHECKING:
 DESKS = 10
 LIMITS = ("vega", "theta", "dollar_gamma", "net_exposure", "gross_exposure", "delta", "gamma")
 
-# Positions are booked by the engine itself, so that everything which is kept of them is there.
-HOLD = """
-do $$
-declare
-  v_position record;
-  v_count integer := 0;
-begin
-  for v_position in
-    select a.number as account, o.symbol
-    from generate_series(1, {accounts}) as a (number)
-    cross join lateral (
-      select i.symbol, row_number() over (order by hashtext(a.number || i.symbol)) as place
-      from risk.instruments as i where i.kind = 'option') as o
-    where o.place <= {each}
-    order by 1, 2
-  loop
-    perform risk_private.record_trade('A' || v_position.account, v_position.symbol,
-      case when hashtext(v_position.symbol) % 2 = 0 then 'buy' else 'sell' end,
-      1 + abs(hashtext(v_position.symbol || v_position.account)) % 50, 5, v_position.symbol,
-      'opening', 0, null);
-    v_count := v_count + 1;
-    if v_count % 100 = 0 then
-      commit;
-    end if;
-  end loop;
-end $$
-"""
+# What booking every position by risk.record_trade would leave, by a statement per table.
+HOLD = (
+    """
+insert into risk_private.fills (account_id, exec_id, instrument_id, signed_quantity, price, fee,
+  unit_price, kind, trading_day, executed_at, recorded_at, multiplier, rate)
+select s.scope_id, o.symbol, o.instrument_id,
+  (1 + abs(hashtext(o.symbol || s.code)) % 50)
+    * case hashtext(o.symbol) % 2 when 0 then 1 else -1 end,
+  5, 0, 5 * o.multiplier, 'opening', s.trading_day, now(), now(), o.multiplier, 1
+from risk_private.scopes as s
+cross join lateral (
+  select i.*, row_number() over (order by hashtext(s.code || i.symbol)) as place
+  from risk_private.instruments as i where i.kind = 'option') as o
+where s.is_leaf and o.place <= {each}
+order by s.scope_id, o.instrument_id
+""",
+    """
+insert into risk_private.positions (account_id, instrument_id, underlying_id, quantity, unit_value,
+  unit_notional, unit_delta, unit_gamma, unit_dollar_delta, unit_dollar_gamma, unit_vega,
+  unit_theta, has_greeks, cost, average_price)
+select f.account_id, f.instrument_id, i.underlying_id, f.signed_quantity, u.unit_value,
+  u.unit_notional, u.unit_delta, u.unit_gamma, u.unit_dollar_delta, u.unit_dollar_gamma,
+  u.unit_vega, u.unit_theta, u.has_greeks, f.signed_quantity * f.unit_amount, f.price
+from risk_private.fills as f
+join risk_private.instruments as i on i.instrument_id = f.instrument_id
+join risk_private.unit_values as u on u.instrument_id = f.instrument_id
+order by f.account_id, f.instrument_id
+""",
+    """
+insert into risk_private.cash_balances (account_id, currency, cost, rate)
+select p.account_id, 'USD', sum(p.cost), 1 from risk_private.positions as p group by p.account_id
+""",
+    """
+update risk_private.equities as e set known_equity = t.value, book = t.cost, flows = t.cost,
+  peak = greatest(0, t.value)
+from (
+  select k.scope_id, sum(p.quantity * p.unit_value) as value, sum(p.cost) as cost
+  from risk_private.positions as p
+  join risk_private.scopes as s on s.scope_id = p.account_id
+  cross join unnest(s.chain) as k (scope_id)
+  group by k.scope_id
+) as t where t.scope_id = e.scope_id
+""",
+    """
+insert into risk_private.counters as c
+select r.* from risk_private.recount() as r
+on conflict (counter_id) do update set
+  quantity = excluded.quantity, gross_position = excluded.gross_position,
+  gross_notional = excluded.gross_notional, traded_notional = excluded.traded_notional,
+  open_positions = excluded.open_positions
+""",
+    "insert into risk_private.exposures select r.* from risk_private.recount_exposures() as r",
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +106,9 @@ def create(
         _list(connection, underlyings, symbols)
         _limit(connection, accounts)
         mark(connection, symbols, 0)
-        connection.execute(HOLD.format(accounts=accounts, each=each).encode())
+        connection.execute("vacuum analyze")
+        for statement in HOLD:
+            connection.execute(statement.format(each=each).encode())
         connection.execute("vacuum analyze")
     return Book(owner, symbols)
 

@@ -1,0 +1,161 @@
+-- Carrying positions at other unit values: what that adds to counters and exposures.
+
+create type risk_private.revaluation_gain as (
+  dimension integer,
+  key_id integer,
+  equity numeric,
+  gross_notional numeric,
+  gross_exposure numeric,
+  unknown integer,
+  delta numeric,
+  gamma numeric,
+  dollar_delta numeric,
+  dollar_gamma numeric,
+  vega numeric,
+  theta numeric
+);
+comment on type risk_private.revaluation_gain is
+  'What other unit values of positions add in one dimension and key: the same to the account and '
+  'to every scope above.';
+
+-- Summed per sector and underlying before it is summed any wider; offset 0 keeps expressions from
+-- being repeated wherever they are used.
+create function risk_private.revaluation_gains(
+  account_id integer, units risk_private.unit_values[])
+returns setof risk_private.revaluation_gain
+language sql stable
+begin atomic
+  with held as materialized (
+    select i.instrument_id, i.sector_id, i.underlying_id,
+      p.quantity * (u.unit_value - p.unit_value) as equity,
+      w.worst_case * (u.unit_notional - p.unit_notional) as gross_notional,
+      w.worst_case * (abs(u.unit_dollar_delta) - abs(p.unit_dollar_delta)) as gross_exposure,
+      (not u.has_greeks)::integer - (not p.has_greeks)::integer as unknown,
+      p.quantity * (u.unit_delta - p.unit_delta) as delta,
+      p.quantity * (u.unit_gamma - p.unit_gamma) as gamma,
+      p.quantity * (u.unit_dollar_delta - p.unit_dollar_delta) as dollar_delta,
+      p.quantity * (u.unit_dollar_gamma - p.unit_dollar_gamma) as dollar_gamma,
+      p.quantity * (u.unit_vega - p.unit_vega) as vega,
+      p.quantity * (u.unit_theta - p.unit_theta) as theta
+    from unnest(units) as u
+    join risk_private.positions as p
+      on p.account_id = revaluation_gains.account_id and p.instrument_id = u.instrument_id
+    join risk_private.instruments as i on i.instrument_id = u.instrument_id
+    cross join lateral (
+      select risk_private.worst_case(p.quantity, p.open_buy, p.open_sell) as worst_case offset 0
+    ) as w
+  )
+  select d.dimension, d.key_id, sum(s.equity), sum(s.gross_notional), sum(s.gross_exposure),
+    sum(s.unknown)::integer, sum(s.delta), sum(s.gamma), sum(s.dollar_delta), sum(s.dollar_gamma),
+    sum(s.vega), sum(s.theta)
+  from (
+    select h.sector_id, h.underlying_id, sum(h.equity) as equity,
+      sum(h.gross_notional) as gross_notional, sum(h.gross_exposure) as gross_exposure,
+      sum(h.unknown) as unknown, sum(h.delta) as delta, sum(h.gamma) as gamma,
+      sum(h.dollar_delta) as dollar_delta, sum(h.dollar_gamma) as dollar_gamma,
+      sum(h.vega) as vega, sum(h.theta) as theta
+    from held as h
+    group by h.sector_id, h.underlying_id
+  ) as s
+  cross join lateral (
+    values (0, 0), (1, s.sector_id), (2, s.underlying_id)
+  ) as d (dimension, key_id)
+  where d.key_id is not null
+  group by d.dimension, d.key_id
+  union all
+  select 3, h.instrument_id, h.equity, h.gross_notional, h.gross_exposure, h.unknown, h.delta,
+    h.gamma, h.dollar_delta, h.dollar_gamma, h.vega, h.theta
+  from held as h
+  where exists (
+    select from risk_private.scopes as leaf
+    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    where leaf.scope_id = revaluation_gains.account_id
+      and (s.tracks_instrument or 3 = any (s.exposure_dimensions)));
+end;
+comment on function risk_private.revaluation_gains(integer, risk_private.unit_values[]) is
+  'What carrying an account''s positions at those values adds to each dimension and key, open '
+  'orders apart.';
+
+-- The caller holds the counters of the chain. What is held has its rows already.
+create function risk_private.add_gains(
+  account_id integer, gains risk_private.revaluation_gain[])
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update risk_private.exposures as e set
+    delta = e.delta + g.delta,
+    delta_up = e.delta_up + g.delta,
+    delta_down = e.delta_down + g.delta,
+    gamma = e.gamma + g.gamma,
+    gamma_up = e.gamma_up + g.gamma,
+    gamma_down = e.gamma_down + g.gamma,
+    dollar_delta = e.dollar_delta + g.dollar_delta,
+    dollar_delta_up = e.dollar_delta_up + g.dollar_delta,
+    dollar_delta_down = e.dollar_delta_down + g.dollar_delta,
+    dollar_gamma = e.dollar_gamma + g.dollar_gamma,
+    dollar_gamma_up = e.dollar_gamma_up + g.dollar_gamma,
+    dollar_gamma_down = e.dollar_gamma_down + g.dollar_gamma,
+    vega = e.vega + g.vega,
+    vega_up = e.vega_up + g.vega,
+    vega_down = e.vega_down + g.vega,
+    theta = e.theta + g.theta,
+    theta_up = e.theta_up + g.theta,
+    theta_down = e.theta_down + g.theta,
+    gross_exposure = e.gross_exposure + g.gross_exposure,
+    unknown = e.unknown + g.unknown
+  from risk_private.scopes as leaf
+  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+  cross join unnest(gains) as g
+  where leaf.scope_id = add_gains.account_id and g.dimension = any (s.exposure_dimensions)
+    and e.counter_id = risk_private.counter_id(s.scope_id, g.dimension, g.key_id);
+end
+$$;
+comment on function risk_private.add_gains(integer, risk_private.revaluation_gain[]) is
+  'Adds what a revaluation gained to the exposures of a chain: to what is held, and so to both '
+  'sides.';
+
+-- Lock order: the caller holds the account; then its chain's counters, ascending. Whoever moves any
+-- counter of a scope holds the scope's first, so the others need no locks of their own.
+create function risk_private.carry_at(account_id integer, units risk_private.unit_values[])
+returns numeric
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_gains risk_private.revaluation_gain[] := array(
+    select g from risk_private.revaluation_gains(account_id, units) as g);
+  v_keeps_exposures boolean := risk_private.keeps_exposures(account_id);
+  v_parts risk_private.exposure_part[] := '{}';
+begin
+  if v_keeps_exposures then
+    v_parts := array(select x from risk_private.revaluation_parts(account_id, units) as x);
+  end if;
+  update risk_private.positions as p set
+    unit_value = u.unit_value, unit_notional = u.unit_notional, unit_delta = u.unit_delta,
+    unit_gamma = u.unit_gamma, unit_dollar_delta = u.unit_dollar_delta,
+    unit_dollar_gamma = u.unit_dollar_gamma, unit_vega = u.unit_vega,
+    unit_theta = u.unit_theta, has_greeks = u.has_greeks
+  from unnest(units) as u
+  where p.account_id = carry_at.account_id and p.instrument_id = u.instrument_id;
+  perform risk_private.lock_chain(account_id);
+  update risk_private.counters as c set gross_notional = c.gross_notional + g.gross_notional
+  from risk_private.scopes as leaf
+  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+  cross join unnest(v_gains) as g
+  where leaf.scope_id = carry_at.account_id and g.gross_notional <> 0
+    and (array[true, s.tracks_sector, s.tracks_underlying, s.tracks_instrument])[g.dimension + 1]
+    and c.counter_id = risk_private.counter_id(s.scope_id, g.dimension, g.key_id);
+  if v_keeps_exposures then
+    perform risk_private.add_gains(account_id, v_gains);
+  end if;
+  if v_parts <> '{}' then
+    perform risk_private.add_exposures(v_parts);
+  end if;
+  return (select g.equity from unnest(v_gains) as g where g.dimension = 0);
+end
+$$;
+comment on function risk_private.carry_at(integer, risk_private.unit_values[]) is
+  'Carries an account''s positions at those values, moving its counters and exposures by the '
+  'difference. Returns what its equity must follow.';
