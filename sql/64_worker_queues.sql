@@ -20,7 +20,7 @@ begin
     return;
   end if;
   perform pgmq.send('risk_events', v_message);
-  if wakes then
+  if wakes or (select l.dozes from risk_private.worker_lease as l) then
     perform pg_catalog.pg_notify('pgrisk_events', '');
   end if;
 end
@@ -28,7 +28,8 @@ $$;
 comment on function risk_private.event(text, jsonb, boolean) is
   'Tells the worker that something changed, in the transaction that changes it: kind, and the keys '
   'of the payload, such as scope. The same message is not sent again while it waits, and none '
-  'beyond 10,000. wakes: whether to notify, too, which costs a lock at commit: for rare events.';
+  'beyond 10,000. wakes: whether to notify in any case, which costs a lock at commit: for rare '
+  'events; others notify a leader that dozes.';
 
 create function risk_private.waiting(out has_events boolean, out has_moves boolean)
 language plpgsql volatile security definer

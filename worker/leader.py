@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from pgrisk.worker.metrics import Metrics
 
 POLL_SECONDS = 0.025
-IDLE_POLL_SECONDS = 0.05
-"""How often it looks for messages, and when none has come for a second; a notification wakes it."""
+"""How often it looks for messages."""
+DOZE_SECONDS = 1.0
+"""When none has come for so long, it dozes: a notification, or the next sweep, wakes it."""
 LEASE_SECONDS = 0.3
 """How often it sees to its lease."""
 MOVES_SECONDS = 0.1
@@ -60,7 +61,8 @@ class Leader:
         self._moves_at = 0.0
         self._sweep_at = 0.0
         self._events_at = self._urgent_at = 0.0
-        self._busy_until = 0.0
+        self._busy_until = time.monotonic() + DOZE_SECONDS
+        self._dozes = False
         self._failing: set[str] = set()
 
     def work_once(self, is_stopping: Callable[[], bool]) -> bool:
@@ -95,15 +97,17 @@ class Leader:
 
     def _turn(self, lease: Lease, listener: Listener, is_stopping: Callable[[], bool]) -> None:
         now = time.monotonic()
-        if now >= self._lease_at:
+        dozes = listener.is_open and now >= self._busy_until
+        if now >= self._lease_at or dozes != self._dozes:
             self._lease_at = now + LEASE_SECONDS
             pids = [self._main.info.backend_pid, *listener.backend_pids]
             for background in self._background:
                 pids += background.backend_pids
-            lease.keep(self._main, pids)
+            lease.keep(self._main, pids, dozes)
+            self._dozes = dozes
         has_events, has_moves = self._queue.waiting()
         if has_events or has_moves:
-            self._busy_until = now + 1
+            self._busy_until = now + DOZE_SECONDS
         if has_moves and now >= self._moves_at:
             self._moves_at = now + MOVES_SECONDS
             self._wake("revaluation")
@@ -115,8 +119,11 @@ class Leader:
         listener.probe(self._main)
         self._status.hears = listener.is_open
         now = self._status.turned_at = time.monotonic()
-        due = now + (POLL_SECONDS if now < self._busy_until else IDLE_POLL_SECONDS)
-        due = min(due, self._sweep_at, self._events_at if self._events_at > now else due)
+        due = self._sweep_at
+        if not self._dozes or now < self._busy_until:
+            due = min(due, now + POLL_SECONDS)
+        if self._events_at > now:
+            due = min(due, self._events_at)
         if listener.wait(max(0.0, due - now)):
             self._events_at = min(self._events_at, self._urgent_at)
 
