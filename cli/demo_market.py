@@ -1,7 +1,7 @@
 """The demo's market: closes that are facts, and options on them.
 
 A session begins at the closes of the day before. In its second round stocks and the S&P 500 go to
-their closes of the day, in its fourth the VIX does. When that happens within the day is made up, and
+their closes of the day, in its fourth the VIX does. When in the day that happens is made up, and
 so are options, their prices and all bids and asks: Black-Scholes without interest or dividends, at
 a volatility of 1.3 times the VIX.
 """
