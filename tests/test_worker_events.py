@@ -80,6 +80,20 @@ def test_rare_events_notify_and_others_do_not(db: Database, firm: Caller) -> Non
         assert list(listener.notifies(timeout=0)) == []
 
 
+def test_every_event_notifies_a_leader_that_dozes(db: Database, firm: Caller, epoch: int) -> None:
+    with db.connect() as listener:
+        listener.execute("listen pgrisk_events")
+        for dozes, notices in ((True, 1), (False, 0), (True, 1)):
+            firm.rows("select risk_private.keep_lease(%s, '{}', %s)", epoch, dozes)
+            event(firm, "fill", wakes=False, scope="A1")
+            event(firm, "fill", wakes=False, scope="A1")  # it waits already
+            assert len(list(listener.notifies(timeout=0.1, stop_after=2))) == notices
+            firm.rows("select pgmq.purge_queue('risk_events')")
+        firm.rows("select risk_private.release_lease(%s)", epoch)
+        event(firm, "fill", wakes=False)
+        assert list(listener.notifies(timeout=0)) == []
+
+
 def test_the_leader_sees_messages_and_marks_that_moved(
     db: Database, firm: Caller, epoch: int
 ) -> None:
