@@ -156,7 +156,7 @@ def test_the_message_in_hand_of_a_killed_worker_is_handled_by_the_next(
             " and application_name = 'pgrisk-worker'"
         )
         firm.rows("select pg_advisory_unlock(42)")
-        assert sender.value("select count(*) from pgmq.q_risk_events") == 1
+        assert sender.value("select count(*) from pgmq.q_risk_events") > 0
         with worker(db.url):
             wait_until(lambda: sender.value("select count(*) from pgmq.q_risk_events") == 0)
 
