@@ -839,6 +839,16 @@ def test_deciding_orders_sends_no_event(desk: Desk) -> None:
     assert desk.firm.rows("select * from pgmq.q_risk_events") == []
 
 
+def test_an_event_comes_and_goes_with_what_causes_it(db: Database, desk: Desk) -> None:
+    desk.firm.rows("delete from pgmq.q_risk_events")
+    with db.connect(autocommit=False) as connection:
+        for ends, events in ((connection.rollback, 0), (connection.commit, 1)):
+            connection.execute("select risk_private.set_indicator('VIX', 50, null)")
+            assert desk.firm.rows("select * from pgmq.q_risk_events") == []
+            ends()
+            assert len(desk.firm.rows("select * from pgmq.q_risk_events")) == events
+
+
 def test_parameters_given_as_json_null_are_refused(desk: Desk) -> None:
     with pytest.raises(Exception, match="parameters must be a JSON object"):
         desk.firm.call("define_breaker", name="b", scope="F", condition="order_rate",
