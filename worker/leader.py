@@ -30,6 +30,8 @@ LEASE_SECONDS = 0.3
 """How often it sees to its lease."""
 MOVES_SECONDS = 0.1
 """How often it lets positions follow marks that go on moving."""
+CANCELS_SECONDS = 0.5
+"""How often it looks for open orders to cancel, as long as a halt cancels them."""
 SWEEP_SECONDS = 0.25
 """How often it evaluates all breakers, whether or not messages came."""
 MOST_BATCHES = 100
@@ -58,7 +60,7 @@ class Leader:
         self._background: list[Background] = []
         self._queue = Queue(main, epoch, metrics, log, self._evaluated)
         self._lease_at = 0.0
-        self._moves_at = 0.0
+        self._moves_at = self._cancels_at = 0.0
         self._sweep_at = 0.0
         self._events_at = self._urgent_at = 0.0
         self._busy_until = time.monotonic() + DOZE_SECONDS
@@ -105,12 +107,15 @@ class Leader:
                 pids += background.backend_pids
             lease.keep(self._main, pids, dozes)
             self._dozes = dozes
-        has_events, has_moves = self._queue.waiting()
+        has_events, has_moves, has_cancels = self._queue.waiting()
         if has_events or has_moves:
             self._busy_until = now + DOZE_SECONDS
         if has_moves and now >= self._moves_at:
             self._moves_at = now + MOVES_SECONDS
             self._wake("revaluation")
+        if has_cancels and now >= self._cancels_at:
+            self._cancels_at = now + CANCELS_SECONDS
+            self._wake("cancels")
         if has_events and now >= self._events_at:
             self._attempt("events", lambda: self._queue.consume(is_stopping))
         if now >= self._sweep_at:
