@@ -99,14 +99,7 @@ class Leader:
 
     def _turn(self, lease: Lease, listener: Listener, is_stopping: Callable[[], bool]) -> None:
         now = time.monotonic()
-        dozes = listener.is_open and now >= self._busy_until
-        if now >= self._lease_at or dozes != self._dozes:
-            self._lease_at = now + LEASE_SECONDS
-            pids = [self._main.info.backend_pid, *listener.backend_pids]
-            for background in self._background:
-                pids += background.backend_pids
-            lease.keep(self._main, pids, dozes)
-            self._dozes = dozes
+        self._keep_lease(now, lease, listener)
         has_events, has_moves, has_cancels = self._queue.waiting()
         if has_events or has_moves:
             self._busy_until = now + DOZE_SECONDS
@@ -131,6 +124,18 @@ class Leader:
             due = min(due, self._events_at)
         if listener.wait(max(0.0, due - now)):
             self._events_at = min(self._events_at, self._urgent_at)
+
+    def _keep_lease(self, now: float, lease: Lease, listener: Listener) -> None:
+        """See to the lease when it is due, or when the leader begins or ends to doze."""
+        dozes = listener.is_open and now >= self._busy_until
+        if now < self._lease_at and dozes == self._dozes:
+            return
+        self._lease_at = now + LEASE_SECONDS
+        pids = [self._main.info.backend_pid, *listener.backend_pids]
+        for background in self._background:
+            pids += background.backend_pids
+        lease.keep(self._main, pids, dozes)
+        self._dozes = dozes
 
     def _attempt(self, what: str, act: Callable[[], object]) -> None:
         """What fails is tried again when it is due, and logged when it begins to fail."""
