@@ -470,7 +470,8 @@ def cut_connections(firm: Caller, _: list[WorkerProcess], chance: random.Random)
 
 
 def send_nonsense(firm: Caller, _: list[WorkerProcess], chance: random.Random) -> None:
-    for message in chance.choices([None, [], {}, {"kind": "fill", "scope": "nowhere"}], k=5):
+    messages: list[object] = [None, [], {}, {"kind": "fill", "scope": "nowhere"}]
+    for message in chance.choices(messages, k=5):
         firm.rows("select pgmq.send('risk_events', %s)", Jsonb(message))
 
 
