@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pgrisk.cli.demo_scenarios import Session
 
-_ORDERS = 4  # of each agent in each round: about 3,100 decisions in August 2015
+_ORDERS = 3  # of each agent in each round: about 2,900 decisions in August 2015
 _WIDTH_OF_A_PIPE = 120
 
 

@@ -25,8 +25,8 @@ _BREAKERS: tuple[tuple[str, str, str, float, str, Mapping[str, Any], str], ...] 
     ("vix-40", FIRM, "volatility_level", 40, "HALT_AND_CANCEL", _VIX, "manual"),
     ("spx-3", "EQUITY", "price_move", 3, "REDUCE_ONLY", _SPX, "session"),
     ("spx-4", "EQUITY", "price_move", 4, "HALT_AND_CANCEL", _SPX, "manual"),
-    ("loss-income", "INCOME", "daily_loss", 1, "REDUCE_ONLY", {}, "manual"),
-    ("loss-equity", "EQUITY", "daily_loss", 1, "REDUCE_ONLY", {}, "manual"),
+    ("loss-income", "INCOME", "daily_loss", 0.75, "REDUCE_ONLY", {}, "manual"),
+    ("loss-equity", "EQUITY", "daily_loss", 0.75, "REDUCE_ONLY", {}, "manual"),
     ("loss-hedging", "HEDGING", "daily_loss", 4, "HALT_AND_CANCEL", {}, "manual"),
     ("loss-firm", FIRM, "daily_loss", 2, "HALT_AND_CANCEL", {}, "manual"),
 )
@@ -123,10 +123,14 @@ class BreakerStory:
         self._cancels = cancels
         self._tell = tell
         self._seen = 0
+        self._untold: list[tuple[datetime, Trip | str]] = []
         self._refused: set[tuple[str, date]] = set()
 
-    def follow(self, day: date) -> None:
-        """Tell what happened since the last time."""
+    def follow(self, day: date, is_close: bool) -> None:
+        """Tell what happened since the last time.
+
+        A trip is told with the first order that was refused for it, at the close at the latest.
+        """
         rows = self._analyst.execute(_EVENTS, [self._seen]).fetchall()
         trips = {row[0]: Trip(day, *row[2:]) for row in rows if row[1] == "TRIPPED"}
         self.trips += trips.values()
@@ -136,12 +140,15 @@ class BreakerStory:
         for event_id, event, at, breaker, scope, *_, reason, made_by in rows:
             self._seen = event_id
             if event == "TRIPPED":
-                self._tell_trip(trips[event_id])
+                self._untold.append((at, trips[event_id]))
                 continue
-            self._tell(f"{_time(at)}  {breaker} reset on {scope} by {made_by}: {reason}")
+            self._untold.append((at, f"{breaker} reset on {scope} by {made_by}: {reason}"))
             for trip in self.trips:
                 if trip.breaker == breaker and trip.at < at and not trip.reset_by:
                     trip.reset_by, trip.reset_on, trip.reset_at = made_by, day, at
+        while self._untold and (is_close or _is_known(self._untold[0][1])):
+            at, what = self._untold.pop(0)
+            self._tell(f"{_time(at)}  {self._describe(what) if isinstance(what, Trip) else what}")
 
     def flow_of(self, trip: Trip) -> tuple[int, int]:
         """How many orders it refused, and how many of the same accounts passed meanwhile."""
@@ -181,10 +188,10 @@ class BreakerStory:
             if not trip.reset_by and trip.day < day and policies[trip.breaker] == "manual"
         ]
 
-    def _tell_trip(self, trip: Trip) -> None:
+    def _describe(self, trip: Trip) -> str:
         ms, cancels = trip.milliseconds, self.cancels_of(trip)
-        self._tell(
-            f"{_time(trip.at)}  {trip.breaker} tripped on {trip.scope}: {trip.condition} "
+        return (
+            f"{trip.breaker} tripped on {trip.scope}: {trip.condition} "
             f"{trip.value:.2f} >= {trip.threshold:g}, {trip.action}"
             + (f"; first refusal after {ms:.0f} ms" if ms is not None else "")
             + (f", {cancels} cancels requested" if cancels else "")
@@ -202,6 +209,11 @@ class BreakerStory:
         ).fetchone()
         found: datetime | None = row[0] if row else None
         return found
+
+
+def _is_known(what: Trip | str) -> bool:
+    """Whether there is nothing to wait for any more before it is told."""
+    return isinstance(what, str) or what.refused_at is not None
 
 
 def _time(at: datetime) -> str:

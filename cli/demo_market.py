@@ -1,7 +1,7 @@
 """The demo's market: closes that are facts, and options on them.
 
 A session begins at the closes of the day before. In its second round stocks and the S&P 500 go to
-their closes of the day, in its third the VIX does. When that happens within the day is made up, and
+their closes of the day, in its fourth the VIX does. When in the day that happens is made up, and
 so are options, their prices and all bids and asks: Black-Scholes without interest or dividends, at
 a volatility of 1.3 times the VIX.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Right = Literal["call", "put"]
 
 CENT = Decimal("0.01")
-STOCKS_MOVE, VIX_MOVES = 2, 3
+STOCKS_MOVE, VIX_MOVES = 2, 4
 """The rounds of a day in which they go to their closes."""
 
 _STRIKES_EACH_WAY = 5

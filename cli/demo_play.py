@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pgrisk.cli.demo_services import Logins, WorkerProcess
     from pgrisk.client.cache import LimitCache
 
-ROUNDS = 4
+ROUNDS = 5
 """How often a day the agents send orders; between rounds everything is executed."""
 
 _SEED = 2015
@@ -144,7 +144,7 @@ class Stage(ExitStack):
             if number == 1:
                 self._settle(session)
             self.history.sample(session.day)
-            self.story.follow(session.day)
+            self.story.follow(session.day, number == ROUNDS)
         self._worker.require_running()
         self.history.close(session.day)
 

@@ -35,8 +35,7 @@ create table risk_private.orders (
 ) with (fillfactor = 85);
 create index orders_open_idx on risk_private.orders (account_id, underlying_id)
   where closed_at is null;
-create index orders_decided_at_idx on risk_private.orders using brin (decided_at)
-with (autosummarize);
+create index orders_decided_at_idx on risk_private.orders (decided_at);
 comment on table risk_private.orders is 'Every decision, and the life of every accepted order.';
 comment on column risk_private.orders.account_id is
   'The leaf scope. No foreign key: scopes are never removed, and every order would lock its row.';

@@ -45,7 +45,7 @@ comment on function risk_private.first_new_order(risk_private.watch[]) is
 
 create function risk_private.order_flow(watches risk_private.watch[], at timestamptz)
 returns table (breaker_id integer, orders bigint, accepted bigint, rejects bigint,
-  most_orders bigint, most_accepted bigint, most_rejects bigint)
+  most_orders bigint, most_accepted bigint, most_rejects bigint, least_accepted bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -53,6 +53,7 @@ declare
   v_underlying_ids integer[] := array(
     select distinct w.underlying_id from unnest(watches) as w where w.underlying_id <> 0);
   v_from timestamptz := least(at, risk_private.first_new_order(watches));
+  v_until timestamptz := greatest(at, (select max(o.decided_at) from risk_private.orders as o));
   v_window interval;
 begin
   for v_window in
@@ -65,13 +66,16 @@ begin
         o.decided_at > at - v_window as is_now,
         count(*) as orders, count(*) filter (where o.decision = 'ACCEPTED') as accepted,
         count(*) filter (where o.decision = 'REJECTED' and risk_private.is_counted(o.reason))
-          as rejects
+          as rejects,
+        count(*) filter (where o.decision = 'ACCEPTED' and o.decided_at < v_from
+          and o.decided_at > v_until - v_window) as least_accepted
       from risk_private.orders as o
       where o.decided_at > v_from - v_window
       group by 1, 2, 3
     ), placed as (
       select d.account_id, u.underlying_id, d.is_now, sum(d.orders) as orders,
-        sum(d.accepted) as accepted, sum(d.rejects) as rejects
+        sum(d.accepted) as accepted, sum(d.rejects) as rejects,
+        sum(d.least_accepted) as least_accepted
       from decided as d
       cross join lateral (
         select 0 as underlying_id
@@ -86,7 +90,7 @@ begin
         sum(p.accepted) filter (where p.is_now) as accepted,
         sum(p.rejects) filter (where p.is_now) as rejects,
         sum(p.orders) as most_orders, sum(p.accepted) as most_accepted,
-        sum(p.rejects) as most_rejects
+        sum(p.rejects) as most_rejects, sum(p.least_accepted) as least_accepted
       from placed as p
       join risk_private.scopes as s on s.scope_id = p.account_id
       cross join unnest(s.chain) as c (scope_id)
@@ -94,7 +98,8 @@ begin
     )
     select w.breaker_id, coalesce(f.orders, 0)::bigint, coalesce(f.accepted, 0)::bigint,
       coalesce(f.rejects, 0)::bigint, coalesce(f.most_orders, 0)::bigint,
-      coalesce(f.most_accepted, 0)::bigint, coalesce(f.most_rejects, 0)::bigint
+      coalesce(f.most_accepted, 0)::bigint, coalesce(f.most_rejects, 0)::bigint,
+      coalesce(f.least_accepted, 0)::bigint
     from unnest(watches) as w
     left join flow as f on f.scope_id = w.scope_id and f.underlying_id = w.underlying_id
     where risk_private.window_of(w) = v_window;
@@ -102,8 +107,9 @@ begin
 end
 $$;
 comment on function risk_private.order_flow(risk_private.watch[], timestamptz) is
-  'Orders decided, accepted and counted as rejects in each breaker''s window as it is now; and as '
-  'many as there can have been in any window that is still to be judged.';
+  'Orders decided, accepted and counted as rejects in each breaker''s window as it is now; as '
+  'many as there can have been in any window that is still to be judged; and how many were '
+  'accepted in all of those.';
 
 create function risk_private.worst_flow(
   w risk_private.watch, is_ratio boolean, out value numeric, out as_of timestamptz)
@@ -181,8 +187,8 @@ begin
     select w, case when f.accepted + f.rejects < 20 then 0
         else trim_scale(round(f.rejects * 100::numeric / (f.accepted + f.rejects), 12)) end
         as value,
-      f.most_accepted + f.most_rejects >= 20 and f.most_rejects * 5 >= 0.9 * w.threshold
-        as is_near
+      f.most_accepted + f.most_rejects >= 20 and f.most_rejects * 100
+        >= 0.9 * w.threshold * greatest(20, f.most_rejects + f.least_accepted) as is_near
     from unnest(watches) as w
     join risk_private.order_flow(watches, at) as f on f.breaker_id = w.breaker_id
   ), near as materialized (

@@ -8,6 +8,7 @@ create table risk_private.worker_lease (
   holder text,
   backend_pids integer[] not null default '{}',
   expires_at timestamptz not null default '-infinity',
+  dozes boolean not null default false,
   singleton boolean not null default true unique check (singleton)
 );
 insert into risk_private.worker_lease (epoch) values (0);
@@ -20,6 +21,8 @@ comment on column risk_private.worker_lease.backend_pids is
   'Its connections, which whoever takes over terminates.';
 comment on column risk_private.worker_lease.expires_at is
   'From then on another worker may take over.';
+comment on column risk_private.worker_lease.dozes is
+  'Whether the leader has stopped asking for messages: then every message notifies it.';
 
 create function risk_private.lease_time() returns interval
 language sql immutable
@@ -98,7 +101,7 @@ begin
   perform pg_catalog.set_config('lock_timeout', '1s', true);
   update risk_private.worker_lease as l set
     epoch = l.epoch + 1, holder = take_lease_at.holder, backend_pids = take_lease_at.backend_pids,
-    expires_at = risk_private.clock() + risk_private.lease_time()
+    expires_at = risk_private.clock() + risk_private.lease_time(), dozes = false
   where l.epoch = old_epoch
     and risk_private.lease_is_over(l.expires_at, risk_private.clock())
   returning l.epoch into v_epoch;
@@ -171,30 +174,33 @@ comment on function risk_private.require_epoch(bigint) is
   'transaction ends.';
 
 -- Lock order: the lease.
-create function risk_private.keep_lease(epoch bigint, backend_pids integer[]) returns void
+create function risk_private.keep_lease(
+  epoch bigint, backend_pids integer[], dozes boolean default false) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now timestamptz := risk_private.clock();
-  v_expires_at timestamptz;
+  v_lease risk_private.worker_lease;
 begin
-  select l.expires_at into v_expires_at
+  select l.* into v_lease
   from risk_private.worker_lease as l where l.epoch = keep_lease.epoch;
   if not found then
     perform risk_private.require_epoch(epoch);
   end if;
-  if (v_expires_at between v_now + interval '1 second' and v_now + risk_private.lease_time())
-    is not true then
+  if (v_lease.dozes = keep_lease.dozes and v_lease.expires_at
+      between v_now + interval '1 second' and v_now + risk_private.lease_time()) is not true then
     perform pg_catalog.set_config('synchronous_commit', 'off', true);
     update risk_private.worker_lease as l set
-      expires_at = v_now + risk_private.lease_time(), backend_pids = keep_lease.backend_pids
+      expires_at = v_now + risk_private.lease_time(), backend_pids = keep_lease.backend_pids,
+      dozes = keep_lease.dozes
     where l.epoch = keep_lease.epoch;
   end if;
 end
 $$;
-comment on function risk_private.keep_lease(bigint, integer[]) is
-  'Renews the lease when less than a second of it is left. Raises RK409 when the epoch is over.';
+comment on function risk_private.keep_lease(bigint, integer[], boolean) is
+  'Renews the lease when less than a second of it is left, or the leader begins or ends to doze. '
+  'Raises RK409 when the epoch is over.';
 
 create function risk_private.release_lease(epoch bigint) returns void
 language plpgsql volatile security definer
@@ -202,7 +208,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   update risk_private.worker_lease as l set
-    holder = null, backend_pids = '{}', expires_at = '-infinity'
+    holder = null, backend_pids = '{}', expires_at = '-infinity', dozes = false
   where l.epoch = release_lease.epoch;
 end
 $$;

@@ -20,7 +20,7 @@ begin
     return;
   end if;
   perform pgmq.send('risk_events', v_message);
-  if wakes then
+  if wakes or (select l.dozes from risk_private.worker_lease as l) then
     perform pg_catalog.pg_notify('pgrisk_events', '');
   end if;
 end
@@ -28,21 +28,27 @@ $$;
 comment on function risk_private.event(text, jsonb, boolean) is
   'Tells the worker that something changed, in the transaction that changes it: kind, and the keys '
   'of the payload, such as scope. The same message is not sent again while it waits, and none '
-  'beyond 10,000. wakes: whether to notify, too, which costs a lock at commit: for rare events.';
+  'beyond 10,000. wakes: whether to notify in any case, which costs a lock at commit: for rare '
+  'events; others notify a leader that dozes.';
 
-create function risk_private.waiting(out has_events boolean, out has_moves boolean)
+create function risk_private.waiting(
+  out has_events boolean, out has_moves boolean, out has_cancels boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   has_events := exists (
     select from pgmq.q_risk_events as q where q.vt <= pg_catalog.clock_timestamp());
-  has_moves := exists (select from risk_private.moved_marks as m where m.settles_at is null);
+  has_moves := exists (
+    select from risk_private.moved_marks as m
+    where m.settles_at is null
+      or m.settles_at <= pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()));
+  has_cancels := exists (select from risk_private.trading_states as t where t.cancels);
 end
 $$;
 comment on function risk_private.waiting() is
-  'What the leader asks all the time: whether messages wait on risk_events, and whether marks have '
-  'moved that positions have yet to follow.';
+  'What the leader asks all the time: whether messages wait on risk_events, whether marks have '
+  'moved that positions can follow now, and whether a halt cancels open orders.';
 
 -- Lock order: the lease, then messages.
 create function risk_private.read_events(epoch bigint, quantity integer)

@@ -29,7 +29,7 @@ from pgrisk.cli.demo import replay, require_no_scopes, verify
 from pgrisk.cli.demo_chart import area
 from pgrisk.cli.demo_firm import AGENTS, DESKS
 from pgrisk.cli.demo_market import Market, black_scholes
-from pgrisk.cli.demo_play import Plan
+from pgrisk.cli.demo_play import ROUNDS, Plan
 from pgrisk.cli.demo_scenarios import AUGUST_2015, FEBRUARY_2018, SECTOR_OF
 from pgrisk.cli.demo_trader import DemoError
 from pgrisk.cli.main import main
@@ -75,9 +75,10 @@ def play(database: Database, scenario: Scenario, first: date, days: int, orders:
 
 
 def test_the_crash_of_august_24(db: Database) -> None:
-    text = play(db, AUGUST_2015, date(2015, 8, 21), days=3, orders=4)
+    text = play(db, AUGUST_2015, date(2015, 8, 21), days=3, orders=3)
     check_decisions(db, text)
     check_breakers(db, text)
+    check_loss(db, text)
     check_course(db, text)
     assert text.endswith(" s\n")
     assert "…" not in text
@@ -179,6 +180,21 @@ def check_breakers(db: Database, text: str) -> None:
     assert row[11:] == ["admin", "08-25"]
     used = text.partition("Limits read by agents")[2].splitlines()[2].split()
     assert int(used[1].replace(",", "")) > 0, "no read was answered by the cache"
+
+
+def check_loss(db: Database, text: str) -> None:
+    """The worker stops a desk that loses too much, with orders that do not reduce refused."""
+    with db.connect() as connection:
+        trips = connection.execute(
+            "select breaker, value, made_by from risk.breaker_events where event = 'TRIPPED'"
+            " and condition = 'daily_loss' and scope = 'EQUITY'"
+        ).fetchall()
+        assert trips
+        for breaker, value, made_by in trips:
+            assert (breaker, made_by) == ("loss-equity", "demo_worker")
+            line = f"loss-equity tripped on EQUITY: daily_loss {value:.2f} >= 0.75, REDUCE_ONLY"
+            assert f"{line}; first refusal after " in text
+    assert "loss-equity reset on EQUITY by demo_admin: reviewed the trip of 2015-08-2" in text
 
 
 OPEN = {"ACCEPTED", "SENT", "ACKNOWLEDGED", "PARTIALLY_FILLED"}
@@ -423,7 +439,7 @@ def test_the_market_lists_and_quotes_what_agents_trade(scenario: Scenario) -> No
     for session in scenario.sessions():
         market.open(session)
         assert (market.spx, market.vix) == (session.previous.spx, session.previous.vix)
-        for number in (1, 2, 3, 4):
+        for number in range(1, ROUNDS + 1):
             market.move(number)
             for option in market.options.values():
                 quote = market.quotes.get(option.symbol)

@@ -80,21 +80,42 @@ def test_rare_events_notify_and_others_do_not(db: Database, firm: Caller) -> Non
         assert list(listener.notifies(timeout=0)) == []
 
 
-def test_the_leader_sees_messages_and_marks_that_moved(
-    db: Database, firm: Caller, epoch: int
-) -> None:
-    def waiting() -> tuple[bool, bool]:
-        (row,) = firm.rows("select * from risk_private.waiting()")
-        return row["has_events"], row["has_moves"]
+def test_every_event_notifies_a_leader_that_dozes(db: Database, firm: Caller, epoch: int) -> None:
+    with db.connect() as listener:
+        listener.execute("listen pgrisk_events")
+        for dozes, notices in ((True, 1), (False, 0), (True, 1)):
+            firm.rows("select risk_private.keep_lease(%s, '{}', %s)", epoch, dozes)
+            event(firm, "fill", wakes=False, scope="A1")
+            event(firm, "fill", wakes=False, scope="A1")  # it waits already
+            assert len(list(listener.notifies(timeout=0.1, stop_after=2))) == notices
+            firm.rows("select pgmq.purge_queue('risk_events')")
+        firm.rows("select risk_private.release_lease(%s)", epoch)
+        event(firm, "fill", wakes=False)
+        assert list(listener.notifies(timeout=0)) == []
 
-    assert waiting() == (False, False)
+
+def test_the_leader_sees_what_there_is_to_do(db: Database, firm: Caller, epoch: int) -> None:
+    def waiting() -> tuple[bool, ...]:
+        (row,) = firm.rows("select * from risk_private.waiting()")
+        return row["has_events"], row["has_moves"], row["has_cancels"]
+
+    assert waiting() == (False, False, False)
     firm.rows("select risk_private.evaluate(%s)", epoch)  # so that revaluing is the worker's part
-    firm.mark({"AAPL": 101})
-    assert waiting() == (True, True)
+    with db.connect(autocommit=False) as other:
+        other.execute("select pg_current_xact_id()")
+        firm.mark({"AAPL": 101})
+        assert waiting() == (True, True, False)
+        firm.call("revalue")
+        assert waiting() == (True, False, False), "what is under way must end first"
+    assert waiting() == (True, True, False), "it may have read the marks before"
     firm.call("revalue")
-    assert waiting() == (True, False)
+    assert waiting() == (True, False, False)
     read(firm, epoch)
-    assert waiting() == (False, False), "somebody has it in hand"
+    assert waiting() == (False, False, False), "somebody has it in hand"
+    firm.call("set_trading_state", scope="A1", state="HALTED", reason="a test")
+    assert waiting() == (True, False, True)
+    firm.call("set_trading_state", scope="A1", state="ACTIVE", reason="a test")
+    assert waiting() == (True, False, False)
 
 
 @pytest.mark.parametrize(

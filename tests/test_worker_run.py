@@ -146,6 +146,34 @@ def test_the_message_in_hand_is_finished_before_it_ends(db: Database, firm: Call
         assert sender.value("select count(*) from pgmq.q_risk_events") == 0
 
 
+def test_the_message_in_hand_of_a_killed_worker_is_handled_by_the_next(
+    db: Database, firm: Caller
+) -> None:
+    with handling(db, firm) as (process, sender):
+        process.kill()
+        sender.rows(
+            "select pg_terminate_backend(pid) from pg_stat_activity where query ~ 'handle_events'"
+            " and application_name = 'pgrisk-worker'"
+        )
+        firm.rows("select pg_advisory_unlock(42)")
+        assert sender.value("select count(*) from pgmq.q_risk_events") > 0
+        with worker(db.url):
+            wait_until(lambda: sender.value("select count(*) from pgmq.q_risk_events") == 0)
+
+
+def test_a_worker_dozes_until_it_is_notified(db: Database, firm: Caller) -> None:
+    dozes = "select dozes from risk_private.worker_lease"
+    with worker(db.url) as process:
+        wait_until(lambda: firm.value(dozes))
+        firm.hold("A1", "AAPL", 1)
+        wait_until(lambda: not firm.value(dozes))
+        wait_until(lambda: firm.value("select count(*) from pgmq.q_risk_events") == 0)
+        wait_until(lambda: firm.value(dozes))
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0
+    assert firm.value(dozes) is False
+
+
 def test_a_second_signal_kills_what_does_not_end(db: Database, firm: Caller) -> None:
     with handling(db, firm) as (process, _):
         process.send(signal.SIGTERM)

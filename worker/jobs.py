@@ -119,8 +119,8 @@ def queues(context: Context) -> None:
 
 
 BACKGROUND = (
-    (Job("cancels", 0.5, cancels, share=0.5),),
-    (Job("revaluation", 0.5, revaluation, share=1),),
+    (Job("cancels", 10, cancels, share=0.5),),
+    (Job("revaluation", 10, revaluation, share=1),),
     (Job("breaches", 1, breaches, share=0.25),),
     (
         Job("lapsed_limits", 1, lapsed_limits),
@@ -131,4 +131,5 @@ BACKGROUND = (
         Job("views", 60, views, share=0.05, at_once=False),
     ),
 )
-"""Jobs that share a thread and a connection, and so may wait for each other."""
+"""Jobs that share a thread and a connection, and so may wait for each other. The leader wakes the
+first two when there is something to do."""

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from pgrisk.worker.metrics import Metrics
 
 POLL_SECONDS = 0.025
-IDLE_POLL_SECONDS = 0.05
-"""How often it looks for messages, and when none has come for a second; a notification wakes it."""
+"""How often it looks for messages."""
+DOZE_SECONDS = 1.0
+"""When none has come for so long, it dozes: a notification, or the next sweep, wakes it."""
 LEASE_SECONDS = 0.3
 """How often it sees to its lease."""
 MOVES_SECONDS = 0.1
 """How often it lets positions follow marks that go on moving."""
+CANCELS_SECONDS = 0.5
+"""How often it looks for open orders to cancel, as long as a halt cancels them."""
 SWEEP_SECONDS = 0.25
 """How often it evaluates all breakers, whether or not messages came."""
 MOST_BATCHES = 100
@@ -57,10 +60,11 @@ class Leader:
         self._background: list[Background] = []
         self._queue = Queue(main, epoch, metrics, log, self._evaluated)
         self._lease_at = 0.0
-        self._moves_at = 0.0
+        self._moves_at = self._cancels_at = 0.0
         self._sweep_at = 0.0
         self._events_at = self._urgent_at = 0.0
-        self._busy_until = 0.0
+        self._busy_until = time.monotonic() + DOZE_SECONDS
+        self._dozes = False
         self._failing: set[str] = set()
 
     def work_once(self, is_stopping: Callable[[], bool]) -> bool:
@@ -95,18 +99,16 @@ class Leader:
 
     def _turn(self, lease: Lease, listener: Listener, is_stopping: Callable[[], bool]) -> None:
         now = time.monotonic()
-        if now >= self._lease_at:
-            self._lease_at = now + LEASE_SECONDS
-            pids = [self._main.info.backend_pid, *listener.backend_pids]
-            for background in self._background:
-                pids += background.backend_pids
-            lease.keep(self._main, pids)
-        has_events, has_moves = self._queue.waiting()
+        self._keep_lease(now, lease, listener)
+        has_events, has_moves, has_cancels = self._queue.waiting()
         if has_events or has_moves:
-            self._busy_until = now + 1
+            self._busy_until = now + DOZE_SECONDS
         if has_moves and now >= self._moves_at:
             self._moves_at = now + MOVES_SECONDS
             self._wake("revaluation")
+        if has_cancels and now >= self._cancels_at:
+            self._cancels_at = now + CANCELS_SECONDS
+            self._wake("cancels")
         if has_events and now >= self._events_at:
             self._attempt("events", lambda: self._queue.consume(is_stopping))
         if now >= self._sweep_at:
@@ -115,10 +117,25 @@ class Leader:
         listener.probe(self._main)
         self._status.hears = listener.is_open
         now = self._status.turned_at = time.monotonic()
-        due = now + (POLL_SECONDS if now < self._busy_until else IDLE_POLL_SECONDS)
-        due = min(due, self._sweep_at, self._events_at if self._events_at > now else due)
+        due = self._sweep_at
+        if not self._dozes or now < self._busy_until:
+            due = min(due, now + POLL_SECONDS)
+        if self._events_at > now:
+            due = min(due, self._events_at)
         if listener.wait(max(0.0, due - now)):
             self._events_at = min(self._events_at, self._urgent_at)
+
+    def _keep_lease(self, now: float, lease: Lease, listener: Listener) -> None:
+        """See to the lease when it is due, or when the leader begins or ends to doze."""
+        dozes = listener.is_open and now >= self._busy_until
+        if now < self._lease_at and dozes == self._dozes:
+            return
+        self._lease_at = now + LEASE_SECONDS
+        pids = [self._main.info.backend_pid, *listener.backend_pids]
+        for background in self._background:
+            pids += background.backend_pids
+        lease.keep(self._main, pids, dozes)
+        self._dozes = dozes
 
     def _attempt(self, what: str, act: Callable[[], object]) -> None:
         """What fails is tried again when it is due, and logged when it begins to fail."""

@@ -40,13 +40,16 @@ class Lease:
         self.epoch = row[0] if row else None
         return self.epoch
 
-    def keep(self, connection: psycopg.Connection, backend_pids: Sequence[int]) -> None:
-        """Renew the lease when need be.
+    def keep(
+        self, connection: psycopg.Connection, backend_pids: Sequence[int], dozes: bool
+    ) -> None:
+        """Renew the lease when need be, and tell whether the leader needs to be notified.
 
         Raises psycopg.Error with SQLSTATE RK409 when another worker leads.
         """
         connection.execute(
-            "select risk_private.keep_lease(%s, %s::integer[])", [self.epoch, list(backend_pids)]
+            "select risk_private.keep_lease(%s, %s::integer[], %s)",
+            [self.epoch, list(backend_pids), dozes],
         )
 
     def release(self, connection: psycopg.Connection) -> None:

@@ -55,12 +55,12 @@ class Queue:
         self._log = log
         self._evaluated = evaluated
 
-    def waiting(self) -> tuple[bool, bool]:
-        """Whether messages wait, and whether marks have moved: asked all the time."""
+    def waiting(self) -> tuple[bool, bool, bool]:
+        """Whether messages wait, marks have moved, or a halt cancels: asked all the time."""
         row = self._poll.execute(
-            "select has_events, has_moves from risk_private.waiting()", prepare=True
+            "select has_events, has_moves, has_cancels from risk_private.waiting()", prepare=True
         ).fetchone()
-        return row or (False, False)
+        return row or (False, False, False)
 
     def consume(self, is_stopping: Callable[[], bool]) -> int:
         """Handle a batch of what waits; returns how many were handled. Stops between two messages.

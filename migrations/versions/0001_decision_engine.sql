@@ -581,8 +581,7 @@ create table risk_private.orders (
 ) with (fillfactor = 85);
 create index orders_open_idx on risk_private.orders (account_id, underlying_id)
   where closed_at is null;
-create index orders_decided_at_idx on risk_private.orders using brin (decided_at)
-with (autosummarize);
+create index orders_decided_at_idx on risk_private.orders (decided_at);
 comment on table risk_private.orders is 'Every decision, and the life of every accepted order.';
 comment on column risk_private.orders.account_id is
   'The leaf scope. No foreign key: scopes are never removed, and every order would lock its row.';
@@ -13644,7 +13643,7 @@ comment on function risk_private.first_new_order(risk_private.watch[]) is
 
 create function risk_private.order_flow(watches risk_private.watch[], at timestamptz)
 returns table (breaker_id integer, orders bigint, accepted bigint, rejects bigint,
-  most_orders bigint, most_accepted bigint, most_rejects bigint)
+  most_orders bigint, most_accepted bigint, most_rejects bigint, least_accepted bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -13652,6 +13651,7 @@ declare
   v_underlying_ids integer[] := array(
     select distinct w.underlying_id from unnest(watches) as w where w.underlying_id <> 0);
   v_from timestamptz := least(at, risk_private.first_new_order(watches));
+  v_until timestamptz := greatest(at, (select max(o.decided_at) from risk_private.orders as o));
   v_window interval;
 begin
   for v_window in
@@ -13664,13 +13664,16 @@ begin
         o.decided_at > at - v_window as is_now,
         count(*) as orders, count(*) filter (where o.decision = 'ACCEPTED') as accepted,
         count(*) filter (where o.decision = 'REJECTED' and risk_private.is_counted(o.reason))
-          as rejects
+          as rejects,
+        count(*) filter (where o.decision = 'ACCEPTED' and o.decided_at < v_from
+          and o.decided_at > v_until - v_window) as least_accepted
       from risk_private.orders as o
       where o.decided_at > v_from - v_window
       group by 1, 2, 3
     ), placed as (
       select d.account_id, u.underlying_id, d.is_now, sum(d.orders) as orders,
-        sum(d.accepted) as accepted, sum(d.rejects) as rejects
+        sum(d.accepted) as accepted, sum(d.rejects) as rejects,
+        sum(d.least_accepted) as least_accepted
       from decided as d
       cross join lateral (
         select 0 as underlying_id
@@ -13685,7 +13688,7 @@ begin
         sum(p.accepted) filter (where p.is_now) as accepted,
         sum(p.rejects) filter (where p.is_now) as rejects,
         sum(p.orders) as most_orders, sum(p.accepted) as most_accepted,
-        sum(p.rejects) as most_rejects
+        sum(p.rejects) as most_rejects, sum(p.least_accepted) as least_accepted
       from placed as p
       join risk_private.scopes as s on s.scope_id = p.account_id
       cross join unnest(s.chain) as c (scope_id)
@@ -13693,7 +13696,8 @@ begin
     )
     select w.breaker_id, coalesce(f.orders, 0)::bigint, coalesce(f.accepted, 0)::bigint,
       coalesce(f.rejects, 0)::bigint, coalesce(f.most_orders, 0)::bigint,
-      coalesce(f.most_accepted, 0)::bigint, coalesce(f.most_rejects, 0)::bigint
+      coalesce(f.most_accepted, 0)::bigint, coalesce(f.most_rejects, 0)::bigint,
+      coalesce(f.least_accepted, 0)::bigint
     from unnest(watches) as w
     left join flow as f on f.scope_id = w.scope_id and f.underlying_id = w.underlying_id
     where risk_private.window_of(w) = v_window;
@@ -13701,8 +13705,9 @@ begin
 end
 $$;
 comment on function risk_private.order_flow(risk_private.watch[], timestamptz) is
-  'Orders decided, accepted and counted as rejects in each breaker''s window as it is now; and as '
-  'many as there can have been in any window that is still to be judged.';
+  'Orders decided, accepted and counted as rejects in each breaker''s window as it is now; as '
+  'many as there can have been in any window that is still to be judged; and how many were '
+  'accepted in all of those.';
 
 create function risk_private.worst_flow(
   w risk_private.watch, is_ratio boolean, out value numeric, out as_of timestamptz)
@@ -13780,8 +13785,8 @@ begin
     select w, case when f.accepted + f.rejects < 20 then 0
         else trim_scale(round(f.rejects * 100::numeric / (f.accepted + f.rejects), 12)) end
         as value,
-      f.most_accepted + f.most_rejects >= 20 and f.most_rejects * 5 >= 0.9 * w.threshold
-        as is_near
+      f.most_accepted + f.most_rejects >= 20 and f.most_rejects * 100
+        >= 0.9 * w.threshold * greatest(20, f.most_rejects + f.least_accepted) as is_near
     from unnest(watches) as w
     join risk_private.order_flow(watches, at) as f on f.breaker_id = w.breaker_id
   ), near as materialized (
@@ -14746,6 +14751,7 @@ create table risk_private.worker_lease (
   holder text,
   backend_pids integer[] not null default '{}',
   expires_at timestamptz not null default '-infinity',
+  dozes boolean not null default false,
   singleton boolean not null default true unique check (singleton)
 );
 insert into risk_private.worker_lease (epoch) values (0);
@@ -14758,6 +14764,8 @@ comment on column risk_private.worker_lease.backend_pids is
   'Its connections, which whoever takes over terminates.';
 comment on column risk_private.worker_lease.expires_at is
   'From then on another worker may take over.';
+comment on column risk_private.worker_lease.dozes is
+  'Whether the leader has stopped asking for messages: then every message notifies it.';
 
 create function risk_private.lease_time() returns interval
 language sql immutable
@@ -14836,7 +14844,7 @@ begin
   perform pg_catalog.set_config('lock_timeout', '1s', true);
   update risk_private.worker_lease as l set
     epoch = l.epoch + 1, holder = take_lease_at.holder, backend_pids = take_lease_at.backend_pids,
-    expires_at = risk_private.clock() + risk_private.lease_time()
+    expires_at = risk_private.clock() + risk_private.lease_time(), dozes = false
   where l.epoch = old_epoch
     and risk_private.lease_is_over(l.expires_at, risk_private.clock())
   returning l.epoch into v_epoch;
@@ -14909,30 +14917,33 @@ comment on function risk_private.require_epoch(bigint) is
   'transaction ends.';
 
 -- Lock order: the lease.
-create function risk_private.keep_lease(epoch bigint, backend_pids integer[]) returns void
+create function risk_private.keep_lease(
+  epoch bigint, backend_pids integer[], dozes boolean default false) returns void
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_now timestamptz := risk_private.clock();
-  v_expires_at timestamptz;
+  v_lease risk_private.worker_lease;
 begin
-  select l.expires_at into v_expires_at
+  select l.* into v_lease
   from risk_private.worker_lease as l where l.epoch = keep_lease.epoch;
   if not found then
     perform risk_private.require_epoch(epoch);
   end if;
-  if (v_expires_at between v_now + interval '1 second' and v_now + risk_private.lease_time())
-    is not true then
+  if (v_lease.dozes = keep_lease.dozes and v_lease.expires_at
+      between v_now + interval '1 second' and v_now + risk_private.lease_time()) is not true then
     perform pg_catalog.set_config('synchronous_commit', 'off', true);
     update risk_private.worker_lease as l set
-      expires_at = v_now + risk_private.lease_time(), backend_pids = keep_lease.backend_pids
+      expires_at = v_now + risk_private.lease_time(), backend_pids = keep_lease.backend_pids,
+      dozes = keep_lease.dozes
     where l.epoch = keep_lease.epoch;
   end if;
 end
 $$;
-comment on function risk_private.keep_lease(bigint, integer[]) is
-  'Renews the lease when less than a second of it is left. Raises RK409 when the epoch is over.';
+comment on function risk_private.keep_lease(bigint, integer[], boolean) is
+  'Renews the lease when less than a second of it is left, or the leader begins or ends to doze. '
+  'Raises RK409 when the epoch is over.';
 
 create function risk_private.release_lease(epoch bigint) returns void
 language plpgsql volatile security definer
@@ -14940,7 +14951,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   update risk_private.worker_lease as l set
-    holder = null, backend_pids = '{}', expires_at = '-infinity'
+    holder = null, backend_pids = '{}', expires_at = '-infinity', dozes = false
   where l.epoch = release_lease.epoch;
 end
 $$;
@@ -14970,7 +14981,7 @@ begin
     return;
   end if;
   perform pgmq.send('risk_events', v_message);
-  if wakes then
+  if wakes or (select l.dozes from risk_private.worker_lease as l) then
     perform pg_catalog.pg_notify('pgrisk_events', '');
   end if;
 end
@@ -14978,21 +14989,27 @@ $$;
 comment on function risk_private.event(text, jsonb, boolean) is
   'Tells the worker that something changed, in the transaction that changes it: kind, and the keys '
   'of the payload, such as scope. The same message is not sent again while it waits, and none '
-  'beyond 10,000. wakes: whether to notify, too, which costs a lock at commit: for rare events.';
+  'beyond 10,000. wakes: whether to notify in any case, which costs a lock at commit: for rare '
+  'events; others notify a leader that dozes.';
 
-create function risk_private.waiting(out has_events boolean, out has_moves boolean)
+create function risk_private.waiting(
+  out has_events boolean, out has_moves boolean, out has_cancels boolean)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   has_events := exists (
     select from pgmq.q_risk_events as q where q.vt <= pg_catalog.clock_timestamp());
-  has_moves := exists (select from risk_private.moved_marks as m where m.settles_at is null);
+  has_moves := exists (
+    select from risk_private.moved_marks as m
+    where m.settles_at is null
+      or m.settles_at <= pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()));
+  has_cancels := exists (select from risk_private.trading_states as t where t.cancels);
 end
 $$;
 comment on function risk_private.waiting() is
-  'What the leader asks all the time: whether messages wait on risk_events, and whether marks have '
-  'moved that positions have yet to follow.';
+  'What the leader asks all the time: whether messages wait on risk_events, whether marks have '
+  'moved that positions can follow now, and whether a halt cancels open orders.';
 
 -- Lock order: the lease, then messages.
 create function risk_private.read_events(epoch bigint, quantity integer)

@@ -190,11 +190,26 @@ def breaches(database: firm.Firm, pgbench: Path, directory: Path, quick: bool) -
     ]
 
 
+def wait_for_jobs(database: firm.Firm) -> None:
+    """Wait until the leader has done all that it does at first: what it does last is the queues."""
+    query = """select from pg_stat_activity where application_name = 'pgrisk-worker'
+               and state = 'idle' and query ~ 'bound_queues'"""
+    with psycopg.connect(database.owner, autocommit=True) as connection:
+        deadline = time.monotonic() + LOST
+        while connection.execute(query).fetchone() is None:
+            if time.monotonic() > deadline:
+                raise SystemExit("the worker does not come to rest")
+            time.sleep(0.01)
+
+
 def idle(database: firm.Firm, quick: bool) -> Row:
-    """CPU of the worker and its server processes while nothing happens."""
+    """CPU of the worker and its server processes while nothing happens.
+
+    A minute holds each of its jobs at least once, and the recount of all counters exactly once.
+    """
     with worker(database) as process:
         wait_for_leader(database)
-        time.sleep(5)
+        wait_for_jobs(database)
         with psycopg.connect(database.owner, autocommit=True) as connection:
             pids = connection.execute(
                 "select pid from pg_stat_activity where application_name = 'pgrisk-worker'"
@@ -205,7 +220,7 @@ def idle(database: firm.Firm, quick: bool) -> Row:
             return sum(sum(each.cpu_times()[:2]) for each in processes)
 
         began, before = time.monotonic(), used()
-        time.sleep(10 if quick else 60)
+        time.sleep(20 if quick else 60)
         share = (used() - before) / (time.monotonic() - began) * 100
     return Row("worker idle, of a core", 5, 2, share, True, " %")
 
