@@ -2621,8 +2621,19 @@ comment on type risk_private.counter_level is
   'instrument. net_position, the larger of both sides, is part of long_position and '
   'short_position.';
 
+create type risk_private.rate_change as (
+  counter_id bigint,
+  accepted_orders integer,
+  order_rate numeric,
+  order_rate_minute numeric
+);
+comment on type risk_private.rate_change is
+  'How many more orders a counter has accepted, and the warning levels of the rates in force there; '
+  'NULL where nothing is to be compared.';
+
 create type risk_private.exposure_level as (
   counter_id bigint,
+  scope_id integer,
   dimension integer,
   delta numeric,
   gamma numeric,
@@ -2630,7 +2641,8 @@ create type risk_private.exposure_level as (
   dollar_gamma numeric,
   vega numeric,
   theta numeric,
-  gross_exposure numeric
+  gross_exposure numeric,
+  concentration_pct numeric
 );
 comment on type risk_private.exposure_level is
   'A row of exposures that orders of an account move, and the warning levels in force there; else '
@@ -2648,15 +2660,13 @@ comment on type risk_private.obligation_level is
   'A row of obligations that orders of an account move, and the warning levels in force there; '
   'else as counter_level.';
 
-create type risk_private.concentration_level as (
-  counter_id bigint,
+create type risk_private.loss_level as (
   scope_id integer,
-  dimension integer,
-  concentration_pct numeric
+  daily_loss numeric,
+  drawdown_pct numeric
 );
-comment on type risk_private.concentration_level is
-  'A row of exposures and the warning level of concentration_pct in force there; else as '
-  'counter_level. Only where there is one.';
+comment on type risk_private.loss_level is
+  'The warning levels in force on the losses of a scope (Infinity: no limit).';
 
 create table risk_private.account_levels (
   account_id integer primary key,
@@ -2676,13 +2686,13 @@ create table risk_private.account_levels (
   open_orders integer not null,
   open_positions integer not null,
   duplicate_window numeric not null,
-  keeps_track boolean not null,
   keeps_fingerprints boolean not null,
+  rates risk_private.rate_change[],
   counters risk_private.counter_level[] not null,
   exposures risk_private.exposure_level[],
   obligations risk_private.obligation_level[],
-  concentrations risk_private.concentration_level[],
-  watches_losses boolean,
+  losses risk_private.loss_level[],
+  needs_equity boolean,
   version bigint
 );
 create sequence risk_private.level_versions;
@@ -2696,13 +2706,16 @@ comment on column risk_private.account_levels.is_narrowed is
 comment on column risk_private.account_levels.long_position is
   'The account''s own, as counter_level has it: those of its parents stand with their counters. '
   'Likewise the next seven.';
-comment on column risk_private.account_levels.keeps_track is
-  'Whether a rate or duplicate limit looks back on the account''s orders.';
+comment on column risk_private.account_levels.keeps_fingerprints is
+  'Whether a duplicate limit looks back on the account''s orders.';
+comment on column risk_private.account_levels.rates is
+  'The counters whose rates look back on them, as one more order moves them, keys included; NULL: '
+  'none.';
 comment on column risk_private.account_levels.exposures is
-  'The same for exposures; NULL where none are kept. Likewise obligations and '
-  'concentrations.';
-comment on column risk_private.account_levels.watches_losses is
-  'Whether daily_loss or drawdown_pct is limited on the chain.';
+  'The same for exposures; NULL where none are kept. Likewise obligations and, where they are '
+  'limited, losses.';
+comment on column risk_private.account_levels.needs_equity is
+  'Whether a limit on the chain goes by equity: daily_loss, drawdown_pct or concentration_pct.';
 comment on column risk_private.account_levels.counters is
   'Every counter that an order of the account moves, ascending.';
 
@@ -2727,8 +2740,12 @@ begin
     min(k.traded_notional) filter (where r.is_own and k.dimension = 0),
     min(k.open_orders) filter (where r.is_own and k.dimension = 0),
     min(k.open_positions) filter (where r.is_own and k.dimension = 0),
-    max(r.duplicate_window), bool_or(r.keeps_fingerprints or k.keeps_rate),
-    bool_or(r.keeps_fingerprints),
+    max(r.duplicate_window), bool_or(r.keeps_fingerprints),
+    array_agg(row(
+      k.counter_id | case k.dimension when 0 then 0 when 1 then fold_levels.sector_id
+        when 2 then fold_levels.underlying_id else fold_levels.instrument_id end,
+      1, k.order_rate, k.order_rate_minute)::risk_private.rate_change
+      order by k.counter_id) filter (where k.is_tracked and k.keeps_rate),
     array_agg(row(
       k.counter_id, k.dimension, p.long_position, p.short_position, r.self_cross,
       k.gross_position, k.gross_notional, k.traded_notional, k.open_orders, k.open_positions,
@@ -2809,9 +2826,9 @@ begin
   v_levels.exposures := risk_private.exposure_levels(
     account_id, sector_id, underlying_id, instrument_id, at);
   v_levels.obligations := risk_private.obligation_levels(account_id, underlying_id, at);
-  v_levels.concentrations := risk_private.concentration_levels(
-    account_id, sector_id, underlying_id, at);
-  v_levels.watches_losses := risk_private.watches_losses(account_id, at);
+  v_levels.losses := risk_private.loss_levels(account_id, at);
+  v_levels.needs_equity := v_levels.losses is not null or exists (
+    select from unnest(v_levels.exposures) as x where x.concentration_pct < 'Infinity');
   return v_levels;
 end
 $$;
@@ -2886,10 +2903,10 @@ begin
     gross_position = n.gross_position, gross_notional = n.gross_notional,
     traded_notional = n.traded_notional, open_orders = n.open_orders,
     open_positions = n.open_positions,
-    duplicate_window = n.duplicate_window, keeps_track = n.keeps_track,
-    keeps_fingerprints = n.keeps_fingerprints, counters = n.counters,
-    exposures = n.exposures, obligations = n.obligations, concentrations = n.concentrations,
-    watches_losses = n.watches_losses
+    duplicate_window = n.duplicate_window, keeps_fingerprints = n.keeps_fingerprints,
+    rates = n.rates, counters = n.counters,
+    exposures = n.exposures, obligations = n.obligations, losses = n.losses,
+    needs_equity = n.needs_equity
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n
   where l.account_id = n.account_id;
@@ -3539,6 +3556,32 @@ comment on function risk_private.obligation_levels(integer, integer, timestamptz
   'there from which a decision must be explained; underlying NULL: those that hold for all. NULL '
   'where no scope of the chain keeps any.';
 
+create function risk_private.obligation_change(account_id integer, underlying_id integer)
+returns risk_private.obligation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_change risk_private.obligation;
+begin
+  select a.bull - coalesce(b.bull, 0), a.bear - coalesce(b.bear, 0),
+    a.max_loss - coalesce(b.max_loss, 0), a.unlimited - coalesce(b.unlimited, 0),
+    a.cash_need - coalesce(b.cash_need, 0), a.held_bull - coalesce(b.held_bull, 0),
+    a.held_bear - coalesce(b.held_bear, 0), a.held_loss - coalesce(b.held_loss, 0),
+    a.held_unlimited - coalesce(b.held_unlimited, 0), a.held_need - coalesce(b.held_need, 0)
+  into v_change
+  from risk_private.obligations_of(
+    obligation_change.account_id, obligation_change.underlying_id) as a
+  left join risk_private.obligations as b
+    on b.counter_id = risk_private.counter_id(
+      obligation_change.account_id, 2, obligation_change.underlying_id);
+  return v_change;
+end
+$$;
+comment on function risk_private.obligation_change(integer, integer) is
+  'By how much what is kept of an account''s obligations in one underlying differs from what its '
+  'positions and open orders come to now.';
+
 -- Lock order: the caller holds the account; its chain's obligations only under the firm's counter.
 create function risk_private.obligation_changes(account_id integer, underlying_ids integer[])
 returns risk_private.obligations[]
@@ -3550,22 +3593,14 @@ begin
     select row(c.*)::risk_private.obligations
     from (
       select risk_private.counter_id(k.scope_id, k.dimension, k.key_id), k.scope_id,
-        k.dimension::smallint, k.key_id, sum(a.bull - coalesce(b.bull, 0)) as bull,
-        sum(a.bear - coalesce(b.bear, 0)) as bear,
-        sum(a.max_loss - coalesce(b.max_loss, 0)) as max_loss,
-        sum(a.unlimited - coalesce(b.unlimited, 0))::integer as unlimited,
-        sum(a.cash_need - coalesce(b.cash_need, 0)) as cash_need,
-        sum(a.held_bull - coalesce(b.held_bull, 0)) as held_bull,
-        sum(a.held_bear - coalesce(b.held_bear, 0)) as held_bear,
-        sum(a.held_loss - coalesce(b.held_loss, 0)) as held_loss,
-        sum(a.held_unlimited - coalesce(b.held_unlimited, 0))::integer as held_unlimited,
-        sum(a.held_need - coalesce(b.held_need, 0)) as held_need
+        k.dimension::smallint, k.key_id, sum(a.bull) as bull, sum(a.bear) as bear,
+        sum(a.max_loss) as max_loss, sum(a.unlimited)::integer as unlimited,
+        sum(a.cash_need) as cash_need, sum(a.held_bull) as held_bull,
+        sum(a.held_bear) as held_bear, sum(a.held_loss) as held_loss,
+        sum(a.held_unlimited)::integer as held_unlimited, sum(a.held_need) as held_need
       from unnest(underlying_ids) as u (underlying_id)
-      cross join lateral risk_private.obligations_of(
+      cross join lateral risk_private.obligation_change(
         obligation_changes.account_id, u.underlying_id) as a
-      left join risk_private.obligations as b
-        on b.counter_id = risk_private.counter_id(
-          obligation_changes.account_id, 2, u.underlying_id)
       cross join lateral risk_private.obligation_keys(
         obligation_changes.account_id, u.underlying_id) as k
       group by k.scope_id, k.dimension, k.key_id
@@ -3576,7 +3611,7 @@ begin
 end
 $$;
 comment on function risk_private.obligation_changes(integer, integer[]) is
-  'By how much the obligations that are kept on an account''s chain differ from what its positions '
+  'What the rows of obligations that are kept on an account''s chain lack of what its positions '
   'and open orders in some underlyings come to now.';
 
 create function risk_private.move_obligations(changes risk_private.obligations[]) returns void
@@ -4056,6 +4091,19 @@ comment on function risk_private.changes(risk_private.movement[], boolean, times
   'What the movements add to each counter row of their chains. one_order: all movements are legs '
   'of one order, which counts once.';
 
+create function risk_private.rate_changes(changes risk_private.change[])
+returns risk_private.rate_change[]
+language sql immutable
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select pg_catalog.array_agg(row(
+    x.counter_id, x.accepted_orders, (x.level).order_rate,
+    (x.level).order_rate_minute)::risk_private.rate_change)
+  from unnest(changes) as x where x.keeps_rate;
+end;
+comment on function risk_private.rate_changes(risk_private.change[]) is
+  'Those changes that a rate looks back on; NULL: none.';
+
 create function risk_private.move_positions(movements risk_private.movement[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -4228,14 +4276,17 @@ as $$
 begin
   return (
     select array_agg(row(
-      risk_private.counter_id(s.scope_id, d.dimension), d.dimension,
+      risk_private.counter_id(s.scope_id, d.dimension), s.scope_id, d.dimension,
       case d.dimension when 2 then coalesce(l2.delta, lu.delta, l0.delta, 'Infinity')
         else 'Infinity' end,
       case d.dimension when 2 then coalesce(l2.gamma, lu.gamma, l0.gamma, 'Infinity')
         else 'Infinity' end,
       coalesce((k.l).net_exposure, 'Infinity'), coalesce((k.l).dollar_gamma, 'Infinity'),
       coalesce((k.l).vega, 'Infinity'), coalesce((k.l).theta, 'Infinity'),
-      coalesce((k.l).gross_exposure, 'Infinity'))::risk_private.exposure_level
+      coalesce((k.l).gross_exposure, 'Infinity'),
+      coalesce(case d.dimension when 1 then l1.concentration_pct
+        when 2 then coalesce(l2.concentration_pct, l0.concentration_pct) end,
+        'Infinity'))::risk_private.exposure_level
       order by s.scope_id, d.dimension)
     from risk_private.scopes as leaf
     join risk_private.scopes as s on s.scope_id = any (leaf.chain)
@@ -4551,72 +4602,76 @@ comment on function risk_private.is_below(
   'Whether every measure of a counter, so increased, stays below its warning level: then no limit'
   ' on it can fail. Orders of an account on one side only cannot cross each other.';
 
-create function risk_private.number_acceptances(changes risk_private.change[], at timestamptz)
-returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  insert into risk_private.rate_events (counter_id, number, accepted_at)
-  select x.counter_id, n, at
-  from unnest(changes) as x
-  join risk_private.counters as c on c.counter_id = x.counter_id
-  cross join generate_series(c.accepted_orders - x.accepted_orders + 1, c.accepted_orders) as n
-  where x.keeps_rate;
-  delete from risk_private.rate_events as e
-  using unnest(changes) as x
-  join risk_private.counters as c on c.counter_id = x.counter_id
-  where x.keeps_rate and c.accepted_orders / 256 > (c.accepted_orders - x.accepted_orders) / 256
-    and e.counter_id = x.counter_id
-    and e.number <= c.accepted_orders
-      - risk_private.accepted_since(x.counter_id, at - interval '60 seconds');
-end
-$$;
-comment on function risk_private.number_acceptances(risk_private.change[], timestamptz) is
-  'Records when the orders just counted were accepted, where a rate limit looks back on it, and '
-  'now and then forgets what no limit looks back on any more.';
-
-create function risk_private.keep_track(
-  changes risk_private.change[], fingerprints risk_private.recent_orders[],
-  duplicate_window numeric, at timestamptz)
+create function risk_private.number_acceptances(
+  rates risk_private.rate_change[], at timestamptz)
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_kept integer;
+  v_made integer;
 begin
-  if exists (
-    select from unnest(changes) as x
-    join risk_private.counters as c on c.counter_id = x.counter_id
-    cross join lateral (
-      values ((x.level).order_rate, interval '1 second'),
-        ((x.level).order_rate_minute, interval '60 seconds')
+  insert into risk_private.rate_events (counter_id, number, accepted_at)
+  select x.counter_id, n, at
+  from unnest(rates) as x
+  cross join lateral (
+    select k.accepted_orders as number
+    from risk_private.counters as k where k.counter_id = x.counter_id
+    offset 0
+  ) as c
+  cross join lateral generate_series(c.number - x.accepted_orders + 1, c.number) as n
+  where not exists (
+    select from (
+      values (ceil(x.order_rate), interval '1 second'),
+        (ceil(x.order_rate_minute), interval '60 seconds')
     ) as r (level, span)
-    where r.level < 'Infinity' and (
-      ceil(r.level) <= x.accepted_orders
-      or exists (
-        select from risk_private.rate_events as e
-        where e.counter_id = x.counter_id
-          and e.number = c.accepted_orders - ceil(r.level)::bigint + 1
-          and e.accepted_at > at - r.span))
-  ) then
+    where r.level <= x.accepted_orders or r.level <= c.number and exists (
+      select from risk_private.rate_events as e
+      where e.counter_id = x.counter_id and e.number = c.number - r.level::bigint + 1
+        and e.accepted_at > at - r.span));
+  get diagnostics v_made = row_count;
+  if v_made <> cardinality(rates) and v_made <> (
+    select coalesce(sum(x.accepted_orders), 0) from unnest(rates) as x) then
     return false;
   end if;
-  perform risk_private.number_acceptances(changes, at);
-  insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
-  select distinct f.account_id, f.fingerprint, f.accepted_at from unnest(fingerprints) as f
-  on conflict (account_id, fingerprint) do update set accepted_at = excluded.accepted_at
-    where r.accepted_at
-      <= excluded.accepted_at - make_interval(secs => duplicate_window::double precision);
-  get diagnostics v_kept = row_count;
-  return v_kept = cardinality(fingerprints);
+  -- Now and then, so that it costs nothing.
+  if random() * 256 < v_made then
+    delete from risk_private.rate_events as e
+    using (
+      select x.counter_id,
+        c.accepted_orders - risk_private.accepted_since(x.counter_id, at - interval '60 seconds')
+          as number
+      from unnest(rates) as x
+      join risk_private.counters as c on c.counter_id = x.counter_id
+      offset 0
+    ) as f
+    where e.counter_id = f.counter_id and e.number <= f.number;
+  end if;
+  return true;
 end
 $$;
-comment on function risk_private.keep_track(
-  risk_private.change[], risk_private.recent_orders[], numeric, timestamptz) is
-  'Records what rate and duplicate limits look back on, once the counters have moved. Returns '
-  'false, to be rolled back, where a rate reaches its warning level or an order repeats.';
+comment on function risk_private.number_acceptances(risk_private.rate_change[], timestamptz) is
+  'Records when the orders just counted were accepted, and now and then forgets what no limit looks '
+  'back on any more. Returns false where a rate reaches its warning level.';
+
+create function risk_private.remember(
+  account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
+  values (remember.account_id, remember.fingerprint, at)
+  on conflict on constraint recent_orders_pkey do update set accepted_at = excluded.accepted_at
+    where r.accepted_at
+      <= excluded.accepted_at - make_interval(secs => duplicate_window::double precision);
+  return found;
+end
+$$;
+comment on function risk_private.remember(integer, uuid, numeric, timestamptz) is
+  'Records when an order of that content was accepted. Returns false where it repeats one that was '
+  'accepted less than duplicate_window seconds ago.';
 
 -- One long function and no branch that is not needed, because this is what every order waits for:
 -- each operator, plan node and call costs. What most orders do not need is done by others.
@@ -4661,7 +4716,7 @@ declare
   v_open_orders integer;
   v_open_positions integer;
   v_moved integer;
-  v_obligations risk_private.obligations[];
+  v_obligation risk_private.obligation;
 begin
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
@@ -4683,7 +4738,7 @@ begin
   -- offset 0 keeps the states from becoming a join, which would take another plan node.
   select p.instrument_id, p.sector_id, p.underlying_id, p.factor, p.price,
     case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference,
-    array[p.sector_id, p.underlying_id, p.instrument_id] as keys, p.as_of, p.rate_as_of, (
+    array[p.sector_id, p.underlying_id, p.instrument_id] as keys, p.as_of, p.rate_as_of, p.kind, (
       select u.as_of from risk_private.marks as u where u.instrument_id = p.underlying_id
     ) as underlying_as_of,
     exists (select from risk_private.granted_scopes as g where g.scope_id = any (v_chain))
@@ -4732,8 +4787,10 @@ begin
         greatest(i.as_of, i.underlying_as_of, i.rate_as_of), v_mark_age, v_at)) is not true then
     return v_account_id;
   end if;
-  if v_levels.watches_losses
-    and not risk_private.is_far_from_losses(v_chain, v_mark_age, v_at) then
+  if v_levels.needs_equity and risk_private.may_have_stale_rate(v_mark_age, v_at) then
+    return v_account_id;
+  end if;
+  if v_levels.losses is not null and not risk_private.is_far_from_losses(v_levels.losses) then
     return v_account_id;
   end if;
   if v_levels.price_collar_pct < 'Infinity' then
@@ -4820,10 +4877,11 @@ begin
   end if;
 
   if v_levels.obligations is not null then
-    v_obligations := risk_private.reserve_obligations(
-      v_account_id, i.underlying_id, v_levels.obligations);
-    if v_obligations is null then
-      return null;
+    v_obligation := risk_private.plain_obligation(
+      v_position, i.kind, i.rate_as_of,
+      (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
+    if v_obligation.max_loss is null then
+      v_obligation := risk_private.obligation_change(v_account_id, i.underlying_id);
     end if;
   end if;
 
@@ -4850,35 +4908,25 @@ begin
   end if;
   if v_levels.exposures is not null then
     if not risk_private.reserve_exposures(
-      v_position, i.sector_id, i.underlying_id, v_buy - v_sell, v_growth, v_levels.exposures) then
-      return null;
-    end if;
-    if v_levels.concentrations is not null and not risk_private.is_far_from_concentration(
-      v_levels.concentrations, i.sector_id, i.underlying_id, v_mark_age, v_at) then
+      v_position, i.keys, v_buy - v_sell, v_growth, v_levels.exposures) then
       return null;
     end if;
   end if;
   if v_levels.obligations is not null and not risk_private.add_obligations(
-    i.underlying_id, v_levels.obligations, v_obligations) then
+    v_obligation,
+    case when i.underlying_id = i.instrument_id then i.keys
+      else risk_private.obligation_keys(i.underlying_id) end,
+    v_levels.obligations) then
     return null;
   end if;
-  if not v_levels.keeps_track then
-    return v_account_id;
+  if v_levels.rates is not null
+    and not risk_private.number_acceptances(v_levels.rates, v_at) then
+    return null;
   end if;
-  if not risk_private.keep_track(
-    array(
-      select row(
-        l.counter_id | case l.dimension when 0 then 0 when 1 then i.sector_id
-          when 2 then i.underlying_id else i.instrument_id end,
-        null, null, null, null, null, null, null, null, null, null, null, 1, l.keeps_rate, null,
-        l)::risk_private.change
-      from unnest(v_levels.counters) as l
-      where l.dimension <> 1 or i.sector_id is not null),
-    case when v_levels.keeps_fingerprints then array[row(
-      v_account_id,
-      risk_private.fingerprint(
-        array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
-      v_at)::risk_private.recent_orders] else '{}' end,
+  if v_levels.keeps_fingerprints and not risk_private.remember(
+    v_account_id,
+    risk_private.fingerprint(
+      array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
     v_levels.duplicate_window, v_at) then
     return null;
   end if;
@@ -5022,7 +5070,6 @@ comment on function risk_private.entries(risk_private.request[], timestamptz) is
 create type risk_private.reservation as (
   changes risk_private.change[],
   is_plain boolean,
-  keeps_track boolean,
   keeps_fingerprints boolean,
   duplicate_window numeric,
   keeps_exposures boolean
@@ -5097,7 +5144,7 @@ begin
           (m.open_buy = 0 or m.open_sell + coalesce(m.was_open_sell, 0) = 0)
           and (m.open_sell = 0 or m.open_buy + coalesce(m.was_open_buy, 0) = 0)))) is true
         as is_plain,
-      l.keeps_track, l.keeps_fingerprints, l.duplicate_window, l.counters,
+      l.keeps_fingerprints, l.duplicate_window, l.counters,
       l.exposures is not null as keeps_exposures
     from carried as m
     join risk_private.account_levels as a on a.account_id = m.account_id
@@ -5124,7 +5171,7 @@ begin
       l.counter_id | case l.dimension when 0 then 0 when 1 then j.sector_id
         when 2 then j.underlying_id else j.instrument_id end as counter_id,
       j.open_buy, j.open_sell, j.gross_position, j.gross_notional, j.traded_notional, j.orders,
-      j.opened, j.is_plain, j.keeps_track, j.keeps_fingerprints, j.duplicate_window,
+      j.opened, j.is_plain, j.keeps_fingerprints, j.duplicate_window,
       j.keeps_exposures, l as level
     from judged as j
     cross join lateral unnest(j.counters) as l
@@ -5136,7 +5183,7 @@ begin
       sum(i.gross_position) as gross_position, sum(i.gross_notional) as gross_notional,
       sum(i.traded_notional) as traded_notional, sum(i.orders)::integer as orders,
       sum(i.opened)::integer as opened, bool_and(i.is_plain) as is_plain,
-      bool_or(i.keeps_track) as keeps_track, bool_or(i.keeps_fingerprints) as keeps_fingerprints,
+      bool_or(i.keeps_fingerprints) as keeps_fingerprints,
       max(i.duplicate_window) as duplicate_window, bool_or(i.keeps_exposures) as keeps_exposures,
       any_value(i.level) as level
     from increments as i
@@ -5147,7 +5194,7 @@ begin
       s.counter_id, null, null, null, 0, s.open_buy, s.open_sell, s.gross_position,
       s.gross_notional, s.traded_notional, s.orders, s.opened, s.orders, (s.level).keeps_rate,
       null, s.level)::risk_private.change order by s.counter_id),
-    bool_and(s.is_plain), bool_or(s.keeps_track), bool_or(s.keeps_fingerprints),
+    bool_and(s.is_plain), bool_or(s.keeps_fingerprints),
     max(s.duplicate_window), bool_or(s.keeps_exposures)
   into v_reservation
   from summed as s;
@@ -5189,8 +5236,9 @@ begin
   if exists (
     select from risk_private.scopes as s
     join risk_private.account_levels as a on a.account_id = s.scope_id
-    where s.code = any (accounts) and (a.obligations is not null or a.watches_losses
-      and not risk_private.is_far_from_losses(s.chain, s.max_mark_age, v_at))) then
+    where s.code = any (accounts) and (a.obligations is not null
+      or a.needs_equity and risk_private.may_have_stale_rate(s.max_mark_age, v_at)
+      or a.losses is not null and not risk_private.is_far_from_losses(a.losses))) then
     return false;
   end if;
   select array_agg(e.entry), bool_and(e.is_plain) into v_entries, v_is_plain
@@ -5242,19 +5290,16 @@ begin
     and not risk_private.reserve_exposures(v_entries, v_at) then
     return true;
   end if;
-  if v_reservation.keeps_exposures
-    and not risk_private.is_far_from_concentration(v_entries, v_at) then
+  if not risk_private.number_acceptances(
+    risk_private.rate_changes(v_reservation.changes), v_at) then
     return true;
   end if;
-  return v_reservation.keeps_track and not risk_private.keep_track(
-    v_reservation.changes,
-    array(
-      select row(
-        e.account_id,
-        risk_private.fingerprint(array[e.instrument_id], array[e.sign], e.quantity, e.price),
-        v_at)::risk_private.recent_orders
-      from unnest(v_entries) as e where v_reservation.keeps_fingerprints),
-    v_reservation.duplicate_window, v_at);
+  return v_reservation.keeps_fingerprints and exists (
+    select from unnest(v_entries) as e
+    where not risk_private.remember(
+      e.account_id,
+      risk_private.fingerprint(array[e.instrument_id], array[e.sign], e.quantity, e.price),
+      v_reservation.duplicate_window, v_at));
 end
 $$;
 comment on function risk_private.accept(text[], risk_private.request[]) is
@@ -5265,118 +5310,104 @@ comment on function risk_private.accept(text[], risk_private.request[]) is
 -- The lean path for exposures: add an order where every measure stays below its warning level.
 
 create function risk_private.is_within(
-  x risk_private.exposures, l risk_private.exposure_level, delta_up numeric, delta_down numeric,
-  gamma_up numeric, gamma_down numeric, dollar_delta_up numeric, dollar_delta_down numeric,
-  dollar_gamma_up numeric, dollar_gamma_down numeric, vega_up numeric, vega_down numeric,
-  theta_up numeric, theta_down numeric, gross_exposure numeric)
+  l risk_private.exposure_level, unknown integer, delta numeric, gamma numeric,
+  net_exposure numeric, dollar_gamma numeric, vega numeric, theta numeric,
+  gross_exposure numeric, equity numeric)
 returns boolean
 language sql immutable
 return
-  x.unknown = 0
-  and x.delta_up + delta_up < l.delta
-  and -(x.delta_down + delta_down) < l.delta
-  and x.gamma_up + gamma_up < l.gamma
-  and -(x.gamma_down + gamma_down) < l.gamma
-  and x.dollar_delta_up + dollar_delta_up < l.net_exposure
-  and -(x.dollar_delta_down + dollar_delta_down) < l.net_exposure
-  and x.dollar_gamma_up + dollar_gamma_up < l.dollar_gamma
-  and -(x.dollar_gamma_down + dollar_gamma_down) < l.dollar_gamma
-  and x.vega_up + vega_up < l.vega
-  and -(x.vega_down + vega_down) < l.vega
-  and x.theta_up + theta_up < l.theta
-  and -(x.theta_down + theta_down) < l.theta
-  and x.gross_exposure + gross_exposure < l.gross_exposure;
+  unknown = 0 and delta < l.delta and gamma < l.gamma and net_exposure < l.net_exposure
+  and dollar_gamma < l.dollar_gamma and vega < l.vega and theta < l.theta
+  and gross_exposure < l.gross_exposure
+  and (l.concentration_pct = 'Infinity' or equity > 0
+    and net_exposure * 100 < l.concentration_pct * equity);
 comment on function risk_private.is_within(
-  risk_private.exposures, risk_private.exposure_level, numeric, numeric, numeric, numeric, numeric,
-  numeric, numeric, numeric, numeric, numeric, numeric, numeric, numeric) is
-  'Whether every measure of a row of exposures, so changed, stays below its warning level: then no '
-  'limit on it can fail.';
+  risk_private.exposure_level, integer, numeric, numeric, numeric, numeric, numeric, numeric,
+  numeric, numeric) is
+  'Whether every measure of a row of exposures, the larger of its two sides with orders already in '
+  'it, is known and below its warning level: then no limit on it can fail.';
 
+-- The first order in an instrument makes its rows. Levels are compared with what the rows have
+-- come to: where one is reached, all is rolled back.
 create function risk_private.reserve_exposures(
-  held risk_private.positions, sector_id integer, underlying_id integer, quantity numeric,
-  growth numeric, levels risk_private.exposure_level[])
+  held risk_private.positions, keys integer[], quantity numeric, growth numeric,
+  levels risk_private.exposure_level[])
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_rows integer := (
-    select count(*) from unnest(levels) as l where l.dimension <> 1 or sector_id is not null);
-  v_moved integer;
-  v_made bigint[];
+  v_is_within boolean;
 begin
-  loop
-    update risk_private.exposures as x set
-      delta_up = x.delta_up + e.delta_up,
-      delta_down = x.delta_down + e.delta_down,
-      gamma_up = x.gamma_up + e.gamma_up,
-      gamma_down = x.gamma_down + e.gamma_down,
-      dollar_delta_up = x.dollar_delta_up + e.dollar_delta_up,
-      dollar_delta_down = x.dollar_delta_down + e.dollar_delta_down,
-      dollar_gamma_up = x.dollar_gamma_up + e.dollar_gamma_up,
-      dollar_gamma_down = x.dollar_gamma_down + e.dollar_gamma_down,
-      vega_up = x.vega_up + e.vega_up,
-      vega_down = x.vega_down + e.vega_down,
-      theta_up = x.theta_up + e.theta_up,
-      theta_down = x.theta_down + e.theta_down,
-      gross_exposure = x.gross_exposure + e.gross_exposure
+  if not held.has_greeks then
+    return false;
+  end if;
+  with moved as (
+    insert into risk_private.exposures as x (
+      counter_id, scope_id, dimension, key_id, delta_up, delta_down, gamma_up, gamma_down,
+      dollar_delta_up, dollar_delta_down, dollar_gamma_up, dollar_gamma_down, vega_up, vega_down,
+      theta_up, theta_down, gross_exposure)
+    select
+      l.counter_id | k.key_id, l.counter_id >> 34, l.dimension, k.key_id,
+      greatest(0, e.delta), least(0, e.delta), greatest(0, e.gamma), least(0, e.gamma),
+      greatest(0, e.dollar_delta), least(0, e.dollar_delta),
+      greatest(0, e.dollar_gamma), least(0, e.dollar_gamma),
+      greatest(0, e.vega), least(0, e.vega), greatest(0, e.theta), least(0, e.theta),
+      e.gross_exposure
     from (
       select
-        greatest(0, quantity * held.unit_delta) as delta_up,
-        least(0, quantity * held.unit_delta) as delta_down,
-        greatest(0, quantity * held.unit_gamma) as gamma_up,
-        least(0, quantity * held.unit_gamma) as gamma_down,
-        greatest(0, quantity * held.unit_dollar_delta) as dollar_delta_up,
-        least(0, quantity * held.unit_dollar_delta) as dollar_delta_down,
-        greatest(0, quantity * held.unit_dollar_gamma) as dollar_gamma_up,
-        least(0, quantity * held.unit_dollar_gamma) as dollar_gamma_down,
-        greatest(0, quantity * held.unit_vega) as vega_up,
-        least(0, quantity * held.unit_vega) as vega_down,
-        greatest(0, quantity * held.unit_theta) as theta_up,
-        least(0, quantity * held.unit_theta) as theta_down,
+        quantity * held.unit_delta as delta, quantity * held.unit_gamma as gamma,
+        quantity * held.unit_dollar_delta as dollar_delta,
+        quantity * held.unit_dollar_gamma as dollar_gamma,
+        quantity * held.unit_vega as vega, quantity * held.unit_theta as theta,
         growth * abs(held.unit_dollar_delta) as gross_exposure
       offset 0
     ) as e
     cross join unnest(levels) as l
-    where held.has_greeks and (v_made is null or x.counter_id = any (v_made))
-      and x.counter_id = l.counter_id | case l.dimension when 0 then 0
-        when 1 then reserve_exposures.sector_id when 2 then reserve_exposures.underlying_id
-        else held.instrument_id end
-      and risk_private.is_within(
-        x, l, e.delta_up, e.delta_down, e.gamma_up, e.gamma_down, e.dollar_delta_up,
-        e.dollar_delta_down, e.dollar_gamma_up, e.dollar_gamma_down, e.vega_up, e.vega_down,
-        e.theta_up, e.theta_down, e.gross_exposure);
-    get diagnostics v_moved = row_count;
-    v_rows := v_rows - v_moved;
-    if v_rows = 0 then
-      return true;
-    elsif v_made is not null then
-      return false;
-    end if;
-    -- What nobody has traded there yet has no row: the first order makes it.
-    with made as (
-      insert into risk_private.exposures (counter_id, scope_id, dimension, key_id)
-      select l.counter_id | k.key_id, l.counter_id >> 34, l.dimension, k.key_id
-      from unnest(levels) as l
-      cross join lateral (
-        select case l.dimension when 0 then 0 when 1 then reserve_exposures.sector_id
-          when 2 then reserve_exposures.underlying_id else held.instrument_id end as key_id
-      ) as k
-      where k.key_id is not null and not exists (
-        select from risk_private.exposures as x where x.counter_id = l.counter_id | k.key_id)
-      returning exposures.counter_id
-    )
-    select array_agg(m.counter_id) into v_made from made as m;
-    if v_made is null then
-      return false;
-    end if;
-  end loop;
+    cross join lateral (
+      select case l.dimension when 0 then 0 else keys[l.dimension] end as key_id
+      offset 0
+    ) as k
+    where k.key_id is not null
+    on conflict on constraint exposures_pkey do update set
+      delta_up = x.delta_up + excluded.delta_up,
+      delta_down = x.delta_down + excluded.delta_down,
+      gamma_up = x.gamma_up + excluded.gamma_up,
+      gamma_down = x.gamma_down + excluded.gamma_down,
+      dollar_delta_up = x.dollar_delta_up + excluded.dollar_delta_up,
+      dollar_delta_down = x.dollar_delta_down + excluded.dollar_delta_down,
+      dollar_gamma_up = x.dollar_gamma_up + excluded.dollar_gamma_up,
+      dollar_gamma_down = x.dollar_gamma_down + excluded.dollar_gamma_down,
+      vega_up = x.vega_up + excluded.vega_up,
+      vega_down = x.vega_down + excluded.vega_down,
+      theta_up = x.theta_up + excluded.theta_up,
+      theta_down = x.theta_down + excluded.theta_down,
+      gross_exposure = x.gross_exposure + excluded.gross_exposure
+    returning x.counter_id - x.key_id as counter_id, x.unknown,
+      greatest(x.delta_up, -x.delta_down) as delta, greatest(x.gamma_up, -x.gamma_down) as gamma,
+      greatest(x.dollar_delta_up, -x.dollar_delta_down) as net_exposure,
+      greatest(x.dollar_gamma_up, -x.dollar_gamma_down) as dollar_gamma,
+      greatest(x.vega_up, -x.vega_down) as vega, greatest(x.theta_up, -x.theta_down) as theta,
+      x.gross_exposure
+  )
+  select bool_and(risk_private.is_within(
+    l, m.unknown, m.delta, m.gamma, m.net_exposure, m.dollar_gamma, m.vega, m.theta,
+    m.gross_exposure, e.equity) is true)
+  into v_is_within
+  from moved as m
+  join unnest(levels) as l on l.counter_id = m.counter_id
+  left join lateral (
+    select q.equity from risk_private.equities as q
+    where q.scope_id = l.scope_id and l.concentration_pct < 'Infinity'
+    offset 0
+  ) as e on true;
+  return coalesce(v_is_within, false);
 end
 $$;
 comment on function risk_private.reserve_exposures(
-  risk_private.positions, integer, integer, numeric, numeric, risk_private.exposure_level[]) is
+  risk_private.positions, integer[], numeric, numeric, risk_private.exposure_level[]) is
   'Adds an order of a signed quantity, by which the worst case of the position grows, to every row '
-  'of exposures of its chain. False, to be rolled back, where one is incomplete or reaches a '
+  'of exposures of its chain, by the keys of its sector, underlying and instrument. False, to be rolled back, where one is incomplete or reaches a '
   'warning level.';
 
 create function risk_private.reserve_exposures(entries risk_private.entry[], at timestamptz)
@@ -5458,13 +5489,26 @@ begin
       theta_down = x.theta_down + c.theta_down,
       gross_exposure = x.gross_exposure + c.gross_exposure
     from changes as c
-    where x.counter_id = c.counter_id and c.has_greeks and risk_private.is_within(
-      x, c.level, c.delta_up, c.delta_down, c.gamma_up, c.gamma_down, c.dollar_delta_up,
-      c.dollar_delta_down, c.dollar_gamma_up, c.dollar_gamma_down, c.vega_up, c.vega_down,
-      c.theta_up, c.theta_down, c.gross_exposure)
-    returning x.counter_id
+    where x.counter_id = c.counter_id and c.has_greeks
+    returning c.level, x.unknown,
+      greatest(x.delta_up, -x.delta_down) as delta, greatest(x.gamma_up, -x.gamma_down) as gamma,
+      greatest(x.dollar_delta_up, -x.dollar_delta_down) as net_exposure,
+      greatest(x.dollar_gamma_up, -x.dollar_gamma_down) as dollar_gamma,
+      greatest(x.vega_up, -x.vega_down) as vega, greatest(x.theta_up, -x.theta_down) as theta,
+      x.gross_exposure
   )
-  select (select count(*) from changes), (select count(*) from moved) into v_rows, v_moved;
+  select (select count(*) from changes),
+    (
+      select count(*) from moved as m
+      left join lateral (
+        select q.equity from risk_private.equities as q where q.scope_id = (m.level).scope_id
+        offset 0
+      ) as e on true
+      where risk_private.is_within(
+        m.level, m.unknown, m.delta, m.gamma, m.net_exposure, m.dollar_gamma, m.vega, m.theta,
+        m.gross_exposure, e.equity)
+    )
+  into v_rows, v_moved;
   return v_rows = v_moved;
 end
 $$;
@@ -5476,36 +5520,35 @@ comment on function risk_private.reserve_exposures(risk_private.entry[], timesta
 -- 41_accept_obligations.sql
 -- The lean path's part for accounts with limits on what they may come to owe.
 
-create function risk_private.has_room(
-  levels risk_private.obligation_level[], changes risk_private.obligations[], keys integer[])
-returns boolean
+create function risk_private.plain_obligation(
+  held risk_private.positions, kind text, rate_as_of timestamptz, cost numeric)
+returns risk_private.obligation
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return not exists (
-    select from unnest(levels) as l
-    left join unnest(changes) as x on x.scope_id = l.scope_id and x.dimension = l.dimension
-    left join risk_private.obligations as o
-      on o.counter_id = l.counter_id | keys[l.dimension + 1]
-    left join risk_private.equities as e on e.scope_id = l.scope_id and e.unknown = 0
-    where least(l.same_side, l.max_loss, l.buying_power) < 'Infinity'
-      and (l.dimension <> 1 or keys[2] is not null)
-      and (
-        greatest(coalesce(o.bull, 0) + coalesce(x.bull, 0),
-          coalesce(o.bear, 0) + coalesce(x.bear, 0)) < l.same_side
-        and coalesce(o.max_loss, 0) + coalesce(x.max_loss, 0) < l.max_loss
-        and (l.max_loss = 'Infinity'
-          or coalesce(o.unlimited, 0) + coalesce(x.unlimited, 0) = 0)
-        and (l.buying_power = 'Infinity'
-          or coalesce(o.cash_need, 0) + coalesce(x.cash_need, 0) - e.cash < l.buying_power)
-      ) is not true);
+  -- Held long and not oversold, a position loses most at a price of 0, where every open order adds
+  -- what it costs.
+  if kind <> 'option' and rate_as_of is null and held.cost >= 0
+    and held.quantity >= greatest(0, held.open_sell)
+    and not exists (
+      select from risk_private.positions as p
+      where p.account_id = held.account_id and p.underlying_id = held.underlying_id
+        and p.instrument_id <> held.instrument_id
+        and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)) then
+    return row(0, 0, greatest(0, cost), 0,
+      case when kind = 'future' then 0 else greatest(0, cost) end, 0, 0, 0, 0,
+      0)::risk_private.obligation;
+  end if;
+  return null;
 end
 $$;
-comment on function risk_private.has_room(
-  risk_private.obligation_level[], risk_private.obligations[], integer[]) is
-  'Whether obligations, so changed, stay below all of these warning levels; keys are 0, the sector '
-  'and the underlying.';
+comment on function risk_private.plain_obligation(
+  risk_private.positions, text, timestamptz, numeric) is
+  'What an order, already in the open quantities of its position, changes in the obligations of '
+  'the underlying, where that is plain: in base currency (rate_as_of NULL), no option, held long or '
+  'flat, not oversold by open orders, and all that the account has there. cost: what the order '
+  'pays, below 0 for a sale. Else NULL.';
 
 create function risk_private.obligation_keys(underlying_id integer) returns integer[]
 language plpgsql stable
@@ -5513,55 +5556,62 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
-    select array[0, u.sector_id, u.instrument_id] from risk_private.instruments as u
+    select array[u.sector_id, u.instrument_id] from risk_private.instruments as u
     where u.instrument_id = obligation_keys.underlying_id);
 end
 $$;
 comment on function risk_private.obligation_keys(integer) is
-  'The keys of an underlying''s obligations, by dimension.';
-
-create function risk_private.reserve_obligations(
-  account_id integer, underlying_id integer, levels risk_private.obligation_level[])
-returns risk_private.obligations[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_changes risk_private.obligations[] :=
-    risk_private.obligation_changes(account_id, array[underlying_id]);
-begin
-  if risk_private.has_room(
-    array(select l from unnest(levels) as l where l.scope_id = account_id), v_changes,
-    risk_private.obligation_keys(underlying_id)) then
-    return v_changes;
-  end if;
-  return null;
-end
-$$;
-comment on function risk_private.reserve_obligations(
-  integer, integer, risk_private.obligation_level[]) is
-  'What an order that has just been stored changes; NULL where its account has no room.';
+  'The sector of an underlying and the underlying: keys of obligations by dimension.';
 
 create function risk_private.add_obligations(
-  underlying_id integer, levels risk_private.obligation_level[],
-  changes risk_private.obligations[])
+  change risk_private.obligation, keys integer[], levels risk_private.obligation_level[])
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_is_within boolean;
 begin
-  if not risk_private.has_room(
-    levels, changes, risk_private.obligation_keys(underlying_id)) then
-    return false;
-  end if;
-  perform risk_private.move_obligations(changes);
-  return true;
+  with moved as (
+    insert into risk_private.obligations as o (
+      counter_id, scope_id, dimension, key_id, bull, bear, max_loss, unlimited, cash_need)
+    select l.counter_id | k.key_id, l.scope_id, l.dimension, k.key_id, change.bull, change.bear,
+      change.max_loss, change.unlimited, change.cash_need
+    from unnest(levels) as l
+    cross join lateral (
+      select case l.dimension when 0 then 0 else keys[l.dimension] end as key_id
+      offset 0
+    ) as k
+    where k.key_id is not null
+    on conflict on constraint obligations_pkey do update set
+      bull = o.bull + excluded.bull,
+      bear = o.bear + excluded.bear,
+      max_loss = o.max_loss + excluded.max_loss,
+      unlimited = o.unlimited + excluded.unlimited,
+      cash_need = o.cash_need + excluded.cash_need
+    returning o.counter_id - o.key_id as counter_id, greatest(o.bull, o.bear) as side, o.max_loss,
+      o.unlimited, o.cash_need
+  )
+  select bool_and((
+    m.side < l.same_side and m.max_loss < l.max_loss
+    and (m.unlimited = 0 or l.max_loss = 'Infinity')
+    and (l.buying_power = 'Infinity' or m.cash_need - e.cash < l.buying_power)) is true)
+  into v_is_within
+  from moved as m
+  join unnest(levels) as l on l.counter_id = m.counter_id
+  left join lateral (
+    select q.cash from risk_private.equities as q
+    where q.scope_id = l.scope_id and q.unknown = 0
+    offset 0
+  ) as e on true;
+  return coalesce(v_is_within, false);
 end
 $$;
 comment on function risk_private.add_obligations(
-  integer, risk_private.obligation_level[], risk_private.obligations[]) is
-  'Adds changes where every level of the chain stays below its warning level; the caller holds the '
-  'firm''s counter.';
+  risk_private.obligation, integer[], risk_private.obligation_level[]) is
+  'Adds what an order changes to every row of obligations of its chain, by the keys of the '
+  'underlying and its sector. False, to be rolled back, where one reaches a warning level. The '
+  'caller holds the firm''s counter.';
 
 -- 42_checks.sql
 -- Every rule, spelled out: what an order is checked against, and how much of it would pass.
@@ -6311,98 +6361,6 @@ comment on function risk_private.concentration_pct(numeric, numeric) is
   'An exposure in % of the equity: of one of 0 or less, anything is infinite. NULL where either is '
   'unknown.';
 
-create function risk_private.concentration_levels(
-  account_id integer, sector_id integer, underlying_id integer, at timestamptz)
-returns risk_private.concentration_level[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select array_agg(row(
-      risk_private.counter_id(s.scope_id, d.dimension), s.scope_id, d.dimension,
-      d.level)::risk_private.concentration_level order by s.scope_id, d.dimension)
-    from risk_private.scopes as leaf
-    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
-    left join risk_private.warning_levels as l0
-      on l0.scope_id = s.scope_id and l0.dimension = 0 and l0.key_id = 0
-      and at < l0.valid_until and l0.valid_from <= at
-    left join risk_private.warning_levels as l1
-      on l1.scope_id = s.scope_id and l1.dimension = 1
-      and l1.key_id = concentration_levels.sector_id
-      and at < l1.valid_until and l1.valid_from <= at
-    left join risk_private.warning_levels as l2
-      on l2.scope_id = s.scope_id and l2.dimension = 2
-      and l2.key_id = concentration_levels.underlying_id
-      and at < l2.valid_until and l2.valid_from <= at
-    cross join lateral (
-      values (1, l1.concentration_pct), (2, coalesce(l2.concentration_pct, l0.concentration_pct))
-    ) as d (dimension, level)
-    where leaf.scope_id = concentration_levels.account_id and d.level is not null);
-end
-$$;
-comment on function risk_private.concentration_levels(integer, integer, integer, timestamptz) is
-  'The warning levels of concentration_pct for an account''s orders in one underlying and sector; '
-  'keys NULL: those that hold for all. NULL where the chain has none.';
-
--- Lock order: the caller holds the counters of the chain, without which neither exposures nor
--- equities move.
-create function risk_private.is_far_from_concentration(
-  levels risk_private.concentration_level[], sector_id integer, underlying_id integer,
-  max_age double precision, at timestamptz)
-returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-as $$
-begin
-  return not risk_private.may_have_stale_rate(max_age, at) and not exists (
-    select
-    from unnest(levels) as l
-    left join risk_private.exposures as x on x.counter_id = l.counter_id | case l.dimension
-      when 1 then is_far_from_concentration.sector_id
-      else is_far_from_concentration.underlying_id end
-    left join risk_private.equities as e on e.scope_id = l.scope_id
-    where (x.unknown = 0 and e.equity > 0
-      and greatest(x.dollar_delta_up, -x.dollar_delta_down) * 100
-        < l.concentration_pct * e.equity) is not true);
-end
-$$;
-comment on function risk_private.is_far_from_concentration(
-  risk_private.concentration_level[], integer, integer, double precision, timestamptz) is
-  'Whether exposures as they stand, with the order already in them, are known and below every '
-  'warning level of concentration_pct.';
-
-create function risk_private.is_far_from_concentration(
-  entries risk_private.entry[], at timestamptz)
-returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return not exists (
-    select
-    from (
-      select distinct o.account_id, o.sector_id, o.underlying_id from unnest(entries) as o
-    ) as e
-    join risk_private.scopes as s on s.scope_id = e.account_id
-    join risk_private.account_levels as a on a.account_id = e.account_id
-    cross join lateral (
-      select case when a.is_narrowed then risk_private.concentration_levels(
-          e.account_id, e.sector_id, e.underlying_id, at)
-        else a.concentrations end as levels
-      offset 0
-    ) as n
-    where n.levels is not null and not risk_private.is_far_from_concentration(
-      n.levels, e.sector_id, e.underlying_id, s.max_mark_age, at));
-end
-$$;
-comment on function risk_private.is_far_from_concentration(risk_private.entry[], timestamptz) is
-  'The same for the orders of a batch.';
-
 create function risk_private.known_equity(
   scope_id integer, max_age double precision, at timestamptz)
 returns numeric
@@ -6900,8 +6858,6 @@ create function risk_private.may_have_stale_rate(max_age double precision, at ti
 returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
 as $$
 begin
   return max_age <> 0 and exists (
@@ -6939,47 +6895,47 @@ end;
 comment on function risk_private.is_drawn_down(risk_private.equities, numeric) is
   'Whether the equity is more than that percentage below its peak; NULL while it is not known.';
 
-create function risk_private.is_far_from_losses(chain integer[], max_age double precision,
-  at timestamptz) returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-as $$
-begin
-  return not exists (
-    select
-    from unnest(chain) as c (scope_id)
-    join risk_private.warning_levels as w
-      on w.scope_id = c.scope_id and w.dimension = 0 and w.key_id = 0
-      and w.valid_from <= at and at < w.valid_until
-    join risk_private.equities as e on e.scope_id = c.scope_id
-    where (w.daily_loss is not null or w.drawdown_pct is not null) and (
-      (w.daily_loss is null or risk_private.daily_loss(e) < w.daily_loss) is not true
-      or (w.drawdown_pct is null or e.peak > 0 and e.equity > 0
-        and (e.peak - e.equity) * 100 < w.drawdown_pct * e.peak) is not true
-      or risk_private.may_have_stale_rate(max_age, at)));
-end
-$$;
-comment on function risk_private.is_far_from_losses(integer[], double precision, timestamptz) is
-  'Whether every loss that a scope of the chain limits is known and below its warning level.';
-
-create function risk_private.watches_losses(account_id integer, at timestamptz) returns boolean
+create function risk_private.loss_levels(account_id integer, at timestamptz)
+returns risk_private.loss_level[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return exists (
-    select from risk_private.scopes as s
+  return (
+    select array_agg(row(
+      w.scope_id, coalesce(w.daily_loss, 'Infinity'),
+      coalesce(w.drawdown_pct, 'Infinity'))::risk_private.loss_level order by w.scope_id)
+    from risk_private.scopes as s
     join risk_private.warning_levels as w
       on w.scope_id = any (s.chain) and w.dimension = 0 and w.key_id = 0
       and w.valid_from <= at and at < w.valid_until
-    where s.scope_id = watches_losses.account_id
+    where s.scope_id = loss_levels.account_id
       and (w.daily_loss is not null or w.drawdown_pct is not null));
 end
 $$;
-comment on function risk_private.watches_losses(integer, timestamptz) is
-  'Whether a loss is limited somewhere on the chain of an account.';
+comment on function risk_private.loss_levels(integer, timestamptz) is
+  'The warning levels on losses of every scope of an account''s chain that has any; NULL: none.';
+
+create function risk_private.is_far_from_losses(levels risk_private.loss_level[]) returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return not exists (
+    select from unnest(levels) as l
+    left join lateral (
+      select q.peak, q.equity, risk_private.daily_loss(q) as daily_loss
+      from risk_private.equities as q where q.scope_id = l.scope_id
+      offset 0
+    ) as e on true
+    where (
+      (l.daily_loss = 'Infinity' or e.daily_loss < l.daily_loss)
+      and (l.drawdown_pct = 'Infinity' or e.peak > 0 and e.equity > 0
+        and (e.peak - e.equity) * 100 < l.drawdown_pct * e.peak)) is not true);
+end
+$$;
+comment on function risk_private.is_far_from_losses(risk_private.loss_level[]) is
+  'Whether every loss that is limited is known and below its warning level.';
 
 create function risk_private.loss_checks(
   p risk_private.proposal, limits risk_private.applicable_limit[], closable numeric,
@@ -7696,7 +7652,8 @@ begin
     risk_private.working_legs_of(p, v_legs));
   perform risk_private.renew_obligations(p.account_id, array(
     select distinct l.underlying_id from pg_catalog.unnest(v_legs) as l));
-  perform risk_private.number_acceptances(v_changes, v_at);
+  perform risk_private.number_acceptances(
+    risk_private.rate_changes(v_changes), v_at);
   if exists (select from pg_catalog.unnest(v_changes) as x where x.keeps_fingerprints) then
     insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
     values (p.account_id, risk_private.fingerprint(p.instrument_ids, p.ratios, p.quantity, p.price),
