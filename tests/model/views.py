@@ -75,7 +75,9 @@ class Views(Records):
                 parts = self._parts(limit.key)
                 if any(is_unknown(book, key) for key in parts):
                     continue
-                highest = max([ZERO, *(amount for key in parts for amount in sides(book, key))])
+                highest = max((amount for key in parts for amount in sides(book, key)), default=ZERO)
+                if limit.key.limit_type != "buying_power":  # below 0, it is cash that is free
+                    highest = max(ZERO, highest)
                 if limit.key.limit_type == CONCENTRATION and highest.is_finite():
                     highest = highest.quantize(Decimal("1e-6"), ROUND_HALF_UP)
                 used[limit.key] = limit.amount, highest

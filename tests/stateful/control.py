@@ -22,7 +22,16 @@ GREEK_AMOUNTS: dict[str, tuple[int, ...]] = {
     "net_exposure": (1500, 5000, 12000, 400, 0),
     "concentration_pct": (40, 100, 15, 300, 0),
 }
-AMOUNTS: dict[str, tuple[int, ...]] = GREEK_AMOUNTS | {
+MONEY_AMOUNTS: dict[str, tuple[float, ...]] = {
+    "same_side": (0.8, 1.5, 3, 0.3, 0),
+    "max_loss": (1500, 4000, 12000, 300, 0),
+    "buying_power": (600, 2500, 8000, 150, 0),
+    "daily_loss": (50, 300, 1500, 10, 0),
+    "drawdown_pct": (5, 20, 60, 1, 100),
+}
+AMOUNTS: dict[str, tuple[float, ...]] = {
+    **GREEK_AMOUNTS,
+    **MONEY_AMOUNTS,
     "order_quantity": (8, 12, 20, 3, 0),
     "order_notional": (500, 1000, 3000, 100, 0),
     "price_collar_pct": (5, 2, 10, 0),
@@ -42,9 +51,11 @@ AMOUNTS: dict[str, tuple[int, ...]] = GREEK_AMOUNTS | {
 LIMIT_TYPES = st.one_of(
     *(
         st.lists(st.sampled_from(sorted(names)), min_size=1, max_size=4, unique=True)
-        for names in (AMOUNTS, GREEK_AMOUNTS)
+        for names in (AMOUNTS, GREEK_AMOUNTS, MONEY_AMOUNTS)
     )
 )
+OF_AN_UNDERLYING = (*PER_UNDERLYING, CONCENTRATION, "max_loss")
+OF_A_SCOPE = ("buying_power", "daily_loss", "drawdown_pct")
 SCOPE = st.sampled_from(sorted(TREE))
 CHOICE = st.integers(0, 5)
 DETAIL = st.integers(0, 39)
@@ -59,7 +70,9 @@ class Control(Firm):
         """A limit key; `detail` picks the dimension and its value."""
         dimension = (Dimension.ALL, *Dimension)[detail % 5]
         stock = detail // 5 % 2
-        if dimension is Dimension.INSTRUMENT and limit_type in (*PER_UNDERLYING, CONCENTRATION):
+        if limit_type in OF_A_SCOPE:
+            dimension = Dimension.ALL
+        elif dimension is Dimension.INSTRUMENT and limit_type in OF_AN_UNDERLYING:
             dimension = Dimension.UNDERLYING
         value = {
             Dimension.ALL: None,
@@ -135,7 +148,7 @@ class Control(Firm):
             "set_limit",
             LimitVersion(
                 self.key(scope, name, detail),
-                Decimal(AMOUNTS[name][choice % len(AMOUNTS[name])]),
+                Decimal(str(AMOUNTS[name][choice % len(AMOUNTS[name])])),
                 now,
                 None if seconds is None else now + timedelta(seconds=seconds),
                 Decimal(warn_pct),
