@@ -79,7 +79,9 @@ comment on function risk_private.rebased_peak(numeric, numeric, numeric) is
   'to one, that cannot be, and the peak moves by the flow.';
 
 -- Lock order: the caller holds the counters of the chain; then its equities, ascending.
-create function risk_private.move_equities(account_id integer, m risk_private.money) returns void
+create function risk_private.move_equities(
+  account_id integer, m risk_private.money, is_final boolean default true)
+returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -97,15 +99,18 @@ begin
     income = e.income + m.income,
     currency_pnl = e.currency_pnl + m.book - (m.realized - m.fees + m.income + m.flows),
     peak = greatest(
-      risk_private.rebased_peak(e.peak, e.known_equity, m.flows), e.known_equity + m.equity),
+      risk_private.rebased_peak(e.peak, e.known_equity, m.flows),
+      case when is_final or e.scope_id = move_equities.account_id
+        then e.known_equity + m.equity end),
     as_of = risk_private.clock()
   where e.scope_id = any (
     (select s.chain from risk_private.scopes as s where s.scope_id = move_equities.account_id)
       ::integer[]);
 end
 $$;
-comment on function risk_private.move_equities(integer, risk_private.money) is
-  'Adds to the equities of an account and of every scope above it, and samples their peaks.';
+comment on function risk_private.move_equities(integer, risk_private.money, boolean) is
+  'Adds to the equities of an account and of every scope above it, and samples their peaks. Not '
+  'final: other accounts have yet to follow, and sample_peaks samples those of the scopes above.';
 
 create function risk_private.is_flow(reason text) returns boolean
 language sql immutable

@@ -89,6 +89,28 @@ $$;
 comment on function risk_private.accounts_in(text) is
   'Accounts that carry cash or positions of a currency, or may come to.';
 
+create function risk_private.unmarked(
+  account_id integer, currency text, old_rate numeric, new_rate numeric)
+returns risk_private.unit_values[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select risk_private.valued(
+      null, p.instrument_id, trim_scale(round(p.unit_value * new_rate / old_rate, 12)))
+    from risk_private.positions as p
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    where p.account_id = unmarked.account_id and i.currency = unmarked.currency
+      and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
+      and not exists (
+        select from risk_private.marks as m where m.instrument_id = p.instrument_id));
+end
+$$;
+comment on function risk_private.unmarked(integer, text, numeric, numeric) is
+  'Values at a new rate of positions in a currency that have no mark, and so are carried at the '
+  'price at which they were taken up.';
+
 -- Lock order: the account; the counters of its chain, ascending; their equities.
 create function risk_private.recarry(account_id integer, currency text) returns void
 language plpgsql volatile security definer
@@ -97,7 +119,8 @@ as $$
 declare
   v_cash risk_private.cash_balances;
   v_rate numeric;
-  v_money risk_private.money;
+  v_money risk_private.money := row(0, 0, 0, 0, 0, 0, 0, 0);
+  v_units risk_private.unit_values[];
 begin
   perform risk_private.begin_change();
   perform risk_private.lock_account(account_id);
@@ -112,6 +135,7 @@ begin
     from risk_private.scopes as s
     where b.account_id = recarry.account_id and b.currency = recarry.currency
       and s.scope_id = b.account_id;
+    v_units := risk_private.unmarked(account_id, currency, coalesce(v_cash.rate, 1), v_rate);
     v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
     v_rate := v_rate - coalesce(v_cash.rate, 0);
     v_money.equity := v_money.equity * v_rate;
@@ -121,10 +145,13 @@ begin
       v_money.flows := v_money.book;
       v_money.unknown := -1;
     end if;
-    perform risk_private.lock_chain(account_id);
-    perform risk_private.move_equities(account_id, v_money);
   end if;
-  perform risk_private.revalue(account_id, risk_private.instruments_in(currency));
+  v_units := v_units || risk_private.unfollowed(account_id, risk_private.instruments_in(currency));
+  if cardinality(v_units) > 0 then
+    v_money.equity := v_money.equity + risk_private.carry_at(account_id, v_units);
+  end if;
+  perform risk_private.lock_chain(account_id);
+  perform risk_private.move_equities(account_id, v_money, false);
   perform risk_private.renew_obligations(recarry.account_id, array(
     select distinct p.underlying_id
     from risk_private.positions as p
@@ -134,8 +161,22 @@ begin
 end
 $$;
 comment on function risk_private.recarry(integer, text) is
-  'Carries an account''s cash and positions of a currency at its present rate. What a rate makes of '
+  'Carries an account''s cash and positions of a currency at its present rate, both at once: what '
+  'was borrowed moves against what it bought. What a rate makes of '
   'cash and cost is currency P&L; the first rate of all makes no profit, it only makes known.';
+
+-- Lock order: counters of scopes above accounts, ascending; their equities.
+create function risk_private.end_recarry(account_ids integer[]) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.begin_change();
+  perform risk_private.sample_peaks(account_ids);
+end
+$$;
+comment on function risk_private.end_recarry(integer[]) is
+  'Samples the peaks of the scopes above accounts that all follow a rate now.';
 
 create procedure risk.set_fx(currency text, rate numeric, as_of timestamptz default null)
 language plpgsql
@@ -152,6 +193,8 @@ begin
       perform risk_private.recarry(v_account_id, currency);
       commit;
     end loop;
+    perform risk_private.end_recarry(v_account_ids);
+    commit;
     call risk_private.follow();
   end if;
   commit;

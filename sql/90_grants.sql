@@ -38,7 +38,8 @@ grant execute on function risk_private.adjust_instrument to risk_admin;
 grant execute on procedure risk.post_cash to risk_execution, risk_admin;
 grant execute on function risk_private.post_cash to risk_execution, risk_admin;
 grant execute on procedure risk.set_fx to risk_feed;
-grant execute on function risk_private.set_fx, risk_private.accounts_in, risk_private.recarry
+grant execute on function risk_private.set_fx, risk_private.accounts_in, risk_private.recarry,
+  risk_private.end_recarry
 to risk_feed;
 grant execute on function
   risk_private.record_fill, risk_private.record_trade, risk_private.fill_detail,

@@ -69,6 +69,7 @@ DEFINERS = {
     "risk_private.read_events",
     "risk_private.reconcile",
     "risk_private.recarry",
+    "risk_private.end_recarry",
     "risk_private.record_fill",
     "risk_private.record_trade",
     "risk_private.refresh_view",

@@ -9962,7 +9962,9 @@ comment on function risk_private.rebased_peak(numeric, numeric, numeric) is
   'to one, that cannot be, and the peak moves by the flow.';
 
 -- Lock order: the caller holds the counters of the chain; then its equities, ascending.
-create function risk_private.move_equities(account_id integer, m risk_private.money) returns void
+create function risk_private.move_equities(
+  account_id integer, m risk_private.money, is_final boolean default true)
+returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -9980,15 +9982,18 @@ begin
     income = e.income + m.income,
     currency_pnl = e.currency_pnl + m.book - (m.realized - m.fees + m.income + m.flows),
     peak = greatest(
-      risk_private.rebased_peak(e.peak, e.known_equity, m.flows), e.known_equity + m.equity),
+      risk_private.rebased_peak(e.peak, e.known_equity, m.flows),
+      case when is_final or e.scope_id = move_equities.account_id
+        then e.known_equity + m.equity end),
     as_of = risk_private.clock()
   where e.scope_id = any (
     (select s.chain from risk_private.scopes as s where s.scope_id = move_equities.account_id)
       ::integer[]);
 end
 $$;
-comment on function risk_private.move_equities(integer, risk_private.money) is
-  'Adds to the equities of an account and of every scope above it, and samples their peaks.';
+comment on function risk_private.move_equities(integer, risk_private.money, boolean) is
+  'Adds to the equities of an account and of every scope above it, and samples their peaks. Not '
+  'final: other accounts have yet to follow, and sample_peaks samples those of the scopes above.';
 
 create function risk_private.is_flow(reason text) returns boolean
 language sql immutable
@@ -10734,6 +10739,28 @@ $$;
 comment on function risk_private.accounts_in(text) is
   'Accounts that carry cash or positions of a currency, or may come to.';
 
+create function risk_private.unmarked(
+  account_id integer, currency text, old_rate numeric, new_rate numeric)
+returns risk_private.unit_values[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select risk_private.valued(
+      null, p.instrument_id, trim_scale(round(p.unit_value * new_rate / old_rate, 12)))
+    from risk_private.positions as p
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    where p.account_id = unmarked.account_id and i.currency = unmarked.currency
+      and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
+      and not exists (
+        select from risk_private.marks as m where m.instrument_id = p.instrument_id));
+end
+$$;
+comment on function risk_private.unmarked(integer, text, numeric, numeric) is
+  'Values at a new rate of positions in a currency that have no mark, and so are carried at the '
+  'price at which they were taken up.';
+
 -- Lock order: the account; the counters of its chain, ascending; their equities.
 create function risk_private.recarry(account_id integer, currency text) returns void
 language plpgsql volatile security definer
@@ -10742,7 +10769,8 @@ as $$
 declare
   v_cash risk_private.cash_balances;
   v_rate numeric;
-  v_money risk_private.money;
+  v_money risk_private.money := row(0, 0, 0, 0, 0, 0, 0, 0);
+  v_units risk_private.unit_values[];
 begin
   perform risk_private.begin_change();
   perform risk_private.lock_account(account_id);
@@ -10757,6 +10785,7 @@ begin
     from risk_private.scopes as s
     where b.account_id = recarry.account_id and b.currency = recarry.currency
       and s.scope_id = b.account_id;
+    v_units := risk_private.unmarked(account_id, currency, coalesce(v_cash.rate, 1), v_rate);
     v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
     v_rate := v_rate - coalesce(v_cash.rate, 0);
     v_money.equity := v_money.equity * v_rate;
@@ -10766,10 +10795,13 @@ begin
       v_money.flows := v_money.book;
       v_money.unknown := -1;
     end if;
-    perform risk_private.lock_chain(account_id);
-    perform risk_private.move_equities(account_id, v_money);
   end if;
-  perform risk_private.revalue(account_id, risk_private.instruments_in(currency));
+  v_units := v_units || risk_private.unfollowed(account_id, risk_private.instruments_in(currency));
+  if cardinality(v_units) > 0 then
+    v_money.equity := v_money.equity + risk_private.carry_at(account_id, v_units);
+  end if;
+  perform risk_private.lock_chain(account_id);
+  perform risk_private.move_equities(account_id, v_money, false);
   perform risk_private.renew_obligations(recarry.account_id, array(
     select distinct p.underlying_id
     from risk_private.positions as p
@@ -10779,8 +10811,22 @@ begin
 end
 $$;
 comment on function risk_private.recarry(integer, text) is
-  'Carries an account''s cash and positions of a currency at its present rate. What a rate makes of '
+  'Carries an account''s cash and positions of a currency at its present rate, both at once: what '
+  'was borrowed moves against what it bought. What a rate makes of '
   'cash and cost is currency P&L; the first rate of all makes no profit, it only makes known.';
+
+-- Lock order: counters of scopes above accounts, ascending; their equities.
+create function risk_private.end_recarry(account_ids integer[]) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.begin_change();
+  perform risk_private.sample_peaks(account_ids);
+end
+$$;
+comment on function risk_private.end_recarry(integer[]) is
+  'Samples the peaks of the scopes above accounts that all follow a rate now.';
 
 create procedure risk.set_fx(currency text, rate numeric, as_of timestamptz default null)
 language plpgsql
@@ -10797,6 +10843,8 @@ begin
       perform risk_private.recarry(v_account_id, currency);
       commit;
     end loop;
+    perform risk_private.end_recarry(v_account_ids);
+    commit;
     call risk_private.follow();
   end if;
   commit;
@@ -17471,7 +17519,8 @@ grant execute on function risk_private.adjust_instrument to risk_admin;
 grant execute on procedure risk.post_cash to risk_execution, risk_admin;
 grant execute on function risk_private.post_cash to risk_execution, risk_admin;
 grant execute on procedure risk.set_fx to risk_feed;
-grant execute on function risk_private.set_fx, risk_private.accounts_in, risk_private.recarry
+grant execute on function risk_private.set_fx, risk_private.accounts_in, risk_private.recarry,
+  risk_private.end_recarry
 to risk_feed;
 grant execute on function
   risk_private.record_fill, risk_private.record_trade, risk_private.fill_detail,
