@@ -20,6 +20,7 @@ PER_INSTRUMENT = ("net_position", "long_position", "short_position")
 PER_UNDERLYING = ("delta", "gamma", "same_side")
 GREEKS = ("delta", "gamma", "dollar_gamma", "vega", "theta", "net_exposure")
 CONCENTRATION = "concentration_pct"
+BASE_CURRENCY = "USD"
 SWITCHES = ("duplicate_window", "self_cross")
 LIVE = ("ACCEPTED", "SENT", "ACKNOWLEDGED", "PARTIALLY_FILLED")
 
@@ -72,6 +73,7 @@ class Instrument:
     strike: Decimal | None = None
     option_right: str | None = None
     allow_negative_price: bool = False
+    currency: str = BASE_CURRENCY
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,8 @@ class Execution:
     """A fill or a trade.
 
     `orders` are those that it fills: none for a trade, both while a replace is pending.
-    `takes_up` says that the account had neither a position nor open orders in the symbol.
+    `takes_up` says that the account had neither a position nor open orders in the symbol; `rate`
+    is that of its currency when it was booked.
     """
 
     account: str
@@ -252,6 +255,7 @@ class Execution:
     kind: str
     fee: Decimal = Decimal(0)
     takes_up: bool = False
+    rate: Decimal = Decimal(1)
 
     @property
     def signed(self) -> Decimal:
@@ -265,6 +269,16 @@ class Posting:
     account: str
     amount: Decimal
     reason: str
+    currency: str = BASE_CURRENCY
+    rate: Decimal = Decimal(1)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Of a currency: base currency per unit, as of a moment."""
+
+    value: Decimal
+    as_of: datetime
 
 
 @dataclass
@@ -287,6 +301,16 @@ class World:
     day_starts: dict[str, DayStart] = field(default_factory=dict)
     peaks: dict[str, Decimal] = field(default_factory=dict)
     adjustments: dict[str, tuple[str, Decimal]] = field(default_factory=dict)
+    rates: dict[str, Rate] = field(default_factory=dict)
+
+    def rate(self, currency: str) -> Decimal:
+        """Base currency per unit."""
+        return Decimal(1) if currency == BASE_CURRENCY else self.rates[currency].value
+
+    def unit(self, symbol: str) -> Decimal:
+        """Base currency that one unit of a symbol moves by where its price moves by 1."""
+        instrument = self.instruments[symbol]
+        return instrument.multiplier * self.rate(instrument.currency)
 
     def chain(self, scope: str) -> list[str]:
         """The scope and all its ancestors, the firm last."""

@@ -101,12 +101,12 @@ class Lifecycle(Records):
         """Appends an execution; what is brought in kind is a flow."""
         book = self.book()
         takes_up = book.worst_case(execution.account, execution.symbol) == 0
+        rate = self.world.rate(self.world.instruments[execution.symbol].currency)
         flow = ZERO
         if execution.kind in IN_KIND:
-            multiplier = self.world.instruments[execution.symbol].multiplier
-            flow = execution.signed * execution.price * multiplier
+            flow = execution.signed * execution.price * self.world.unit(execution.symbol)
         self.rebase_peaks(execution.account, flow)
-        self.world.executions.append(replace(execution, takes_up=takes_up))
+        self.world.executions.append(replace(execution, takes_up=takes_up, rate=rate))
         self.sample_peaks(execution.account)
 
     def _already_recorded(self, account: str, exec_id: str, asked: tuple[object, ...]) -> bool:

@@ -13,6 +13,7 @@ from .measures import is_unknown, narrowed, sides
 from .money import Money
 from .records import Records
 
+QUOTIENTS = (CONCENTRATION, "drawdown_pct")
 GREEK_COLUMNS = ("delta", "gamma", "vega", "theta", "net_exposure")
 
 
@@ -29,6 +30,9 @@ class PnlRow(NamedTuple):
     daily_pnl: Decimal
     peak_equity: Decimal
     drawdown_pct: Decimal
+    cash: Decimal
+    currency_pnl: Decimal
+    start_unrealized: Decimal
 
 
 class Views(Records):
@@ -78,7 +82,7 @@ class Views(Records):
                 highest = max((amount for key in parts for amount in sides(book, key)), default=ZERO)
                 if limit.key.limit_type != "buying_power":  # below 0, it is cash that is free
                     highest = max(ZERO, highest)
-                if limit.key.limit_type == CONCENTRATION and highest.is_finite():
+                if limit.key.limit_type in QUOTIENTS and highest.is_finite():
                     highest = highest.quantize(Decimal("1e-6"), ROUND_HALF_UP)
                 used[limit.key] = limit.amount, highest
         return used
@@ -106,19 +110,21 @@ class Views(Records):
         rows = {}
         for scope in self.world.scopes:
             today, equity = money.today(scope), money.equity(scope)
-            start = money.start_equity(scope)
-            book = money.totals(scope).cash + money.cost(scope)
+            start, starts = money.start_equity(scope), money.starts(scope)
             rows[scope] = PnlRow(
                 start,
                 equity,
                 today.realized,
-                equity - book,
+                equity - money.book_value(scope),
                 today.fees,
                 today.flows,
                 today.income,
                 equity - start - today.flows,
                 self.world.peaks.get(scope, ZERO),
                 money.drawdown_pct(scope),
+                money.cash(scope),
+                money.currency_pnl(scope) - sum((s.currency_pnl for s in starts), ZERO),
+                sum((s.unrealized for s in starts), ZERO),
             )
         return rows
 

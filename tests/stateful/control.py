@@ -225,12 +225,17 @@ class Control(Firm):
         self.engine.remark_underlying(self.name(stock), price)
         self.oracle.set_marks(self.engine.marks([self.name(code) for code in SYMBOLS]))
 
+    @rule(rate=st.sampled_from(["1.25", "1.1", "1.4", "0.8", "2"]))
+    def set_fx(self, rate: str) -> None:
+        self.both("set_fx", self.currency, Decimal(rate))
+
     @rule(milliseconds=st.sampled_from([1, 400, 1000, 2000, 30000, 46000, 61000]))
     def let_time_pass(self, milliseconds: int) -> None:
         """A longer pause ends with fresh marks, or nothing would trade any more."""
         self.world.now += timedelta(milliseconds=milliseconds)
         self.engine.set_clock(self.world.now)
         if milliseconds > 46000:
+            self.both("set_fx", self.currency, self.world.rate(self.currency))
             marked = [code for code in SYMBOLS if self.name(code) in self.world.marks]
             self.move_marks(
                 {code: max(self.last_price(code), 10 * CENT) for code in marked}, quoted=True

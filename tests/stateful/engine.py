@@ -26,7 +26,7 @@ ALERTS = """select message ->> 'kind' as kind, message ->> 'account' as account,
 MARKS = """select symbol, price, bid, ask, as_of, delta, gamma, vega, theta
   from risk.marks where symbol = any(%s)"""
 PNL = """select scope, start_equity, equity, realized, unrealized, fees, flows, income, daily_pnl,
-    peak_equity, drawdown_pct
+    peak_equity, drawdown_pct, cash, currency_pnl, start_unrealized
   from risk.pnl where scope = any(%s)"""
 CANCEL_REQUESTS = """select account, client_order_id from risk.open_orders
   where account = any(%s) and cancel_requested_at is not null"""

@@ -6,13 +6,13 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.model import Instrument, Judge, Mark, Oracle, PnlRow, RiskError, Scope, World
+from tests.model import BASE_CURRENCY, Instrument, Judge, Mark, Oracle, RiskError, Scope, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ def outcome(system: object, method: str, arguments: tuple[object, ...]) -> Any:
 
 
 class Firm(RuleBasedStateMachine):
-    """Two desks, three leaves, a stock and an ETF with three options each."""
+    """Two desks, three leaves; a stock and, in a currency of its own, an ETF, each with options."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__()
@@ -104,6 +104,8 @@ class Firm(RuleBasedStateMachine):
         self.steps = 0
         self.fills: list[tuple[Any, ...]] = []
         self.engine.set_clock(self.world.now)
+        self.currency = f"E{chr(ord('A') + stage.runs // 26 % 26)}{chr(ord('A') + stage.runs % 26)}"
+        self.both("set_fx", self.currency, Decimal("1.25"))
         self._create_scopes()
         self._create_instruments()
 
@@ -127,11 +129,11 @@ class Firm(RuleBasedStateMachine):
         today = self.world.trading_date
         for code in SYMBOLS:
             stock, symbol = self.name(code[0]), self.name(code)
-            sector = "Tech" if code[0] == "X" else "Fund"
+            sector, currency = ("Tech", BASE_CURRENCY) if code[0] == "X" else ("Fund", self.currency)
             if code in STOCKS:
                 kind = "stock" if code == "X" else "etf"
                 lot = Decimal("2" if code == "X" else "0.5")
-                instrument = Instrument(symbol, kind, stock, sector, lot=lot)
+                instrument = Instrument(symbol, kind, stock, sector, lot=lot, currency=currency)
             else:
                 instrument = Instrument(
                     symbol,
@@ -142,6 +144,7 @@ class Firm(RuleBasedStateMachine):
                     expiry=today + timedelta(days=2 if code[1] == "C" else 30),
                     strike=STRIKES[code],
                     option_right="put" if code[1] == "P" else "call",
+                    currency=currency,
                 )
             self.world.instruments[symbol] = instrument
         self.engine.upsert_instruments(list(self.world.instruments.values()))
@@ -271,7 +274,7 @@ class Firm(RuleBasedStateMachine):
         positions = self.engine.positions(self.accounts)
         agree_on_rows("positions", positions, self.oracle.position_rows(), (Decimal(0),) * 3)
         pnl = self.engine.pnl([self.name(code) for code in TREE])
-        agree("profit and loss", nearly(pnl), nearly(self.oracle.pnl_rows()))
+        agree_on_amounts("profit and loss", pnl, self.oracle.pnl_rows())
 
     @rule()
     def audit(self) -> None:
@@ -299,9 +302,13 @@ def agree_on_rows(
         agree(f"{what} {key}", engine.get(key, default), oracle.get(key, default))
 
 
-def nearly(rows: dict[str, PnlRow]) -> dict[str, PnlRow]:
-    """Amounts to 6 decimals, as PostgreSQL rounds: averages and drawdowns are quotients."""
-    return {
-        scope: PnlRow(*(amount.quantize(MILLIONTH, ROUND_HALF_UP) for amount in row))
-        for scope, row in rows.items()
-    }
+def agree_on_amounts(
+    what: str, engine: dict[Any, tuple[Decimal, ...]], oracle: dict[Any, tuple[Decimal, ...]]
+) -> None:
+    """Compares row by row, but for a millionth: averages and drawdowns are quotients."""
+    for key in {*engine, *oracle}:
+        rows = engine.get(key, ()), oracle.get(key, ())
+        if len(rows[0]) != len(rows[1]) or any(
+            abs(amounts[0] - amounts[1]) > MILLIONTH for amounts in zip(*rows, strict=True)
+        ):
+            agree(f"{what} {key}", *rows)

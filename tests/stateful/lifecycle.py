@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from tests.model import BASE_CURRENCY
 from tests.stateful.firm import ACCOUNT, AGENT, OFFSET, SIDE, STOCKS, SYMBOL, TREE, Firm
 
 if TYPE_CHECKING:
@@ -74,11 +75,13 @@ class Lifecycle(Firm):
         account=ACCOUNT,
         amount=st.sampled_from([100, 2500, -300, -40000, 50000]),
         reason=st.sampled_from(["deposit", "withdrawal", "transfer", "dividend", "fee"]),
+        foreign=st.booleans(),
     )
-    def post_cash(self, account: str, amount: int, reason: str) -> None:
+    def post_cash(self, account: str, amount: int, reason: str, foreign: bool) -> None:
         sign = {"deposit": 1, "withdrawal": -1}.get(reason)
         cash = Decimal(amount if sign is None else sign * abs(amount))
-        self.both("post_cash", self.name(account), cash, reason)
+        currency = self.currency if foreign else BASE_CURRENCY
+        self.both("post_cash", self.name(account), cash, reason, currency)
 
     @rule(
         scope=st.sampled_from(sorted(TREE)),

@@ -6,7 +6,7 @@ import json
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from tests.model import Dimension, LimitKey, LimitVersion
+from tests.model import BASE_CURRENCY, Dimension, LimitKey, LimitVersion
 from tests.stateful.calls import Calls
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class Telling(Calls):
                 "strike": None if i.strike is None else str(i.strike),
                 "option_right": i.option_right,
                 "allow_negative_price": i.allow_negative_price,
+                "currency": i.currency,
             }
             for i in instruments
         ]
@@ -155,12 +156,18 @@ class Telling(Calls):
     def remark_underlying(self, underlying: str, price: Decimal) -> None:
         self._call("call risk.remark_underlying(symbol => %s, price => %s)", underlying, price)
 
-    def post_cash(self, account: str, amount: Decimal, reason: str) -> None:
+    def set_fx(self, currency: str, rate: Decimal) -> None:
+        self._call("call risk.set_fx(currency => %s, rate => %s)", currency, rate)
+
+    def post_cash(
+        self, account: str, amount: Decimal, reason: str, currency: str = BASE_CURRENCY
+    ) -> None:
         self._call(
-            "call risk.post_cash(account => %s, amount => %s, reason => %s)",
+            "call risk.post_cash(account => %s, amount => %s, reason => %s, currency => %s)",
             account,
             amount,
             reason,
+            currency,
         )
 
     def set_limit(self, version: LimitVersion) -> None:
