@@ -59,15 +59,13 @@ class Adjustments(Records):
 
 
 def _on_new_terms(execution: Execution, ratio: Decimal, units: Decimal) -> Execution:
-    """For the same money; what it filled of orders long ended is counted as it was."""
-    for order in execution.orders:
-        before = order.filled_before.get(execution.symbol, Decimal(0))
-        order.filled_before[execution.symbol] = before + execution.quantity
+    """For the same money."""
     return replace(
         execution,
         quantity=execution.quantity * units,
         price=execution.price / ratio,
-        orders=(),
+        units=execution.units * units,
+        ratio=execution.ratio * ratio,
     )
 
 

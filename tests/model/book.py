@@ -59,7 +59,7 @@ class Book:
         for execution in self.world.executions:
             for order in execution.orders:
                 if (order, execution.symbol) in filled:
-                    filled[order, execution.symbol] += execution.quantity
+                    filled[order, execution.symbol] += execution.filled
         return filled
 
     def unfilled(self, order: Order, symbol: str) -> Decimal:

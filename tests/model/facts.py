@@ -6,7 +6,7 @@ facts by `book.Book`, each time it is needed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -214,6 +214,8 @@ class Order:
     is_confirmed: bool = False
     cancel_requested: bool = False
     close_reason: str | None = None
+    was_sent: bool = False
+    was_acknowledged: bool = False
 
     def close(self, state: str, reason: str | None) -> None:
         self.state = state
@@ -222,6 +224,11 @@ class Order:
     @property
     def is_live(self) -> bool:
         return self.state in LIVE
+
+    @property
+    def was_filled(self) -> bool:
+        """Whether fills have ended it, even if some of them were taken back since."""
+        return self.state == "FILLED" or self.close_reason == "fill_corrected"
 
     @property
     def was_accepted(self) -> bool:
@@ -239,9 +246,11 @@ class Order:
 class Execution:
     """A fill or a trade.
 
-    `orders` are those that it fills: none for a trade, both while a replace is pending.
+    `reported_as` is the id of the order that a fill was told for, `told` its quantity, price and
+    fee then. `orders` are those that it fills: none for a trade, both while a replace is pending.
     `takes_up` says that the account had neither a position nor open orders in the symbol; `rate`
-    is that of its currency when it was booked.
+    is that of its currency when it was booked. Since then splits have made `units` of each unit
+    and divided the price by `ratio`.
     """
 
     account: str
@@ -250,12 +259,37 @@ class Execution:
     side: str
     quantity: Decimal
     price: Decimal
-    orders: tuple[Order, ...]
-    asked: tuple[object, ...]
     kind: str
     fee: Decimal = Decimal(0)
+    reported_as: str | None = None
+    orders: tuple[Order, ...] = ()
+    told: tuple[Decimal, ...] = ()
     takes_up: bool = False
     rate: Decimal = Decimal(1)
+    units: Decimal = Decimal(1)
+    ratio: Decimal = Decimal(1)
+    is_busted: bool = False
+
+    @property
+    def filled(self) -> Decimal:
+        """The quantity in the terms of its time."""
+        return self.quantity / self.units
+
+    @property
+    def as_told(self) -> tuple[Decimal, ...]:
+        """Quantity, price and fee in the terms of its time."""
+        return self.filled, self.price * self.ratio, self.fee
+
+    def amended(self, quantity: Decimal, price: Decimal) -> Execution:
+        """The same at another quantity and price, both in the terms of its time."""
+        return replace(self, quantity=quantity * self.units, price=price / self.ratio)
+
+    def is_told_again(self, other: Execution) -> bool:
+        """Whether the other is this one, as it was first told or as it stands now."""
+        return (
+            (self.reported_as, self.symbol, self.side, self.kind)
+            == (other.reported_as, other.symbol, other.side, other.kind)
+        ) and other.as_told in (self.told, self.as_told)
 
     @property
     def signed(self) -> Decimal:

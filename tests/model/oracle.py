@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .adjustments import Adjustments
+from .corrections import Corrections
 from .deciding import Deciding
 from .facts import BASE_CURRENCY, Greeks, LimitKey, LimitVersion, Mark, Posting, Rate, RiskError
 from .money import FLOWS, ZERO, DayStart, Money
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 
-class Oracle(Deciding, Adjustments, Views):
+class Oracle(Deciding, Corrections, Adjustments, Views):
     """Everything that the engine can be told; administration and market data stand here."""
 
     def set_mark(

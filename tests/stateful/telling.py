@@ -62,6 +62,21 @@ class Telling(Calls):
     ) -> None:
         self._call(RECORD_TRADE, account, symbol, side, quantity, price, exec_id, kind)
 
+    def bust_fill(self, account: str, exec_id: str) -> None:
+        self._call(
+            "call risk.bust_fill(account => %s, exec_id => %s, reason => 'test')", account, exec_id
+        )
+
+    def correct_fill(self, account: str, exec_id: str, quantity: Decimal, price: Decimal) -> None:
+        self._call(
+            "call risk.correct_fill(account => %s, exec_id => %s, quantity => %s, price => %s,"
+            " reason => 'test')",
+            account,
+            exec_id,
+            quantity,
+            price,
+        )
+
     def adjust_instrument(self, symbol: str, reference: str, new: int, old: int) -> None:
         self._call(
             "call risk.adjust_instrument(symbol => %s, reference => %s, reason => 'split',"
