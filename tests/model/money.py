@@ -72,15 +72,20 @@ class DayStart:
     totals: Totals = field(default_factory=Totals)
     currency_pnl: Decimal = ZERO
     unrealized: Decimal = ZERO
+    results: dict[str, Decimal] = field(default_factory=dict)
 
 
 @dataclass
 class Ledger:
-    """The books of one account: cash by currency, each holding in its own."""
+    """The books of one account: cash by currency, each holding in its own.
+
+    `results` has what was realized in each symbol less fees, in base currency.
+    """
 
     totals: Totals = field(default_factory=Totals)
     cash: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(lambda: ZERO))
     holdings: dict[str, Holding] = field(default_factory=dict)
+    results: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(lambda: ZERO))
 
 
 def ledger(world: World, account: str) -> Ledger:
@@ -93,8 +98,10 @@ def ledger(world: World, account: str) -> Ledger:
         instrument, rate = world.instruments[execution.symbol], execution.rate
         amount = execution.price * instrument.multiplier
         holding = books.holdings.setdefault(execution.symbol, Holding())
-        totals.realized += holding.trade(execution.signed, amount) * rate
+        realized = holding.trade(execution.signed, amount) * rate
+        totals.realized += realized
         totals.fees += execution.fee * rate
+        books.results[execution.symbol] += realized - execution.fee * rate
         books.cash[instrument.currency] -= execution.fee
         if execution.kind in IN_KIND:
             totals.flows += execution.signed * amount * rate
@@ -191,11 +198,15 @@ class Money:
             self.totals(account),
             self.currency_pnl(account),
             equity - self.book_value(account),
+            dict(self.ledger(account).results),
         )
 
-    def starts(self, scope: str) -> list[DayStart]:
+    def start(self, account: str) -> DayStart:
         """An account that was made since the day was opened started with nothing."""
-        return [self.world.day_starts.get(a, DayStart()) for a in self._leaves(scope)]
+        return self.world.day_starts.get(account, DayStart())
+
+    def starts(self, scope: str) -> list[DayStart]:
+        return [self.start(account) for account in self._leaves(scope)]
 
     def start_equity(self, scope: str) -> Decimal:
         return sum((start.equity for start in self.starts(scope)), ZERO)

@@ -10,14 +10,14 @@ from .corrections import Corrections
 from .deciding import Deciding
 from .facts import BASE_CURRENCY, Greeks, LimitKey, LimitVersion, Mark, Posting, Rate, RiskError
 from .money import FLOWS, ZERO, DayStart, Money
-from .views import Views
+from .reports import Reports
 
 if TYPE_CHECKING:
     from datetime import date
     from decimal import Decimal
 
 
-class Oracle(Deciding, Corrections, Adjustments, Views):
+class Oracle(Deciding, Corrections, Adjustments, Reports):
     """Everything that the engine can be told; administration and market data stand here."""
 
     def set_mark(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.model import Dimension, Greeks, LimitKey, Mark, PnlRow, rounded
 from tests.stateful.asking import Asking
+from tests.stateful.reading import Reading
 from tests.stateful.telling import Telling
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def as_numeric(value: float) -> Decimal:
     return rounded(Decimal(f"{value:.15g}"))
 
 
-class Engine(Asking, Telling):
+class Engine(Asking, Telling, Reading):
     """One connection to the engine; every call is one statement in autocommit."""
 
     def order_rows(

@@ -280,7 +280,11 @@ class Firm(RuleBasedStateMachine):
     def audit(self) -> None:
         """The counters, and all that is said about limits, cancels and alerts."""
         agree("verify_counters", self.engine.differences(), [])
-        limits = self.engine.utilization([self.name(code) for code in TREE])
+        scopes = [self.name(code) for code in TREE]
+        shown = self.engine.reports(scopes)
+        for view, rows in self.oracle.reports().items():
+            agree_on_amounts(view, shown[view], rows)
+        limits = self.engine.utilization(scopes)
         agree_on_rows("utilization", limits, self.oracle.utilization(), None)
         cancels = self.engine.cancel_requests(self.accounts)
         agree("cancel requests", cancels, self.oracle.cancel_requests())
@@ -305,10 +309,12 @@ def agree_on_rows(
 def agree_on_amounts(
     what: str, engine: dict[Any, tuple[Decimal, ...]], oracle: dict[Any, tuple[Decimal, ...]]
 ) -> None:
-    """Compares row by row, but for a millionth: averages and drawdowns are quotients."""
+    """Compares row by row, but for a millionth: averages and drawdowns are quotients.
+
+    What one of them does not show is all zeros.
+    """
     for key in {*engine, *oracle}:
-        rows = engine.get(key, ()), oracle.get(key, ())
-        if len(rows[0]) != len(rows[1]) or any(
-            abs(amounts[0] - amounts[1]) > MILLIONTH for amounts in zip(*rows, strict=True)
-        ):
+        nothing = (Decimal(0),) * len(engine.get(key) or oracle[key])
+        rows = engine.get(key, nothing), oracle.get(key, nothing)
+        if any(a != b and abs(a - b) > MILLIONTH for a, b in zip(*rows, strict=True)):
             agree(f"{what} {key}", *rows)
