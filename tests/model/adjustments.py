@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING
 
-from .facts import Execution, Greeks, Instrument, Mark, RiskError
+from .facts import Greeks, Instrument, Mark, RiskError
 from .records import Records
+
+if TYPE_CHECKING:
+    from .executions import Execution
 
 CENT = Decimal("0.01")
 

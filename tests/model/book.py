@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .facts import Execution, Instrument, LimitKey, Order, World
+    from .executions import Execution
+    from .facts import Instrument, LimitKey, Order, World
 
 ZERO = Decimal(0)
 RATE_WINDOWS = {"order_rate": timedelta(seconds=1), "order_rate_minute": timedelta(seconds=60)}

@@ -13,7 +13,8 @@ from .money import IN_KIND
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from .facts import Execution, Order
+    from .executions import Execution
+    from .facts import Order
 
 
 class Corrections(Lifecycle):

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .book import ZERO, Book, OpenOrder
-from .facts import Execution, Order, RiskError
+from .executions import Execution
+from .facts import Order, RiskError
 from .gates import SEVERITY, Gates
 from .money import IN_KIND
 from .records import Records
@@ -104,7 +105,9 @@ class Lifecycle(Records):
         if execution.kind in IN_KIND:
             flow = execution.signed * execution.price * self.world.unit(execution.symbol)
         self.rebase_peaks(execution.account, flow)
-        self.world.executions.append(replace(execution, told=execution.as_told, takes_up=takes_up, rate=rate))
+        self.world.executions.append(
+            replace(execution, told=execution.as_told, takes_up=takes_up, rate=rate)
+        )
         self.sample_peaks(execution.account)
 
     def _already_recorded(self, told: Execution) -> bool:

@@ -142,7 +142,9 @@ class Money:
             costs: defaultdict[str, Decimal] = defaultdict(lambda: ZERO)
             for symbol, holding in books.holdings.items():
                 costs[self.book.instrument(symbol).currency] += holding.cost
-            held |= {currency for table in (books.cash, costs) for currency, x in table.items() if x}
+            held |= {
+                currency for table in (books.cash, costs) for currency, x in table.items() if x
+            }
         return held
 
     def _leaves(self, scope: str) -> list[str]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from .adjustments import Adjustments
 from .corrections import Corrections
 from .deciding import Deciding
-from .facts import BASE_CURRENCY, Greeks, LimitKey, LimitVersion, Mark, Posting, Rate, RiskError
+from .executions import Posting
+from .facts import BASE_CURRENCY, Greeks, LimitKey, LimitVersion, Mark, Rate, RiskError
 from .money import FLOWS, ZERO, DayStart, Money
 from .reports import Reports
 

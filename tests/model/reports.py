@@ -37,7 +37,7 @@ class Reports(Views):
         """Average price, unrealized where there is a mark, realized today less fees."""
         book = self.book()
         money = Money(book)
-        rows = {}
+        rows: Rows = {}
         for account in self.world.scopes:
             books = money.ledger(account)
             before = money.start(account).results

@@ -79,9 +79,10 @@ class Views(Records):
                 parts = self._parts(limit.key)
                 if any(is_unknown(book, key) for key in parts):
                     continue
-                highest = max((amount for key in parts for amount in sides(book, key)), default=ZERO)
+                amounts = [amount for key in parts for amount in sides(book, key)]
                 if limit.key.limit_type != "buying_power":  # below 0, it is cash that is free
-                    highest = max(ZERO, highest)
+                    amounts.append(ZERO)
+                highest = max(amounts)
                 if limit.key.limit_type in QUOTIENTS and highest.is_finite():
                     highest = highest.quantize(Decimal("1e-6"), ROUND_HALF_UP)
                 used[limit.key] = limit.amount, highest

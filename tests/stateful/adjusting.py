@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from tests.stateful.firm import STOCKS, SYMBOLS, Firm, agree
+from tests.stateful.comparing import agree
+from tests.stateful.firm import STOCKS, SYMBOLS, Firm
 
 if TYPE_CHECKING:
     from tests.model import Greeks, Mark

@@ -1,4 +1,4 @@
-"""The small firm that every history is about, and how engine and oracle are compared."""
+"""The small firm that every history is about."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.model import BASE_CURRENCY, Instrument, Judge, Mark, Oracle, RiskError, Scope, World
+from tests.model import BASE_CURRENCY, Instrument, Judge, Mark, Oracle, Scope, World
+from tests.stateful.comparing import agree, agree_on_amounts, agree_on_rows, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,6 @@ STRIKES = {
 }
 UNMARKED = "YP"  # until the rule set_marks moves it
 CENT = Decimal("0.01")
-MILLIONTH = Decimal("0.000001")
 
 ACCOUNT = st.sampled_from(LEAVES)
 SYMBOL = st.sampled_from(SYMBOLS)
@@ -74,20 +74,6 @@ class Stage:
             self.engine.open_day(self.trading_date)
         self.runs += 1
         self.clock += timedelta(days=1)
-
-
-def agree(what: str, engine: object, oracle: object) -> None:
-    """Fails with both values where engine and oracle differ."""
-    if engine != oracle:
-        raise AssertionError(f"{what}\n  engine: {engine}\n  oracle: {oracle}")
-
-
-def outcome(system: object, method: str, arguments: tuple[object, ...]) -> Any:
-    """What a call returns, or the code of the error that it raises."""
-    try:
-        return getattr(system, method)(*arguments)
-    except RiskError as error:
-        return error.sqlstate
 
 
 class Firm(RuleBasedStateMachine):
@@ -129,7 +115,8 @@ class Firm(RuleBasedStateMachine):
         today = self.world.trading_date
         for code in SYMBOLS:
             stock, symbol = self.name(code[0]), self.name(code)
-            sector, currency = ("Tech", BASE_CURRENCY) if code[0] == "X" else ("Fund", self.currency)
+            sector = "Tech" if code[0] == "X" else "Fund"
+            currency = BASE_CURRENCY if code[0] == "X" else self.currency
             if code in STOCKS:
                 kind = "stock" if code == "X" else "etf"
                 lot = Decimal("2" if code == "X" else "0.5")
@@ -296,25 +283,3 @@ class Firm(RuleBasedStateMachine):
         if sys.exc_info()[0] is None:
             self.audit()
             self.stage.full_runs += self.steps > FULL_RUN
-
-
-def agree_on_rows(
-    what: str, engine: dict[Any, Any], oracle: dict[Any, Any], default: object
-) -> None:
-    """Compares row by row; a missing row counts as `default`."""
-    for key in {*engine, *oracle}:
-        agree(f"{what} {key}", engine.get(key, default), oracle.get(key, default))
-
-
-def agree_on_amounts(
-    what: str, engine: dict[Any, tuple[Decimal, ...]], oracle: dict[Any, tuple[Decimal, ...]]
-) -> None:
-    """Compares row by row, but for a millionth: averages and drawdowns are quotients.
-
-    What one of them does not show is all zeros.
-    """
-    for key in {*engine, *oracle}:
-        nothing = (Decimal(0),) * len(engine.get(key) or oracle[key])
-        rows = engine.get(key, nothing), oracle.get(key, nothing)
-        if any(a != b and abs(a - b) > MILLIONTH for a, b in zip(*rows, strict=True)):
-            agree(f"{what} {key}", *rows)
