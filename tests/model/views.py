@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Decimal
 from typing import NamedTuple
 
-from .book import ZERO, OpenOrder
+from .book import ZERO, Book, OpenOrder
 from .exposures import Exposures
 from .facts import CONCENTRATION, Dimension, LimitKey, Order
 from .lookup import NOT_MEASURED
@@ -14,6 +14,7 @@ from .money import Money
 from .records import Records
 
 QUOTIENTS = (CONCENTRATION, "drawdown_pct")
+OF_ORDERS = ("open_orders", "order_rate", "order_rate_minute")
 GREEK_COLUMNS = ("delta", "gamma", "vega", "theta", "net_exposure")
 
 
@@ -66,12 +67,12 @@ class Views(Records):
             if order.is_live and order.cancel_requested
         }
 
-    def utilization(self) -> dict[LimitKey, tuple[Decimal, Decimal]]:
-        """Per limit that something uses up: the limit, and its worst case with all open orders.
+    def utilization(self) -> dict[LimitKey, tuple[Decimal, Decimal, Decimal | None]]:
+        """Per limit that something uses up: itself, its worst case, and what is filled of that.
 
-        What is not known is not shown.
+        What is not known is not shown, nor what is filled of the worst part of a default.
         """
-        book = self.book()
+        book, held = self.book(), Book(self.world, [])
         used = {}
         for limit in self.world.limits_in_force():
             if limit.key.limit_type not in NOT_MEASURED:
@@ -79,13 +80,11 @@ class Views(Records):
                 parts = self._parts(limit.key)
                 if any(is_unknown(book, key) for key in parts):
                     continue
-                amounts = [amount for key in parts for amount in sides(book, key)]
-                if limit.key.limit_type != "buying_power":  # below 0, it is cash that is free
-                    amounts.append(ZERO)
-                highest = max(amounts)
-                if limit.key.limit_type in QUOTIENTS and highest.is_finite():
-                    highest = highest.quantize(Decimal("1e-6"), ROUND_HALF_UP)
-                used[limit.key] = limit.amount, highest
+                filled = None
+                if not limit.key.is_default:
+                    counted = book if limit.key.limit_type in OF_ORDERS else held
+                    filled = _highest(counted, parts)
+                used[limit.key] = limit.amount, _highest(book, parts), filled
         return used
 
     def _parts(self, key: LimitKey) -> set[LimitKey]:
@@ -138,3 +137,15 @@ class Views(Records):
                 key = LimitKey(scope, "delta", Dimension.UNDERLYING, underlying)
                 rows[scope, underlying] = {name: exposures.net(key, name) for name in GREEK_COLUMNS}
         return rows
+
+
+def _highest(book: Book, parts: set[LimitKey]) -> Decimal:
+    """The largest side of all; below 0 only where it is cash that is free."""
+    amounts = [amount for key in parts for amount in sides(book, key)]
+    limit_types = {key.limit_type for key in parts}
+    if limit_types != {"buying_power"}:
+        amounts.append(ZERO)
+    highest = max(amounts)
+    if limit_types & set(QUOTIENTS) and highest.is_finite():
+        return highest.quantize(Decimal("1e-6"), ROUND_HALF_UP)
+    return highest

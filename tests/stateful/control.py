@@ -108,7 +108,10 @@ class Control(Firm):
             self.set_setting("D1", "required_limit_types", required)
             key = LimitKey(self.name("D1"), required, Dimension.SECTOR, "Tech")
             self.both("set_limit", LimitVersion(key, Decimal(20), self.world.now))
-        for account, symbol, lots in holdings:
+        for account, symbol, drawn in holdings:
+            # Or else most losses would have no bound.
+            bounded = "max_loss" in limit_types and symbol[1:] != "P"
+            lots = abs(drawn) if bounded else drawn
             if lots:
                 self.trade(account, (symbol, "buy" if lots > 0 else "sell"), abs(lots), "opening")
         self.begin_regime(regime)

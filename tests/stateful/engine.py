@@ -19,7 +19,7 @@ ORDERS = """select account, client_order_id, symbol, filled_quantity, remaining_
 POSITIONS = """select account, symbol, quantity, open_buy, open_sell
   from risk.positions where account = any(%s)"""
 
-UTILIZATION = """select scope, limit_type, symbol, underlying, sector, limit_value, worst_case
+UTILIZATION = """select scope, limit_type, symbol, underlying, sector, limit_value, worst_case, used
   from risk.limit_utilization where scope = any(%s) and worst_case is not null"""
 ALERTS = """select message ->> 'kind' as kind, message ->> 'account' as account,
     message ->> 'client_order_id' as client_order_id
@@ -77,10 +77,13 @@ class Engine(Asking, Telling, Reading):
         """What verify_counters() finds wrong."""
         return self._rows("select * from risk.verify_counters()")
 
-    def utilization(self, scopes: list[str]) -> dict[LimitKey, tuple[Decimal, Decimal]]:
+    def utilization(
+        self, scopes: list[str]
+    ) -> dict[LimitKey, tuple[Decimal, Decimal, Decimal | None]]:
+        keyed = [(limit_key(row), row) for row in self._rows(UTILIZATION, scopes)]
         return {
-            limit_key(row): (row["limit_value"], row["worst_case"])
-            for row in self._rows(UTILIZATION, scopes)
+            key: (row["limit_value"], row["worst_case"], None if key.is_default else row["used"])
+            for key, row in keyed
         }
 
     def alerts(self, accounts: list[str]) -> list[tuple[str, str, str | None]]:
