@@ -270,7 +270,7 @@ class World:
     first_execution_today: int = 0
     day_starts: dict[str, DayStart] = field(default_factory=dict)
     peaks: dict[str, Decimal] = field(default_factory=dict)
-    adjustments: dict[str, tuple[str, Decimal]] = field(default_factory=dict)
+    adjustments: dict[str, tuple[str, Decimal, Decimal]] = field(default_factory=dict)
     rates: dict[str, Rate] = field(default_factory=dict)
 
     def rate(self, currency: str) -> Decimal:

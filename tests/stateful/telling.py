@@ -77,14 +77,22 @@ class Telling(Calls):
             price,
         )
 
-    def adjust_instrument(self, symbol: str, reference: str, new: int, old: int) -> None:
+    def adjust_instrument(
+        self,
+        symbol: str,
+        reference: str,
+        new: int = 1,
+        old: int = 1,
+        strike_change: Decimal = Decimal(0),
+    ) -> None:
         self._call(
             "call risk.adjust_instrument(symbol => %s, reference => %s, reason => 'split',"
-            " new_shares => %s, old_shares => %s)",
+            " new_shares => %s, old_shares => %s, strike_change => %s)",
             symbol,
             reference,
             new,
             old,
+            strike_change,
         )
 
     def release(self, account: str, client_order_id: str, reason: str) -> None:
