@@ -119,7 +119,8 @@ as $$
 declare
   v_cash risk_private.cash_balances;
   v_rate numeric;
-  v_money risk_private.money := row(0, 0, 0, 0, 0, 0, 0, 0);
+  v_nothing constant risk_private.money := row(0, 0, 0, 0, 0, 0, 0, 0);
+  v_money risk_private.money := v_nothing;
   v_units risk_private.unit_values[];
 begin
   perform risk_private.begin_change();
@@ -150,8 +151,10 @@ begin
   if cardinality(v_units) > 0 then
     v_money.equity := v_money.equity + risk_private.carry_at(account_id, v_units);
   end if;
-  perform risk_private.lock_chain(account_id);
-  perform risk_private.move_equities(account_id, v_money, false);
+  if v_money <> v_nothing then
+    perform risk_private.lock_chain(account_id);
+    perform risk_private.move_equities(account_id, v_money, false);
+  end if;
   perform risk_private.renew_obligations(recarry.account_id, array(
     select distinct p.underlying_id
     from risk_private.positions as p
@@ -162,8 +165,8 @@ end
 $$;
 comment on function risk_private.recarry(integer, text) is
   'Carries an account''s cash and positions of a currency at its present rate, both at once: what '
-  'was borrowed moves against what it bought. What a rate makes of '
-  'cash and cost is currency P&L; the first rate of all makes no profit, it only makes known.';
+  'was borrowed moves against what it bought. What a rate makes of cash and cost is currency P&L; '
+  'the first rate of all makes no profit, it only makes known.';
 
 -- Lock order: counters of scopes above accounts, ascending; their equities.
 create function risk_private.end_recarry(account_ids integer[]) returns void
