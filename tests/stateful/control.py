@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize, rule
 
 from tests.model import Dimension, Greeks, LimitKey, LimitVersion
 from tests.model.facts import CONCENTRATION, PER_UNDERLYING
-from tests.stateful.firm import ACCOUNT, CENT, STOCKS, SYMBOL, SYMBOLS, TREE, Firm
+from tests.stateful.firm import ACCOUNT, CENT, LEAVES, STOCKS, SYMBOL, SYMBOLS, TREE, Firm
 
 GREEK_AMOUNTS: dict[str, tuple[int, ...]] = {
     "delta": (20, 60, 120, 8, 0),
@@ -24,7 +24,7 @@ GREEK_AMOUNTS: dict[str, tuple[int, ...]] = {
 }
 MONEY_AMOUNTS: dict[str, tuple[float, ...]] = {
     "same_side": (0.8, 1.5, 3, 0.3, 0),
-    "max_loss": (1500, 4000, 12000, 300, 0),
+    "max_loss": (6500, 10000, 20000, 28000, 3000, 0),
     "buying_power": (600, 2500, 8000, 150, 0),
     "daily_loss": (50, 300, 1500, 10, 0),
     "drawdown_pct": (5, 20, 60, 1, 100),
@@ -86,6 +86,7 @@ class Control(Firm):
         limit_types=LIMIT_TYPES,
         limits=st.lists(st.tuples(SCOPE, CHOICE, CHOICE, DETAIL), max_size=6),
         required=st.sampled_from([None] * 7 + ["order_quantity"]),
+        cash=st.sampled_from([0, 0, 4000, 20000]),
         holdings=st.lists(st.tuples(ACCOUNT, SYMBOL, st.integers(-6, 6)), max_size=8),
         regime=st.sampled_from([*[None] * 6, "REDUCE_ONLY", "RESTRICTED", "stale"]),
     )
@@ -94,6 +95,7 @@ class Control(Firm):
         limit_types: list[str],
         limits: list[tuple[str, int, int, int]],
         required: str | None,
+        cash: int,
         holdings: list[tuple[str, str, int]],
         regime: str | None,
     ) -> None:
@@ -101,20 +103,27 @@ class Control(Firm):
         self.limit_types = limit_types
         self.set_setting("F", "max_mark_age", "46" if regime == "stale" else "0")
         key = LimitKey(self.name("F"), "net_position")
-        self.both("set_limit", LimitVersion(key, Decimal(60), self.world.now))
+        self.both("set_limit", LimitVersion(key, Decimal(250), self.world.now))
         for scope, limit_type, amount, detail in limits:
             self.set_limit(scope, limit_type, amount, detail, 80, None)
         if required:
             self.set_setting("D1", "required_limit_types", required)
             key = LimitKey(self.name("D1"), required, Dimension.SECTOR, "Tech")
             self.both("set_limit", LimitVersion(key, Decimal(20), self.world.now))
-        for account, symbol, drawn in holdings:
-            # Or else most losses would have no bound.
-            bounded = "max_loss" in limit_types and symbol[1:] != "P"
-            lots = abs(drawn) if bounded else drawn
+        for account in self.accounts if cash else ():
+            self.both("post_cash", account, Decimal(cash), "deposit")
+        if "max_loss" in limit_types:
+            self.begin_covered()
+        for account, symbol, lots in holdings:
             if lots:
                 self.trade(account, (symbol, "buy" if lots > 0 else "sell"), abs(lots), "opening")
         self.begin_regime(regime)
+
+    def begin_covered(self) -> None:
+        """Shares under the calls that are sold, or most losses would have no bound."""
+        for account in LEAVES:
+            for stock, lots in (("X", 35), ("Y", 140)):
+                self.trade(account, (stock, "buy"), lots, "opening")
 
     def begin_regime(self, regime: str | None) -> None:
         """Some runs start where only reducing orders pass."""
