@@ -25,7 +25,7 @@ GREEK_AMOUNTS: dict[str, tuple[int, ...]] = {
 MONEY_AMOUNTS: dict[str, tuple[float, ...]] = {
     "same_side": (0.8, 1.5, 3, 0.3, 0),
     "max_loss": (6500, 10000, 20000, 28000, 3000, 0),
-    "buying_power": (600, 2500, 8000, 150, 0),
+    "buying_power": (0, 600, 150, 2500, 0, 8000),
     "daily_loss": (50, 300, 1500, 10, 0),
     "drawdown_pct": (5, 20, 60, 1, 100),
 }
@@ -86,7 +86,7 @@ class Control(Firm):
         limit_types=LIMIT_TYPES,
         limits=st.lists(st.tuples(SCOPE, CHOICE, CHOICE, DETAIL), max_size=6),
         required=st.sampled_from([None] * 7 + ["order_quantity"]),
-        cash=st.sampled_from([0, 0, 4000, 20000]),
+        cash=st.sampled_from([0, 0, 1000, 4000]),
         holdings=st.lists(st.tuples(ACCOUNT, SYMBOL, st.integers(-6, 6)), max_size=8),
         regime=st.sampled_from([*[None] * 6, "REDUCE_ONLY", "RESTRICTED", "stale"]),
     )
