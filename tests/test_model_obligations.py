@@ -120,6 +120,16 @@ def test_bulls_are_long_calls_and_short_puts_and_never_net_with_bears(desk: Desk
     assert desk.check("A1", "sell 50 C100", 5).decision == "ACCEPTED"
 
 
+def test_the_order_in_which_legs_are_named_changes_nothing(desk: Desk) -> None:
+    """At their marks they cost 105; the 2 above that count on X, which was known before Y."""
+    desk.oracle.set_mark("Y", D(5))
+    key = desk.limit("F", "max_loss", 10**9, underlying="X")
+    for account, legs in (("A1", "1: buy 1 X, buy 1 Y"), ("A3", "1: buy 1 Y, buy 1 X")):
+        before = desk.oracle.utilization()[key][1]
+        assert desk.check(account, legs, 107).decision == "ACCEPTED"
+        assert desk.oracle.utilization()[key][1] - before == 102
+
+
 def test_sides_are_in_units_of_100_shares(desk: Desk) -> None:
     desk.world.instruments["MINI"] = option("MINI", "call", 100)
     object.__setattr__(desk.world.instruments["MINI"], "multiplier", D(10))
