@@ -28,11 +28,13 @@ declare
     select count(distinct a.client_order_id) from pg_catalog.unnest(after) as a)
     - (select count(distinct b.client_order_id) from pg_catalog.unnest(before) as b);
 begin
+  -- A leg of a combo that is filled and closed again, and has no mark, stands in no value.
   v_movements := array(
     select risk_private.movement(
       settle.account_id, c.instrument_id, sum(c.quantity), sum(c.open_buy), sum(c.open_sell),
       sum(c.notional), v_opened,
-      0, risk_private.valued(pg_catalog.any_value(u), c.instrument_id, max(c.unit_value)))
+      0, risk_private.valued(
+        pg_catalog.any_value(u), c.instrument_id, coalesce(max(c.unit_value), 0)))
     from (
       select a.instrument_id, 0::numeric as quantity, case when a.ratio > 0 then a.open_quantity
         else 0 end as open_buy,

@@ -93,6 +93,28 @@ $$;
 comment on function risk_private.accounts_in(text) is
   'Accounts that carry cash or positions of a currency, or may come to.';
 
+create function risk_private.unmarked(
+  account_id integer, currency text, old_rate numeric, new_rate numeric)
+returns risk_private.unit_values[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    select risk_private.valued(
+      null, p.instrument_id, trim_scale(round(p.unit_value * new_rate / old_rate, 12)))
+    from risk_private.positions as p
+    join risk_private.instruments as i on i.instrument_id = p.instrument_id
+    where p.account_id = unmarked.account_id and i.currency = unmarked.currency
+      and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
+      and not exists (
+        select from risk_private.marks as m where m.instrument_id = p.instrument_id));
+end
+$$;
+comment on function risk_private.unmarked(integer, text, numeric, numeric) is
+  'Values at a new rate of positions in a currency that have no mark, and so are carried at the '
+  'price at which they were taken up.';
+
 -- Lock order: the account; the counters of its chain, ascending; their equities.
 create function risk_private.recarry(account_id integer, currency text) returns void
 language plpgsql volatile security definer
@@ -101,7 +123,9 @@ as $$
 declare
   v_cash risk_private.cash_balances;
   v_rate numeric;
-  v_money risk_private.money;
+  v_nothing constant risk_private.money := row(0, 0, 0, 0, 0, 0, 0, 0);
+  v_money risk_private.money := v_nothing;
+  v_units risk_private.unit_values[];
 begin
   perform risk_private.begin_change();
   perform risk_private.lock_account(account_id);
@@ -109,16 +133,6 @@ begin
   where b.account_id = recarry.account_id and b.currency = recarry.currency;
   select f.rate into v_rate from risk_private.fx_rates as f where f.currency = recarry.currency;
   if v_cash.account_id is not null and v_rate is distinct from v_cash.rate then
-    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
-    v_money.equity := v_money.equity * (v_rate - coalesce(v_cash.rate, 0));
-    v_money.cash := v_money.equity;
-    v_money.book := v_money.book * (v_rate - coalesce(v_cash.rate, 0));
-    if v_cash.rate is null then
-      v_money.flows := v_money.book;
-      v_money.unknown := -1;
-    end if;
-    perform risk_private.lock_chain(account_id);
-    perform risk_private.move_equities(account_id, v_money);
     update risk_private.cash_balances as b set
       rate = v_rate,
       made_known = case when b.rate is null then (b.amount + b.cost) * v_rate else b.made_known end,
@@ -126,8 +140,25 @@ begin
     from risk_private.scopes as s
     where b.account_id = recarry.account_id and b.currency = recarry.currency
       and s.scope_id = b.account_id;
+    v_units := risk_private.unmarked(account_id, currency, coalesce(v_cash.rate, 1), v_rate);
+    v_money := row(v_cash.amount, v_cash.amount, v_cash.amount + v_cash.cost, 0, 0, 0, 0, 0);
+    v_rate := v_rate - coalesce(v_cash.rate, 0);
+    v_money.equity := v_money.equity * v_rate;
+    v_money.cash := v_money.cash * v_rate;
+    v_money.book := v_money.book * v_rate;
+    if v_cash.rate is null then
+      v_money.flows := v_money.book;
+      v_money.unknown := -1;
+    end if;
   end if;
-  perform risk_private.revalue(account_id, risk_private.instruments_in(currency));
+  v_units := v_units || risk_private.unfollowed(account_id, risk_private.instruments_in(currency));
+  if cardinality(v_units) > 0 then
+    v_money.equity := v_money.equity + risk_private.carry_at(account_id, v_units);
+  end if;
+  if v_money <> v_nothing then
+    perform risk_private.lock_chain(account_id);
+    perform risk_private.move_equities(account_id, v_money);
+  end if;
   update risk_private.equities as e set peak = e.known_equity
   where e.scope_id = recarry.account_id and e.known_equity > e.peak
     and not risk_private.is_between_rates(recarry.account_id);
@@ -140,8 +171,9 @@ begin
 end
 $$;
 comment on function risk_private.recarry(integer, text) is
-  'Carries an account''s cash and positions of a currency at its present rate. What a rate makes of '
-  'cash and cost is currency P&L; the first rate of all makes no profit, it only makes known.';
+  'Carries an account''s cash and positions of a currency at its present rate, both at once: what '
+  'was borrowed moves against what it bought. What a rate makes of cash and cost is currency P&L; '
+  'the first rate of all makes no profit, it only makes known.';
 
 -- Lock order: the rate that moved; counters of parents, ascending; their equities.
 create function risk_private.end_rate(number bigint) returns void

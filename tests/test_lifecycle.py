@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.orders import Caller, Row, open_firm
 
@@ -159,6 +160,20 @@ def test_a_combo_is_filled_leg_by_leg(firm: Caller) -> None:
         )
     }
     assert states == {"FILLED"}
+
+
+def test_a_leg_that_is_done_and_has_no_mark_holds_up_no_fill_of_another(firm: Caller) -> None:
+    firm.call("upsert_instruments", instruments=Jsonb([{"symbol": "NEW", "kind": "stock"}]))
+    for symbol in ("NEW", "XOM"):
+        firm.hold("A1", symbol, 5, 10)
+    assert firm.combo("A1", "c", "sell 1 NEW, sell 1 XOM", 5, -90).is_accepted
+    firm.fill("A1", "c", "e1", 5, 10, symbol="NEW")
+    assert firm.position("A1", "NEW") == (0, 0, 0)
+    for quantity, exec_id in ((2, "e2"), (3, "e3")):
+        firm.fill("A1", "c", exec_id, quantity, 80, symbol="XOM")
+    assert firm.position("A1", "XOM") == (0, 0, 0)
+    states = firm.rows("select state from risk.orders where client_order_id = 'c'")
+    assert [row["state"] for row in states] == ["FILLED", "FILLED"]
 
 
 def test_trades_that_no_order_explains(firm: Caller) -> None:

@@ -112,12 +112,22 @@ def test_bulls_are_long_calls_and_short_puts_and_never_net_with_bears(desk: Desk
     desk.limit("F", "same_side", 80)
     desk.hold("A1", C100=50, C110=-45)
     desk.hold("A2", P90=-30)
-    assert numbers(*desk.oracle.utilization()[key]) == (80, 80)
+    assert numbers(*desk.oracle.utilization()[key][:2]) == (80, 80)
     assert desk.check("A3", "buy 1 C110", 5).reason == "RISK_LIMIT_EXCEEDED"
     assert desk.check("A3", "sell 1 P80", 5).reason == "RISK_LIMIT_EXCEEDED"
     assert outcome(desk.check("A3", "sell 36 C110", 5)) == ("RISK_LIMIT_EXCEEDED", 35)
     assert desk.check("A1", "buy 45 C110", 5).decision == "ACCEPTED"
     assert desk.check("A1", "sell 50 C100", 5).decision == "ACCEPTED"
+
+
+def test_the_order_in_which_legs_are_named_changes_nothing(desk: Desk) -> None:
+    """At their marks they cost 105; the 2 above that count on X, which was known before Y."""
+    desk.oracle.set_mark("Y", D(5))
+    key = desk.limit("F", "max_loss", 10**9, underlying="X")
+    for account, legs in (("A1", "1: buy 1 X, buy 1 Y"), ("A3", "1: buy 1 Y, buy 1 X")):
+        before = desk.oracle.utilization()[key][1]
+        assert desk.check(account, legs, 107).decision == "ACCEPTED"
+        assert desk.oracle.utilization()[key][1] - before == 102
 
 
 def test_sides_are_in_units_of_100_shares(desk: Desk) -> None:
@@ -126,7 +136,7 @@ def test_sides_are_in_units_of_100_shares(desk: Desk) -> None:
     desk.oracle.set_mark("MINI", D(5))
     desk.hold("A1", MINI=10, C100=2)
     key = desk.limit("F", "same_side", 80)
-    assert numbers(*desk.oracle.utilization()[key]) == (80, 3)
+    assert numbers(*desk.oracle.utilization()[key][:2]) == (80, 3)
 
 
 def test_buying_power_is_what_makes_a_cash_secured_put_cash_secured(desk: Desk) -> None:

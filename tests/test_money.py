@@ -496,6 +496,46 @@ def test_a_change_of_rates_that_was_interrupted_keeps_no_peak_back_for_long(firm
     assert firm.rows("select * from risk_private.moving_rates") == []
 
 
+def test_a_rate_makes_no_peak_where_it_makes_no_gain(firm: Caller) -> None:
+    """A1 owes the 400 EUR that its 10 shares are worth; what it loses with 100 EUR, A2 gains."""
+    firm.call("set_fx", currency="EUR", rate=Decimal("1.5"))
+    firm.mark({"SAP": 40})
+    for account in ("A1", "A2"):
+        post(firm, account, 10_000, "deposit")
+    trade(firm, "A1", "SAP", 10, 40)
+    for account, amount in (("A1", 100), ("A2", -100)):
+        post(firm, account, amount, "transfer", currency="EUR")
+    for rate in ("1.5", "1.2", "1.8", "1.5"):
+        firm.call("set_fx", currency="EUR", rate=Decimal(rate))
+        gained = 100 * (Decimal(rate) - Decimal("1.5"))
+        equities = [pnl(firm, scope)["equity"] for scope in ("A1", "A2", "D1")]
+        assert equities == [10_150 + gained, 9_850 - gained, 20_000]
+    peaks = [pnl(firm, scope)["peak_equity"] for scope in ("A1", "A2", "D1")]
+    assert peaks == [10_180, 9_880, 20_000]
+
+
+def test_cash_alone_makes_a_peak_by_its_rate(firm: Caller) -> None:
+    firm.call("set_fx", currency="EUR", rate=Decimal("1.1"))
+    for account in ("A1", "A2"):
+        post(firm, account, 1000, "deposit", currency="EUR")
+    for rate in ("1.3", "1.2"):
+        firm.call("set_fx", currency="EUR", rate=Decimal(rate))
+    assert money(firm, "D1", "equity", "peak_equity") == (2400, 2600)
+
+
+def test_what_has_no_mark_follows_its_rate_too(firm: Caller) -> None:
+    """Taken over at 40 EUR each, and carried at that: the rate makes currency P&L, no other."""
+    firm.call("set_fx", currency="EUR", rate=Decimal("1.25"))
+    trade(firm, "A1", "SAP", 10, 40, kind="opening")
+    for rate in ("1.5", "1.1"):
+        firm.call("set_fx", currency="EUR", rate=Decimal(rate))
+        equity = 400 * Decimal(rate)
+        shown = money(firm, "A1", "equity", "currency_pnl", "unrealized")
+        assert shown == (equity, equity - 500, 0)
+    firm.mark({"SAP": 41})
+    assert money(firm, "A1", "equity", "currency_pnl", "unrealized") == (451, -60, 11)
+
+
 def test_an_equity_of_0_or_less_is_drawn_down_entirely(firm: Caller) -> None:
     assert pnl(firm)["drawdown_pct"] == 100
     post(firm, "A1", 100, "deposit")

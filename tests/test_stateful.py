@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SHARDS = 4
 RUNS_PER_SHARD = -(-int(os.environ.get("PGRISK_RUNS", "500")) // SHARDS)
+RUNS_PER_SEED = 8  # one seed makes variations of what it began with
 SETTINGS = settings(
     stateful_step_count=60,
     deadline=None,
@@ -67,6 +68,6 @@ def test_engine_and_oracle_agree(server: Server, template: str, shard: int) -> N
                 def __init__(self) -> None:
                     super().__init__(stage)
 
-            missing = RUNS_PER_SHARD - stage.full_runs
-            run_state_machine_as_test(Machine, settings=settings(SETTINGS, max_examples=missing))
+            examples = min(RUNS_PER_SEED, RUNS_PER_SHARD - stage.full_runs)
+            run_state_machine_as_test(Machine, settings=settings(SETTINGS, max_examples=examples))
     print(f"{stage.runs} runs, {stage.steps} steps, {dict(stage.seen.most_common())}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .book import Book
 from .facts import (
+    BASE_CURRENCY,
     Answer,
     Dimension,
     Greeks,
@@ -29,6 +30,7 @@ from .oracle import Oracle
 from .views import PnlRow
 
 __all__ = [
+    "BASE_CURRENCY",
     "Answer",
     "Book",
     "Dimension",

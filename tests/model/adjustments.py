@@ -1,23 +1,35 @@
-"""Splits: history is told again as if all of it had happened on the new terms."""
+"""Splits: history is told again as if it had happened on the new terms. Special dividends."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING
 
-from .facts import Execution, Greeks, Instrument, Mark, RiskError
+from .book import ZERO
+from .facts import Greeks, Instrument, Mark, RiskError
 from .records import Records
+
+if TYPE_CHECKING:
+    from .executions import Execution
 
 CENT = Decimal("0.01")
 
 
 class Adjustments(Records):
-    """What becomes of a stock and its options where shares are given for others."""
+    """What becomes of a stock and its options where shares are given for others, or of strikes."""
 
-    def adjust_instrument(self, symbol: str, reference: str, new: int, old: int) -> None:
+    def adjust_instrument(
+        self,
+        symbol: str,
+        reference: str,
+        new: int = 1,
+        old: int = 1,
+        strike_change: Decimal = ZERO,
+    ) -> None:
         ratio = Decimal(new) / Decimal(old)
         known = self.world.adjustments.get(reference)
-        if known == (symbol, ratio):
+        if known == (symbol, ratio, strike_change):
             return
         if known is not None:
             raise RiskError("RK409", f"{reference} was another adjustment")
@@ -26,10 +38,14 @@ class Adjustments(Records):
         expired = [i.symbol for i in on_it if i.expiry is not None and i.expiry < today]
         affected = {i.symbol: i for i in on_it if i.symbol not in expired}
         self._require_adjustable(affected, expired)
-        self.world.adjustments[reference] = symbol, ratio
+        self.world.adjustments[reference] = symbol, ratio, strike_change
         for instrument in affected.values():
             is_whole = instrument.strike is None or (ratio > 1 and ratio % 1 == 0)
             self._tell_again(instrument, ratio, ratio if is_whole else Decimal(1))
+            adjusted = self.world.instruments[instrument.symbol]
+            if adjusted.strike is not None:
+                adjusted = replace(adjusted, strike=adjusted.strike + strike_change)
+                self.world.instruments[instrument.symbol] = adjusted
 
     def _require_adjustable(self, affected: dict[str, Instrument], expired: list[str]) -> None:
         book = self.book()
@@ -59,15 +75,13 @@ class Adjustments(Records):
 
 
 def _on_new_terms(execution: Execution, ratio: Decimal, units: Decimal) -> Execution:
-    """For the same money; what it filled of orders long ended is counted as it was."""
-    for order in execution.orders:
-        before = order.filled_before.get(execution.symbol, Decimal(0))
-        order.filled_before[execution.symbol] = before + execution.quantity
+    """For the same money."""
     return replace(
         execution,
         quantity=execution.quantity * units,
         price=execution.price / ratio,
-        orders=(),
+        units=execution.units * units,
+        ratio=execution.ratio * ratio,
     )
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .facts import Execution, Instrument, LimitKey, Order, World
+    from .executions import Execution
+    from .facts import Instrument, LimitKey, Order, World
 
 ZERO = Decimal(0)
 RATE_WINDOWS = {"order_rate": timedelta(seconds=1), "order_rate_minute": timedelta(seconds=60)}
@@ -59,7 +60,7 @@ class Book:
         for execution in self.world.executions:
             for order in execution.orders:
                 if (order, execution.symbol) in filled:
-                    filled[order, execution.symbol] += execution.quantity
+                    filled[order, execution.symbol] += execution.filled
         return filled
 
     def unfilled(self, order: Order, symbol: str) -> Decimal:
@@ -133,7 +134,7 @@ class Book:
     def unit_value(self, account: str, symbol: str) -> Decimal | None:
         """Money per unit of a position, whatever its sign."""
         price = self.carried_price(account, symbol)
-        return None if price is None else abs(price) * self.instrument(symbol).multiplier
+        return None if price is None else abs(price) * self.world.unit(symbol)
 
     def measure(self, key: LimitKey) -> Decimal:
         """The amount that a summed limit type has reached at a scope, in a dimension."""
@@ -191,7 +192,8 @@ class Book:
         for execution in self.executions_today():
             instrument = self.instrument(execution.symbol)
             if execution.account in accounts and key.matches(instrument):
-                traded += execution.quantity * abs(execution.price) * instrument.multiplier
+                amount = execution.quantity * abs(execution.price) * instrument.multiplier
+                traded += amount * execution.rate
         for working in self.open_orders:
             if working.order.account in accounts:
                 for symbol, money in working.open_money.items():

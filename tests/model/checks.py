@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from .book import ZERO, Book, OpenOrder
-from .facts import CONCENTRATION, SWITCHES, Leg, LimitVersion, Order
+from .facts import CONCENTRATION, SWITCHES, Leg, LimitKey, LimitVersion, Order
 from .lookup import Lookup
 from .measures import is_unknown, sides
 from .money import Money
@@ -61,7 +61,7 @@ class Checks(Lookup):
         for limit, key in self.applied(order):
             if key.limit_type == "gross_notional" and not self._can_value(limit, order, after):
                 continue  # refused as STALE_DATA
-            if is_unknown(after, key):
+            if is_unknown(after, key) or self._counts_on_a_stale_rate(order.account, key, before):
                 if not reducing:
                     yield Check(limit, UNKNOWN, "STALE_DATA")
                 continue
@@ -81,6 +81,13 @@ class Checks(Lookup):
             yield Check(limit, tuple(compared), reason, binds)
         yield from self._duplicates(asked)
         yield from self._crosses(order, before)
+
+    def _counts_on_a_stale_rate(self, account: str, key: LimitKey, book: Book) -> bool:
+        """Whether the equity that is limited depends on a rate too old for the account."""
+        return key.limit_type in (*LOSSES, CONCENTRATION) and any(
+            not self.has_fresh_rate(account, currency)
+            for currency in Money(book).currencies(key.scope)
+        )
 
     def _can_value(self, limit: LimitVersion, order: Order, after: Book) -> bool:
         """Whether every leg that the limit holds has a mark, or is carried at a price."""

@@ -76,6 +76,7 @@ class Deciding(Lifecycle):
             assert new.replaces is not None
             new.replace_pending = False
             new.is_confirmed = True
+            new.was_acknowledged = True
             if new.state in ("ACCEPTED", "SENT"):
                 new.state = "ACKNOWLEDGED"
             if new.replaces.is_live:

@@ -31,7 +31,7 @@ def unit_exposures(world: World, instrument: Instrument) -> dict[str, Decimal] |
     spot = world.marks.get(instrument.underlying)
     if greeks is None or instrument.symbol not in world.marks or spot is None:
         return None
-    m, s, f = instrument.multiplier, spot.price, Decimal(1)
+    m, s, f = instrument.multiplier, spot.price, world.rate(instrument.currency)
     return {
         "delta": greeks.delta * m,
         "gamma": greeks.gamma * m,

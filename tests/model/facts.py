@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .executions import Execution, Posting
     from .money import DayStart
 
 PER_ORDER = ("order_quantity", "order_notional", "price_collar_pct")
@@ -20,6 +21,7 @@ PER_INSTRUMENT = ("net_position", "long_position", "short_position")
 PER_UNDERLYING = ("delta", "gamma", "same_side")
 GREEKS = ("delta", "gamma", "dollar_gamma", "vega", "theta", "net_exposure")
 CONCENTRATION = "concentration_pct"
+BASE_CURRENCY = "USD"
 SWITCHES = ("duplicate_window", "self_cross")
 LIVE = ("ACCEPTED", "SENT", "ACKNOWLEDGED", "PARTIALLY_FILLED")
 
@@ -72,6 +74,7 @@ class Instrument:
     strike: Decimal | None = None
     option_right: str | None = None
     allow_negative_price: bool = False
+    currency: str = BASE_CURRENCY
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,8 @@ class Order:
     is_confirmed: bool = False
     cancel_requested: bool = False
     close_reason: str | None = None
+    was_sent: bool = False
+    was_acknowledged: bool = False
 
     def close(self, state: str, reason: str | None) -> None:
         self.state = state
@@ -220,6 +225,11 @@ class Order:
     @property
     def is_live(self) -> bool:
         return self.state in LIVE
+
+    @property
+    def was_filled(self) -> bool:
+        """Whether fills have ended it, even if some of them were taken back since."""
+        return self.state == "FILLED" or self.close_reason == "fill_corrected"
 
     @property
     def was_accepted(self) -> bool:
@@ -234,37 +244,11 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Execution:
-    """A fill or a trade.
+class Rate:
+    """Of a currency: base currency per unit, as of a moment."""
 
-    `orders` are those that it fills: none for a trade, both while a replace is pending.
-    `takes_up` says that the account had neither a position nor open orders in the symbol.
-    """
-
-    account: str
-    exec_id: str
-    symbol: str
-    side: str
-    quantity: Decimal
-    price: Decimal
-    orders: tuple[Order, ...]
-    asked: tuple[object, ...]
-    kind: str
-    fee: Decimal = Decimal(0)
-    takes_up: bool = False
-
-    @property
-    def signed(self) -> Decimal:
-        return self.quantity if self.side == "buy" else -self.quantity
-
-
-@dataclass(frozen=True)
-class Posting:
-    """Cash paid into an account, or taken out of it."""
-
-    account: str
-    amount: Decimal
-    reason: str
+    value: Decimal
+    as_of: datetime
 
 
 @dataclass
@@ -286,7 +270,17 @@ class World:
     first_execution_today: int = 0
     day_starts: dict[str, DayStart] = field(default_factory=dict)
     peaks: dict[str, Decimal] = field(default_factory=dict)
-    adjustments: dict[str, tuple[str, Decimal]] = field(default_factory=dict)
+    adjustments: dict[str, tuple[str, Decimal, Decimal]] = field(default_factory=dict)
+    rates: dict[str, Rate] = field(default_factory=dict)
+
+    def rate(self, currency: str) -> Decimal:
+        """Base currency per unit."""
+        return Decimal(1) if currency == BASE_CURRENCY else self.rates[currency].value
+
+    def unit(self, symbol: str) -> Decimal:
+        """Base currency that one unit of a symbol moves by where its price moves by 1."""
+        instrument = self.instruments[symbol]
+        return instrument.multiplier * self.rate(instrument.currency)
 
     def chain(self, scope: str) -> list[str]:
         """The scope and all its ancestors, the firm last."""

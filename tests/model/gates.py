@@ -90,7 +90,11 @@ class Gates(Lookup):
             if self.age_limit(order.account, "max_mark_age") is not None:
                 needed.add(self.instrument(leg).underlying)
             for symbol in needed:
-                if not self.is_fresh(order.account, symbol):
+                currency = self.world.instruments[symbol].currency
+                if not (
+                    self.is_fresh(order.account, symbol)
+                    and self.has_fresh_rate(order.account, currency)
+                ):
                     yield Violation("STALE_DATA", dimension=f"instrument:{symbol}")
 
     def _references(self, order: Order) -> Iterator[Violation]:

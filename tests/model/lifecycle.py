@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .book import ZERO, Book, OpenOrder
-from .facts import Execution, Order, RiskError
+from .executions import Execution
+from .facts import Order, RiskError
 from .gates import SEVERITY, Gates
 from .money import IN_KIND
 from .records import Records
@@ -31,19 +32,17 @@ class Lifecycle(Records):
     ) -> None:
         asked_for = self.order(account, client_order_id)
         symbol = symbol or asked_for.legs[0].symbol
-        asked = ("fill", client_order_id, symbol, quantity, price, fee)
-        if self._already_recorded(account, exec_id, asked):
+        side = next(leg.side for leg in asked_for.legs if leg.symbol == symbol)
+        execution = Execution(
+            account, exec_id, symbol, side, quantity, price, "fill", fee, client_order_id
+        )
+        if self._already_recorded(execution):
             return
         order = self._booked_on(asked_for)
-        leg = next(leg for leg in order.legs if leg.symbol == symbol)
         working = self._working(order)
         pending = self.pending_replacement(order)
         orders = working.versions if working else (order, pending) if pending else (order,)
-        self._book(
-            Execution(
-                account, exec_id, symbol, leg.side, quantity, price, orders, asked, "fill", fee
-            )
-        )
+        self._book(replace(execution, orders=orders))
         if not order.was_accepted:
             self.alerts.append(("fill_on_rejected_order", account, client_order_id))
         elif working is None:
@@ -90,10 +89,10 @@ class Lifecycle(Records):
         exec_id: str,
         kind: str = "unexplained",
     ) -> None:
-        asked = ("trade", symbol, side, quantity, price, kind)
-        if self._already_recorded(account, exec_id, asked):
+        execution = Execution(account, exec_id, symbol, side, quantity, price, kind)
+        if self._already_recorded(execution):
             return
-        self._book(Execution(account, exec_id, symbol, side, quantity, price, (), asked, kind))
+        self._book(execution)
         if kind == "unexplained":
             self.alerts.append(("unexplained_trade", account, None))
 
@@ -101,19 +100,21 @@ class Lifecycle(Records):
         """Appends an execution; what is brought in kind is a flow."""
         book = self.book()
         takes_up = book.worst_case(execution.account, execution.symbol) == 0
+        rate = self.world.rate(self.world.instruments[execution.symbol].currency)
         flow = ZERO
         if execution.kind in IN_KIND:
-            multiplier = self.world.instruments[execution.symbol].multiplier
-            flow = execution.signed * execution.price * multiplier
+            flow = execution.signed * execution.price * self.world.unit(execution.symbol)
         self.rebase_peaks(execution.account, flow)
-        self.world.executions.append(replace(execution, takes_up=takes_up))
+        self.world.executions.append(
+            replace(execution, told=execution.as_told, takes_up=takes_up, rate=rate)
+        )
         self.sample_peaks(execution.account)
 
-    def _already_recorded(self, account: str, exec_id: str, asked: tuple[object, ...]) -> bool:
-        for execution in self.world.executions:
-            if (execution.account, execution.exec_id) == (account, exec_id):
-                if execution.asked != asked:
-                    raise RiskError("RK409", f"{exec_id} was recorded with other content")
+    def _already_recorded(self, told: Execution) -> bool:
+        for known in self.world.executions:
+            if (known.account, known.exec_id) == (told.account, told.exec_id):
+                if not known.is_told_again(told):
+                    raise RiskError("RK409", f"{told.exec_id} was recorded with other content")
                 return True
         return False
 
@@ -131,6 +132,7 @@ class Lifecycle(Records):
 
     def ack(self, account: str, client_order_id: str) -> None:
         order = self.order(account, client_order_id)
+        order.was_acknowledged = True
         if order.state in ("ACCEPTED", "SENT"):
             order.state = "ACKNOWLEDGED"
 
@@ -156,6 +158,7 @@ class Lifecycle(Records):
             self._close(order, "CANCELLED", reason)
         else:
             order.state = "SENT"
+            order.was_sent = True
 
     def cancel_orders(
         self,

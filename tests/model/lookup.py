@@ -6,10 +6,12 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from .facts import CONCENTRATION, PER_INSTRUMENT, PER_ORDER, PER_UNDERLYING, SWITCHES
+from .facts import BASE_CURRENCY, CONCENTRATION, PER_INSTRUMENT, PER_ORDER, PER_UNDERLYING, SWITCHES
 from .measures import narrowed
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from .facts import Instrument, Leg, LimitKey, LimitVersion, Order, World
 
 NOT_MEASURED = (*PER_ORDER, *SWITCHES)
@@ -47,10 +49,17 @@ class Lookup:
     def is_fresh(self, account: str, symbol: str) -> bool:
         """Whether a symbol has a mark that passes `max_mark_age`."""
         mark = self.world.marks.get(symbol)
+        return mark is not None and self._is_young(account, mark.as_of)
+
+    def has_fresh_rate(self, account: str, currency: str) -> bool:
+        """Whether the rate of a currency passes `max_mark_age`."""
+        return currency == BASE_CURRENCY or self._is_young(
+            account, self.world.rates[currency].as_of
+        )
+
+    def _is_young(self, account: str, as_of: datetime) -> bool:
         limit = self.age_limit(account, "max_mark_age")
-        if mark is None or limit is None:
-            return mark is not None
-        return -timedelta(seconds=1) <= self.world.now - mark.as_of <= limit
+        return limit is None or -timedelta(seconds=1) <= self.world.now - as_of <= limit
 
     def reference(self, account: str, leg: Leg) -> Decimal | None:
         """Fresh ask for a buy, bid for a sell, else the mark; None without a mark."""
@@ -63,7 +72,7 @@ class Lookup:
         return mark.price
 
     def notional_prices(self, order: Order) -> dict[str, Decimal]:
-        """Per leg, the price that order_notional and traded_notional use."""
+        """Per leg, the price in base currency that order_notional and traded_notional use."""
         prices = {}
         for leg in order.legs:
             reference = self.reference(order.account, leg)
@@ -73,14 +82,16 @@ class Lookup:
                 price = order.price
             else:
                 price = max(order.price, reference)
-            prices[leg.symbol] = abs(price) if price is not None else Decimal(0)
+            rate = self.world.rate(self.instrument(leg).currency)
+            prices[leg.symbol] = Decimal(0) if price is None else abs(price) * rate
         return prices
 
     def leg_prices(self, order: Order) -> dict[str, Decimal]:
         """Per leg, what counts as paid or received.
 
         Legs of a combo stand at their references; the one with the smallest ratio takes the
-        difference to the net price, of several multipliers the one where that costs most.
+        difference to the net price, of several multipliers the one where that costs most; of equal
+        ones that of the instrument known first, in whatever order the caller names them.
         """
         if order.price is not None and not order.is_combo:
             return {order.legs[0].symbol: order.price}
@@ -91,7 +102,15 @@ class Lookup:
             net = sum(leg.sign * leg.ratio * prices[leg.symbol] for leg in order.legs)
             difference = order.price - net
             sign = (difference > 0) - (difference < 0)
-            leg = min(order.legs, key=lambda g: (-sign * self.instrument(g).multiplier, g.ratio))
+            known = list(self.world.instruments)
+            leg = min(
+                order.legs,
+                key=lambda g: (
+                    -sign * self.instrument(g).multiplier,
+                    g.ratio,
+                    known.index(g.symbol),
+                ),
+            )
             prices[leg.symbol] += difference / (leg.sign * leg.ratio)
         return prices
 

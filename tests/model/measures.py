@@ -52,7 +52,7 @@ def sides(book: Book, key: LimitKey) -> tuple[Decimal, ...]:
         case "max_loss":
             return (Obligations(book).max_loss(key),)
         case "buying_power":
-            return (Obligations(book).cash_need(key) - Money(book).totals(key.scope).cash,)
+            return (Obligations(book).cash_need(key) - Money(book).cash(key.scope),)
         case "daily_loss":
             return (Money(book).daily_loss(key.scope),)
         case "drawdown_pct":

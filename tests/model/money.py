@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field, fields
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .book import Book
-    from .facts import Instrument, World
+    from .facts import World
 
 ZERO = Decimal(0)
 IN_KIND = ("opening", "transfer")  # the position itself is brought in or taken out
@@ -43,9 +44,8 @@ class Holding:
 
 @dataclass
 class Totals:
-    """Money of an account since it began, in base currency."""
+    """What has changed the books of an account since it began, in base currency of the time."""
 
-    cash: Decimal = ZERO
     realized: Decimal = ZERO
     fees: Decimal = ZERO
     flows: Decimal = ZERO
@@ -58,21 +58,34 @@ class Totals:
     def __neg__(self) -> Totals:
         return Totals(*(-getattr(self, f.name) for f in fields(self)))
 
+    @property
+    def balance(self) -> Decimal:
+        """What cash and positions at cost would be, had no rate changed."""
+        return self.realized - self.fees + self.income + self.flows
+
 
 @dataclass(frozen=True)
 class DayStart:
-    """Of an account: its equity, and its totals, when the trading day was opened."""
+    """Of an account, when the trading day was opened."""
 
     equity: Decimal = ZERO
     totals: Totals = field(default_factory=Totals)
+    currency_pnl: Decimal = ZERO
+    unrealized: Decimal = ZERO
+    results: dict[str, Decimal] = field(default_factory=dict)
 
 
 @dataclass
 class Ledger:
-    """The books of one account."""
+    """The books of one account: cash by currency, each holding in its own.
+
+    `results` has what was realized in each symbol less fees, in base currency.
+    """
 
     totals: Totals = field(default_factory=Totals)
+    cash: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(lambda: ZERO))
     holdings: dict[str, Holding] = field(default_factory=dict)
+    results: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(lambda: ZERO))
 
 
 def ledger(world: World, account: str) -> Ledger:
@@ -82,22 +95,25 @@ def ledger(world: World, account: str) -> Ledger:
     for execution in world.executions:
         if execution.account != account:
             continue
-        amount = execution.price * world.instruments[execution.symbol].multiplier
+        instrument, rate = world.instruments[execution.symbol], execution.rate
+        amount = execution.price * instrument.multiplier
         holding = books.holdings.setdefault(execution.symbol, Holding())
-        totals.realized += holding.trade(execution.signed, amount)
-        totals.fees += execution.fee
-        totals.cash -= execution.fee
+        realized = holding.trade(execution.signed, amount) * rate
+        totals.realized += realized
+        totals.fees += execution.fee * rate
+        books.results[execution.symbol] += realized - execution.fee * rate
+        books.cash[instrument.currency] -= execution.fee
         if execution.kind in IN_KIND:
-            totals.flows += execution.signed * amount
+            totals.flows += execution.signed * amount * rate
         else:
-            totals.cash -= execution.signed * amount
+            books.cash[instrument.currency] -= execution.signed * amount
     for posting in world.postings:
         if posting.account == account:
-            totals.cash += posting.amount
+            books.cash[posting.currency] += posting.amount
             if posting.reason in FLOWS:
-                totals.flows += posting.amount
+                totals.flows += posting.amount * posting.rate
             else:
-                totals.income += posting.amount
+                totals.income += posting.amount * posting.rate
     return books
 
 
@@ -114,12 +130,22 @@ class Money:
             self._ledgers[account] = ledger(self.world, account)
         return self._ledgers[account]
 
-    def average_price(self, account: str, instrument: Instrument) -> Decimal:
-        """What a unit held has cost on average, as prices are quoted."""
-        holding = self.ledger(account).holdings.get(instrument.symbol, Holding())
-        if holding.quantity == 0:
-            return ZERO
-        return rounded(holding.cost / (holding.quantity * instrument.multiplier))
+    def cost_of(self, account: str, symbol: str) -> Decimal:
+        """What a position has cost, at the rate of today."""
+        holding = self.ledger(account).holdings.get(symbol, Holding())
+        return holding.cost * self.world.rate(self.book.instrument(symbol).currency)
+
+    def currencies(self, scope: str) -> set[str]:
+        """Those in which an account at or below a scope has cash, or positions at some cost."""
+        held = set()
+        for books in map(self.ledger, self._leaves(scope)):
+            costs: defaultdict[str, Decimal] = defaultdict(lambda: ZERO)
+            for symbol, holding in books.holdings.items():
+                costs[self.book.instrument(symbol).currency] += holding.cost
+            held |= {
+                currency for table in (books.cash, costs) for currency, x in table.items() if x
+            }
+        return held
 
     def _leaves(self, scope: str) -> list[str]:
         parents = {s.parent for s in self.world.scopes.values()}
@@ -130,15 +156,14 @@ class Money:
 
     def today(self, scope: str) -> Totals:
         """What came to the totals since the day was opened."""
-        before = [self.world.day_starts.get(a, DayStart()).totals for a in self._leaves(scope)]
-        return self.totals(scope) + -sum(before, Totals())
+        return self.totals(scope) + -sum((start.totals for start in self.starts(scope)), Totals())
 
     def value(self, scope: str) -> Decimal:
         """Of the positions, as they are carried."""
         leaves = self._leaves(scope)
         return sum(
             (
-                q * self._price(*pair) * self.book.instrument(pair[1]).multiplier
+                q * self._price(*pair) * self.world.unit(pair[1])
                 for pair, q in list(self.book.position.items())
                 if pair[0] in leaves and q != 0
             ),
@@ -150,17 +175,43 @@ class Money:
         assert price is not None, f"{symbol} was traded at some price"
         return price
 
-    def cost(self, scope: str) -> Decimal:
-        holdings = [h for a in self._leaves(scope) for h in self.ledger(a).holdings.values()]
-        return sum((holding.cost for holding in holdings), ZERO)
+    def cash(self, scope: str) -> Decimal:
+        cash = [item for a in self._leaves(scope) for item in self.ledger(a).cash.items()]
+        return sum((amount * self.world.rate(currency) for currency, amount in cash), ZERO)
+
+    def book_value(self, scope: str) -> Decimal:
+        """Cash, and positions at cost."""
+        accounts = self._leaves(scope)
+        costs = [self.cost_of(a, symbol) for a in accounts for symbol in self.ledger(a).holdings]
+        return self.cash(scope) + sum(costs, ZERO)
 
     def equity(self, scope: str) -> Decimal:
-        return self.totals(scope).cash + self.value(scope)
+        return self.cash(scope) + self.value(scope)
+
+    def currency_pnl(self, scope: str) -> Decimal:
+        """What changes of rates have made of cash and cost."""
+        return self.book_value(scope) - self.totals(scope).balance
+
+    def day_start(self, account: str) -> DayStart:
+        """What the trading day of an account starts with, were it opened now."""
+        equity = self.equity(account)
+        return DayStart(
+            equity,
+            self.totals(account),
+            self.currency_pnl(account),
+            equity - self.book_value(account),
+            dict(self.ledger(account).results),
+        )
+
+    def start(self, account: str) -> DayStart:
+        """An account that was made since the day was opened started with nothing."""
+        return self.world.day_starts.get(account, DayStart())
+
+    def starts(self, scope: str) -> list[DayStart]:
+        return [self.start(account) for account in self._leaves(scope)]
 
     def start_equity(self, scope: str) -> Decimal:
-        """An account that was made since the day was opened started with nothing."""
-        starts = [self.world.day_starts.get(a, DayStart()).equity for a in self._leaves(scope)]
-        return sum(starts, ZERO)
+        return sum((start.equity for start in self.starts(scope)), ZERO)
 
     def daily_loss(self, scope: str) -> Decimal:
         return self.start_equity(scope) + self.today(scope).flows - self.equity(scope)

@@ -21,6 +21,7 @@ class Obligations:
 
     def __init__(self, book: Book) -> None:
         self.book = book
+        self.world = book.world
         self.money = Money(book)
 
     def same_side(self, key: LimitKey) -> tuple[Decimal, Decimal]:
@@ -68,7 +69,7 @@ class Obligations:
 
     def _held(self, account: str, underlying: str) -> Parts:
         return [
-            Part(instrument, q, self.money.average_price(account, instrument))
+            Part(instrument, q, self.money.cost_of(account, symbol), self.world.unit(symbol))
             for (owner, symbol), q in list(self.book.position.items())
             if owner == account and q != 0
             for instrument in [self.book.instrument(symbol)]
@@ -86,11 +87,12 @@ class Obligations:
     def _alternatives(self, working: OpenOrder, underlying: str) -> Alternatives:
         return [
             [
-                Part(instrument, leg.sign * left, version.leg_prices[leg.symbol])
+                Part(instrument, q, q * version.leg_prices[leg.symbol] * unit, unit)
                 for leg in version.legs
-                for left in [self.book.unfilled(version, leg.symbol)]
+                for q in [leg.sign * self.book.unfilled(version, leg.symbol)]
                 for instrument in [self.book.instrument(leg.symbol)]
-                if left > 0 and instrument.underlying == underlying
+                for unit in [self.world.unit(leg.symbol)]
+                if q != 0 and instrument.underlying == underlying
             ]
             for version in working.versions
         ]
@@ -98,15 +100,8 @@ class Obligations:
 
 def _puts(parts: Parts) -> Parts:
     """The puts among them as obligations alone: what they cost is counted apart."""
-    return [replace(p, price=ZERO) for p in parts if p.instrument.option_right == "put"]
+    return [replace(p, cost=ZERO) for p in parts if p.instrument.option_right == "put"]
 
 
 def _cost(parts: Parts) -> Decimal:
-    return sum(
-        (
-            part.quantity * part.price * part.instrument.multiplier
-            for part in parts
-            if part.instrument.kind != "future"
-        ),
-        ZERO,
-    )
+    return sum((part.cost for part in parts if part.instrument.kind != "future"), ZERO)

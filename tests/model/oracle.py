@@ -6,17 +6,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .adjustments import Adjustments
+from .corrections import Corrections
 from .deciding import Deciding
-from .facts import Greeks, LimitKey, LimitVersion, Mark, Posting, RiskError
+from .executions import Posting
+from .facts import BASE_CURRENCY, Greeks, LimitKey, LimitVersion, Mark, Rate, RiskError
 from .money import FLOWS, ZERO, DayStart, Money
-from .views import Views
+from .reports import Reports
 
 if TYPE_CHECKING:
     from datetime import date
     from decimal import Decimal
 
 
-class Oracle(Deciding, Adjustments, Views):
+class Oracle(Deciding, Corrections, Adjustments, Reports):
     """Everything that the engine can be told; administration and market data stand here."""
 
     def set_mark(
@@ -34,9 +36,17 @@ class Oracle(Deciding, Adjustments, Views):
         self.world.marks |= marks
         self.sample_peaks()
 
-    def post_cash(self, account: str, amount: Decimal, reason: str) -> None:
-        self.rebase_peaks(account, amount if reason in FLOWS else ZERO)
-        self.world.postings.append(Posting(account, amount, reason))
+    def set_fx(self, currency: str, rate: Decimal) -> None:
+        """Like marks: all accounts are carried anew before equity is sampled."""
+        self.world.rates[currency] = Rate(rate, self.world.now)
+        self.sample_peaks()
+
+    def post_cash(
+        self, account: str, amount: Decimal, reason: str, currency: str = BASE_CURRENCY
+    ) -> None:
+        rate = self.world.rate(currency)
+        self.rebase_peaks(account, amount * rate if reason in FLOWS else ZERO)
+        self.world.postings.append(Posting(account, amount, reason, currency, rate))
         self.sample_peaks(account)
 
     def set_limit(self, version: LimitVersion) -> None:
@@ -73,10 +83,7 @@ class Oracle(Deciding, Adjustments, Views):
                     order.close("EXPIRED", "expired")
             self.world.first_execution_today = len(self.world.executions)
             money = Money(self.book())
-            self.world.day_starts = {
-                scope: DayStart(money.equity(scope), money.ledger(scope).totals)
-                for scope in self.world.scopes
-            }
+            self.world.day_starts = {scope: money.day_start(scope) for scope in self.world.scopes}
         for account, equity in (equities or {}).items():
             start = self.world.day_starts.get(account, DayStart())
             self.world.day_starts[account] = replace(start, equity=equity)

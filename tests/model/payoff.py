@@ -23,11 +23,15 @@ NO_EXPIRY = date.max
 
 @dataclass(frozen=True)
 class Part:
-    """A signed quantity of an instrument, bought or sold at a price."""
+    """A signed quantity of an instrument, what all of it cost, and what a price of 1 makes of one.
+
+    Costs below 0 were received; money is in base currency.
+    """
 
     instrument: Instrument
     quantity: Decimal
-    price: Decimal
+    cost: Decimal
+    unit: Decimal
 
     def loss(self, spot: Decimal, horizon: date) -> Decimal:
         """What was paid less what it is worth when the underlying stands at `spot`."""
@@ -35,14 +39,12 @@ class Part:
         if instrument.kind != "option":
             worth = spot
         elif instrument.expiry is not None and instrument.expiry < horizon:
-            if self.quantity < 0:
-                return ZERO
-            worth = ZERO
+            return max(ZERO, self.cost)
         else:
             assert instrument.strike is not None
             difference = spot - instrument.strike
             worth = max(ZERO, difference if instrument.option_right == "call" else -difference)
-        return self.quantity * (self.price - worth) * instrument.multiplier
+        return self.cost - self.quantity * worth * self.unit
 
 
 Parts = list[Part]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Decimal
 from typing import NamedTuple
 
-from .book import ZERO, OpenOrder
+from .book import ZERO, Book, OpenOrder
 from .exposures import Exposures
 from .facts import CONCENTRATION, Dimension, LimitKey, Order
 from .lookup import NOT_MEASURED
@@ -13,6 +13,8 @@ from .measures import is_unknown, narrowed, sides
 from .money import Money
 from .records import Records
 
+QUOTIENTS = (CONCENTRATION, "drawdown_pct")
+OF_ORDERS = ("open_orders", "order_rate", "order_rate_minute")
 GREEK_COLUMNS = ("delta", "gamma", "vega", "theta", "net_exposure")
 
 
@@ -29,6 +31,9 @@ class PnlRow(NamedTuple):
     daily_pnl: Decimal
     peak_equity: Decimal
     drawdown_pct: Decimal
+    cash: Decimal
+    currency_pnl: Decimal
+    start_unrealized: Decimal
 
 
 class Views(Records):
@@ -62,12 +67,12 @@ class Views(Records):
             if order.is_live and order.cancel_requested
         }
 
-    def utilization(self) -> dict[LimitKey, tuple[Decimal, Decimal]]:
-        """Per limit that something uses up: the limit, and its worst case with all open orders.
+    def utilization(self) -> dict[LimitKey, tuple[Decimal, Decimal, Decimal | None]]:
+        """Per limit that something uses up: itself, its worst case, and what is filled of that.
 
-        What is not known is not shown.
+        What is not known is not shown, nor what is filled of the worst part of a default.
         """
-        book = self.book()
+        book, held = self.book(), Book(self.world, [])
         used = {}
         for limit in self.world.limits_in_force():
             if limit.key.limit_type not in NOT_MEASURED:
@@ -75,10 +80,11 @@ class Views(Records):
                 parts = self._parts(limit.key)
                 if any(is_unknown(book, key) for key in parts):
                     continue
-                highest = max([ZERO, *(amount for key in parts for amount in sides(book, key))])
-                if limit.key.limit_type == CONCENTRATION and highest.is_finite():
-                    highest = highest.quantize(Decimal("1e-6"), ROUND_HALF_UP)
-                used[limit.key] = limit.amount, highest
+                filled = None
+                if not limit.key.is_default:
+                    counted = book if limit.key.limit_type in OF_ORDERS else held
+                    filled = _highest(counted, parts)
+                used[limit.key] = limit.amount, _highest(book, parts), filled
         return used
 
     def _parts(self, key: LimitKey) -> set[LimitKey]:
@@ -104,19 +110,21 @@ class Views(Records):
         rows = {}
         for scope in self.world.scopes:
             today, equity = money.today(scope), money.equity(scope)
-            start = money.start_equity(scope)
-            book = money.totals(scope).cash + money.cost(scope)
+            start, starts = money.start_equity(scope), money.starts(scope)
             rows[scope] = PnlRow(
                 start,
                 equity,
                 today.realized,
-                equity - book,
+                equity - money.book_value(scope),
                 today.fees,
                 today.flows,
                 today.income,
                 equity - start - today.flows,
                 self.world.peaks.get(scope, ZERO),
                 money.drawdown_pct(scope),
+                money.cash(scope),
+                money.currency_pnl(scope) - sum((s.currency_pnl for s in starts), ZERO),
+                sum((s.unrealized for s in starts), ZERO),
             )
         return rows
 
@@ -129,3 +137,15 @@ class Views(Records):
                 key = LimitKey(scope, "delta", Dimension.UNDERLYING, underlying)
                 rows[scope, underlying] = {name: exposures.net(key, name) for name in GREEK_COLUMNS}
         return rows
+
+
+def _highest(book: Book, parts: set[LimitKey]) -> Decimal:
+    """The largest side of all; below 0 only where it is cash that is free."""
+    amounts = [amount for key in parts for amount in sides(book, key)]
+    limit_types = {key.limit_type for key in parts}
+    if limit_types != {"buying_power"}:
+        amounts.append(ZERO)
+    highest = max(amounts)
+    if limit_types & set(QUOTIENTS) and highest.is_finite():
+        return highest.quantize(Decimal("1e-6"), ROUND_HALF_UP)
+    return highest

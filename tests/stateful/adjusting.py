@@ -1,4 +1,4 @@
-"""A rule for splits, in the middle of everything else."""
+"""Rules for splits and special dividends, in the middle of everything else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from tests.stateful.firm import STOCKS, SYMBOLS, Firm, agree
+from tests.stateful.comparing import agree
+from tests.stateful.firm import CENT, STOCKS, SYMBOLS, Firm
 
 if TYPE_CHECKING:
     from tests.model import Greeks, Mark
@@ -42,6 +43,16 @@ class Adjusting(Firm):
             other = (*arguments[:2], 7, 3)
             assert self.both("adjust_instrument", *other) == "RK409"
         self._compare_marks([self.name(code) for code in codes])
+
+    @rule(stock=st.sampled_from(STOCKS), cents=st.sampled_from([-50, -200]))
+    def pay_a_special_dividend(self, stock: str, cents: int) -> None:
+        """Strikes follow; most often some order is open, and nothing happens."""
+        name, change = self.name(stock), cents * CENT
+        options = [i for i in self.world.instruments.values() if i.underlying == name and i.strike]
+        if all(option.strike and option.strike + change > 0 for option in options):
+            reference = self.name(self.next_id("dividend"))
+            answer = self.both("adjust_instrument", name, reference, 1, 1, change)
+            self.stage.seen[f"dividend {answer}"] += 1
 
     def _release_all(self) -> None:
         while True:

@@ -40,3 +40,7 @@ class Calls:
     def _rows(self, statement: str, *arguments: object) -> list[Row]:
         with errors_as_the_oracle_raises_them():
             return self.cursor.execute(statement, arguments, prepare=True).fetchall()
+
+    def _tuples(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
+        connection = self.cursor.connection
+        return connection.execute(statement, arguments, prepare=True).fetchall()

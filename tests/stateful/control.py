@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize, rule
 
 from tests.model import Dimension, Greeks, LimitKey, LimitVersion
 from tests.model.facts import CONCENTRATION, PER_UNDERLYING
-from tests.stateful.firm import ACCOUNT, CENT, STOCKS, SYMBOL, SYMBOLS, TREE, Firm
+from tests.stateful.firm import ACCOUNT, CENT, LEAVES, STOCKS, SYMBOL, SYMBOLS, TREE, Firm
 
 GREEK_AMOUNTS: dict[str, tuple[int, ...]] = {
     "delta": (20, 60, 120, 8, 0),
@@ -22,7 +22,16 @@ GREEK_AMOUNTS: dict[str, tuple[int, ...]] = {
     "net_exposure": (1500, 5000, 12000, 400, 0),
     "concentration_pct": (40, 100, 15, 300, 0),
 }
-AMOUNTS: dict[str, tuple[int, ...]] = GREEK_AMOUNTS | {
+MONEY_AMOUNTS: dict[str, tuple[float, ...]] = {
+    "same_side": (0.8, 1.5, 3, 0.3, 0),
+    "max_loss": (6500, 10000, 20000, 28000, 3000, 0),
+    "buying_power": (0, 600, 150, 2500, 0, 8000),
+    "daily_loss": (50, 300, 1500, 10, 0),
+    "drawdown_pct": (5, 20, 60, 1, 100),
+}
+AMOUNTS: dict[str, tuple[float, ...]] = {
+    **GREEK_AMOUNTS,
+    **MONEY_AMOUNTS,
     "order_quantity": (8, 12, 20, 3, 0),
     "order_notional": (500, 1000, 3000, 100, 0),
     "price_collar_pct": (5, 2, 10, 0),
@@ -42,9 +51,11 @@ AMOUNTS: dict[str, tuple[int, ...]] = GREEK_AMOUNTS | {
 LIMIT_TYPES = st.one_of(
     *(
         st.lists(st.sampled_from(sorted(names)), min_size=1, max_size=4, unique=True)
-        for names in (AMOUNTS, GREEK_AMOUNTS)
+        for names in (AMOUNTS, GREEK_AMOUNTS, MONEY_AMOUNTS)
     )
 )
+OF_AN_UNDERLYING = (*PER_UNDERLYING, CONCENTRATION, "max_loss")
+OF_A_SCOPE = ("buying_power", "daily_loss", "drawdown_pct")
 SCOPE = st.sampled_from(sorted(TREE))
 CHOICE = st.integers(0, 5)
 DETAIL = st.integers(0, 39)
@@ -59,7 +70,9 @@ class Control(Firm):
         """A limit key; `detail` picks the dimension and its value."""
         dimension = (Dimension.ALL, *Dimension)[detail % 5]
         stock = detail // 5 % 2
-        if dimension is Dimension.INSTRUMENT and limit_type in (*PER_UNDERLYING, CONCENTRATION):
+        if limit_type in OF_A_SCOPE:
+            dimension = Dimension.ALL
+        elif dimension is Dimension.INSTRUMENT and limit_type in OF_AN_UNDERLYING:
             dimension = Dimension.UNDERLYING
         value = {
             Dimension.ALL: None,
@@ -73,6 +86,7 @@ class Control(Firm):
         limit_types=LIMIT_TYPES,
         limits=st.lists(st.tuples(SCOPE, CHOICE, CHOICE, DETAIL), max_size=6),
         required=st.sampled_from([None] * 7 + ["order_quantity"]),
+        cash=st.sampled_from([0, 0, 1000, 4000]),
         holdings=st.lists(st.tuples(ACCOUNT, SYMBOL, st.integers(-6, 6)), max_size=8),
         regime=st.sampled_from([*[None] * 6, "REDUCE_ONLY", "RESTRICTED", "stale"]),
     )
@@ -81,6 +95,7 @@ class Control(Firm):
         limit_types: list[str],
         limits: list[tuple[str, int, int, int]],
         required: str | None,
+        cash: int,
         holdings: list[tuple[str, str, int]],
         regime: str | None,
     ) -> None:
@@ -88,17 +103,27 @@ class Control(Firm):
         self.limit_types = limit_types
         self.set_setting("F", "max_mark_age", "46" if regime == "stale" else "0")
         key = LimitKey(self.name("F"), "net_position")
-        self.both("set_limit", LimitVersion(key, Decimal(60), self.world.now))
+        self.both("set_limit", LimitVersion(key, Decimal(250), self.world.now))
         for scope, limit_type, amount, detail in limits:
             self.set_limit(scope, limit_type, amount, detail, 80, None)
         if required:
             self.set_setting("D1", "required_limit_types", required)
             key = LimitKey(self.name("D1"), required, Dimension.SECTOR, "Tech")
             self.both("set_limit", LimitVersion(key, Decimal(20), self.world.now))
+        for account in self.accounts if cash else ():
+            self.both("post_cash", account, Decimal(cash), "deposit")
+        if "max_loss" in limit_types:
+            self.begin_covered()
         for account, symbol, lots in holdings:
             if lots:
                 self.trade(account, (symbol, "buy" if lots > 0 else "sell"), abs(lots), "opening")
         self.begin_regime(regime)
+
+    def begin_covered(self) -> None:
+        """Shares under the calls that are sold, or most losses would have no bound."""
+        for account in LEAVES:
+            for stock, lots in (("X", 35), ("Y", 140)):
+                self.trade(account, (stock, "buy"), lots, "opening")
 
     def begin_regime(self, regime: str | None) -> None:
         """Some runs start where only reducing orders pass."""
@@ -135,7 +160,7 @@ class Control(Firm):
             "set_limit",
             LimitVersion(
                 self.key(scope, name, detail),
-                Decimal(AMOUNTS[name][choice % len(AMOUNTS[name])]),
+                Decimal(str(AMOUNTS[name][choice % len(AMOUNTS[name])])),
                 now,
                 None if seconds is None else now + timedelta(seconds=seconds),
                 Decimal(warn_pct),
@@ -212,12 +237,17 @@ class Control(Firm):
         self.engine.remark_underlying(self.name(stock), price)
         self.oracle.set_marks(self.engine.marks([self.name(code) for code in SYMBOLS]))
 
+    @rule(rate=st.sampled_from(["1.25", "1.1", "1.4", "0.8", "2"]))
+    def set_fx(self, rate: str) -> None:
+        self.both("set_fx", self.currency, Decimal(rate))
+
     @rule(milliseconds=st.sampled_from([1, 400, 1000, 2000, 30000, 46000, 61000]))
     def let_time_pass(self, milliseconds: int) -> None:
         """A longer pause ends with fresh marks, or nothing would trade any more."""
         self.world.now += timedelta(milliseconds=milliseconds)
         self.engine.set_clock(self.world.now)
         if milliseconds > 46000:
+            self.both("set_fx", self.currency, self.world.rate(self.currency))
             marked = [code for code in SYMBOLS if self.name(code) in self.world.marks]
             self.move_marks(
                 {code: max(self.last_price(code), 10 * CENT) for code in marked}, quoted=True

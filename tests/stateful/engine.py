@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tests.model import Dimension, Greeks, LimitKey, Mark, PnlRow, rounded
 from tests.stateful.asking import Asking
+from tests.stateful.reading import Reading
 from tests.stateful.telling import Telling
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ ORDERS = """select account, client_order_id, symbol, filled_quantity, remaining_
 POSITIONS = """select account, symbol, quantity, open_buy, open_sell
   from risk.positions where account = any(%s)"""
 
-UTILIZATION = """select scope, limit_type, symbol, underlying, sector, limit_value, worst_case
+UTILIZATION = """select scope, limit_type, symbol, underlying, sector, limit_value, worst_case, used
   from risk.limit_utilization where scope = any(%s) and worst_case is not null"""
 ALERTS = """select message ->> 'kind' as kind, message ->> 'account' as account,
     message ->> 'client_order_id' as client_order_id
@@ -26,7 +27,7 @@ ALERTS = """select message ->> 'kind' as kind, message ->> 'account' as account,
 MARKS = """select symbol, price, bid, ask, as_of, delta, gamma, vega, theta
   from risk.marks where symbol = any(%s)"""
 PNL = """select scope, start_equity, equity, realized, unrealized, fees, flows, income, daily_pnl,
-    peak_equity, drawdown_pct
+    peak_equity, drawdown_pct, cash, currency_pnl, start_unrealized
   from risk.pnl where scope = any(%s)"""
 CANCEL_REQUESTS = """select account, client_order_id from risk.open_orders
   where account = any(%s) and cancel_requested_at is not null"""
@@ -49,7 +50,7 @@ def as_numeric(value: float) -> Decimal:
     return rounded(Decimal(f"{value:.15g}"))
 
 
-class Engine(Asking, Telling):
+class Engine(Asking, Telling, Reading):
     """One connection to the engine; every call is one statement in autocommit."""
 
     def order_rows(
@@ -76,10 +77,13 @@ class Engine(Asking, Telling):
         """What verify_counters() finds wrong."""
         return self._rows("select * from risk.verify_counters()")
 
-    def utilization(self, scopes: list[str]) -> dict[LimitKey, tuple[Decimal, Decimal]]:
+    def utilization(
+        self, scopes: list[str]
+    ) -> dict[LimitKey, tuple[Decimal, Decimal, Decimal | None]]:
+        keyed = [(limit_key(row), row) for row in self._rows(UTILIZATION, scopes)]
         return {
-            limit_key(row): (row["limit_value"], row["worst_case"])
-            for row in self._rows(UTILIZATION, scopes)
+            key: (row["limit_value"], row["worst_case"], None if key.is_default else row["used"])
+            for key, row in keyed
         }
 
     def alerts(self, accounts: list[str]) -> list[tuple[str, str, str | None]]:

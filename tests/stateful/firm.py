@@ -1,4 +1,4 @@
-"""The small firm that every history is about, and how engine and oracle are compared."""
+"""The small firm that every history is about."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.model import Instrument, Judge, Mark, Oracle, PnlRow, RiskError, Scope, World
+from tests.model import BASE_CURRENCY, Instrument, Judge, Mark, Oracle, Scope, World
+from tests.stateful.comparing import agree, agree_on_amounts, agree_on_rows, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,6 @@ STRIKES = {
 }
 UNMARKED = "YP"  # until the rule set_marks moves it
 CENT = Decimal("0.01")
-MILLIONTH = Decimal("0.000001")
 
 ACCOUNT = st.sampled_from(LEAVES)
 SYMBOL = st.sampled_from(SYMBOLS)
@@ -76,22 +76,8 @@ class Stage:
         self.clock += timedelta(days=1)
 
 
-def agree(what: str, engine: object, oracle: object) -> None:
-    """Fails with both values where engine and oracle differ."""
-    if engine != oracle:
-        raise AssertionError(f"{what}\n  engine: {engine}\n  oracle: {oracle}")
-
-
-def outcome(system: object, method: str, arguments: tuple[object, ...]) -> Any:
-    """What a call returns, or the code of the error that it raises."""
-    try:
-        return getattr(system, method)(*arguments)
-    except RiskError as error:
-        return error.sqlstate
-
-
 class Firm(RuleBasedStateMachine):
-    """Two desks, three leaves, a stock and an ETF with three options each."""
+    """Two desks, three leaves; a stock and, in a currency of its own, an ETF, each with options."""
 
     def __init__(self, stage: Stage) -> None:
         super().__init__()
@@ -104,6 +90,8 @@ class Firm(RuleBasedStateMachine):
         self.steps = 0
         self.fills: list[tuple[Any, ...]] = []
         self.engine.set_clock(self.world.now)
+        self.currency = f"E{chr(ord('A') + stage.runs // 26 % 26)}{chr(ord('A') + stage.runs % 26)}"
+        self.both("set_fx", self.currency, Decimal("1.25"))
         self._create_scopes()
         self._create_instruments()
 
@@ -128,10 +116,11 @@ class Firm(RuleBasedStateMachine):
         for code in SYMBOLS:
             stock, symbol = self.name(code[0]), self.name(code)
             sector = "Tech" if code[0] == "X" else "Fund"
+            currency = BASE_CURRENCY if code[0] == "X" else self.currency
             if code in STOCKS:
                 kind = "stock" if code == "X" else "etf"
                 lot = Decimal("2" if code == "X" else "0.5")
-                instrument = Instrument(symbol, kind, stock, sector, lot=lot)
+                instrument = Instrument(symbol, kind, stock, sector, lot=lot, currency=currency)
             else:
                 instrument = Instrument(
                     symbol,
@@ -142,6 +131,7 @@ class Firm(RuleBasedStateMachine):
                     expiry=today + timedelta(days=2 if code[1] == "C" else 30),
                     strike=STRIKES[code],
                     option_right="put" if code[1] == "P" else "call",
+                    currency=currency,
                 )
             self.world.instruments[symbol] = instrument
         self.engine.upsert_instruments(list(self.world.instruments.values()))
@@ -271,7 +261,7 @@ class Firm(RuleBasedStateMachine):
         positions = self.engine.positions(self.accounts)
         agree_on_rows("positions", positions, self.oracle.position_rows(), (Decimal(0),) * 3)
         pnl = self.engine.pnl([self.name(code) for code in TREE])
-        agree("profit and loss", nearly(pnl), nearly(self.oracle.pnl_rows()))
+        agree_on_amounts("profit and loss", pnl, self.oracle.pnl_rows())
 
     @rule()
     def audit(self) -> None:
@@ -284,24 +274,15 @@ class Firm(RuleBasedStateMachine):
         alerts = Counter(self.engine.alerts(self.accounts))
         agree_on_rows("alerts", alerts, Counter(self.oracle.alerts), 0)
 
+    def read_views(self) -> None:
+        """What analysts see of money, Greeks and obligations; slow, so once per history."""
+        shown = self.engine.reports([self.name(code) for code in TREE])
+        for view, rows in self.oracle.reports().items():
+            agree_on_amounts(view, shown[view], rows)
+
     def teardown(self) -> None:
         self.stage.steps += self.steps
         if sys.exc_info()[0] is None:
             self.audit()
+            self.read_views()
             self.stage.full_runs += self.steps > FULL_RUN
-
-
-def agree_on_rows(
-    what: str, engine: dict[Any, Any], oracle: dict[Any, Any], default: object
-) -> None:
-    """Compares row by row; a missing row counts as `default`."""
-    for key in {*engine, *oracle}:
-        agree(f"{what} {key}", engine.get(key, default), oracle.get(key, default))
-
-
-def nearly(rows: dict[str, PnlRow]) -> dict[str, PnlRow]:
-    """Amounts to 6 decimals, as PostgreSQL rounds: averages and drawdowns are quotients."""
-    return {
-        scope: PnlRow(*(amount.quantize(MILLIONTH, ROUND_HALF_UP) for amount in row))
-        for scope, row in rows.items()
-    }

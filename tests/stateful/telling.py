@@ -6,7 +6,7 @@ import json
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from tests.model import Dimension, LimitKey, LimitVersion
+from tests.model import BASE_CURRENCY, Dimension, LimitKey, LimitVersion
 from tests.stateful.calls import Calls
 
 if TYPE_CHECKING:
@@ -62,14 +62,37 @@ class Telling(Calls):
     ) -> None:
         self._call(RECORD_TRADE, account, symbol, side, quantity, price, exec_id, kind)
 
-    def adjust_instrument(self, symbol: str, reference: str, new: int, old: int) -> None:
+    def bust_fill(self, account: str, exec_id: str) -> None:
+        self._call(
+            "call risk.bust_fill(account => %s, exec_id => %s, reason => 'test')", account, exec_id
+        )
+
+    def correct_fill(self, account: str, exec_id: str, quantity: Decimal, price: Decimal) -> None:
+        self._call(
+            "call risk.correct_fill(account => %s, exec_id => %s, quantity => %s, price => %s,"
+            " reason => 'test')",
+            account,
+            exec_id,
+            quantity,
+            price,
+        )
+
+    def adjust_instrument(
+        self,
+        symbol: str,
+        reference: str,
+        new: int = 1,
+        old: int = 1,
+        strike_change: Decimal = Decimal(0),
+    ) -> None:
         self._call(
             "call risk.adjust_instrument(symbol => %s, reference => %s, reason => 'split',"
-            " new_shares => %s, old_shares => %s)",
+            " new_shares => %s, old_shares => %s, strike_change => %s)",
             symbol,
             reference,
             new,
             old,
+            strike_change,
         )
 
     def release(self, account: str, client_order_id: str, reason: str) -> None:
@@ -128,6 +151,7 @@ class Telling(Calls):
                 "strike": None if i.strike is None else str(i.strike),
                 "option_right": i.option_right,
                 "allow_negative_price": i.allow_negative_price,
+                "currency": i.currency,
             }
             for i in instruments
         ]
@@ -155,12 +179,18 @@ class Telling(Calls):
     def remark_underlying(self, underlying: str, price: Decimal) -> None:
         self._call("call risk.remark_underlying(symbol => %s, price => %s)", underlying, price)
 
-    def post_cash(self, account: str, amount: Decimal, reason: str) -> None:
+    def set_fx(self, currency: str, rate: Decimal) -> None:
+        self._call("call risk.set_fx(currency => %s, rate => %s)", currency, rate)
+
+    def post_cash(
+        self, account: str, amount: Decimal, reason: str, currency: str = BASE_CURRENCY
+    ) -> None:
         self._call(
-            "call risk.post_cash(account => %s, amount => %s, reason => %s)",
+            "call risk.post_cash(account => %s, amount => %s, reason => %s, currency => %s)",
             account,
             amount,
             reason,
+            currency,
         )
 
     def set_limit(self, version: LimitVersion) -> None:
