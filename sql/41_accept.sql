@@ -100,7 +100,7 @@ comment on function risk_private.remember(integer, uuid, numeric, timestamptz) i
 -- Lock order: the account, then the counters of its chain, ascending.
 create function risk_private.accept_order(
   account text, client_order_id text, symbol text, side text, quantity numeric, price numeric,
-  agent text, time_in_force text)
+  agent text, time_in_force text, in_line boolean)
 returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -112,6 +112,7 @@ set enable_bitmapscan = off
 as $$
 declare
   v_is_buy boolean := side = 'buy';
+  v_is_admitted boolean;
   v_account_id integer;
   v_chain integer[];
   v_mark_age double precision;
@@ -140,6 +141,17 @@ declare
   v_moved integer;
   v_obligation risk_private.obligation;
 begin
+  -- A few orders in hand keep the firm's row busy. More would wait for it and each other holding
+  -- their accounts, so they wait in line holding nothing. No place in line waits for an account.
+  if in_line then
+    v_is_admitted := pg_advisory_xact_lock(
+      hashtext('risk_private.accept_order'), pg_backend_pid() % 4) is not null;
+  else
+    perform from risk_private.scopes as s
+    join risk_private.counters as c on c.counter_id = s.counter_id
+    where s.code = account
+    for no key update of c;
+  end if;
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
     set_config('synchronous_commit', 'off', true)
@@ -149,9 +161,12 @@ begin
   cross join lateral (
     select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions
     from risk_private.counters as c where c.counter_id = s.counter_id
-    for no key update
+    for no key update skip locked
   ) as c
   where s.code = account;
+  if in_line and v_account_id is null then
+    return 0;
+  end if;
   v_at := risk_private.clock();
 
   select l.* into v_levels
@@ -356,9 +371,11 @@ begin
 end
 $$;
 comment on function risk_private.accept_order(
-  text, text, text, text, numeric, numeric, text, text) is
-  'Accepts an order where that is plain. Returns the account''s number, which says nothing about '
-  'the order; NULL where the transaction must be rolled back: there is no room, or no such account.';
+  text, text, text, text, numeric, numeric, text, text, boolean) is
+  'Accepts an order where that is plain. in_line: waits for its turn, but not for its account. '
+  'Returns the account''s number, which says nothing about the order; NULL where the transaction '
+  'must be rolled back: there is no room, or no such account; 0 where it must be asked again, out '
+  'of line: the account is locked now, or unknown.';
 
 create function risk_private.accepted(
   account_id integer, client_order_id text, decided_xid xid8)

@@ -588,7 +588,12 @@ declare
   v_answer risk_private.decision;
 begin
   v_account_id := risk_private.accept_order(
-    account, client_order_id, symbol, side, quantity, price, agent, time_in_force);
+    account, client_order_id, symbol, side, quantity, price, agent, time_in_force, true);
+  if v_account_id = 0 then
+    rollback;
+    v_account_id := risk_private.accept_order(
+      account, client_order_id, symbol, side, quantity, price, agent, time_in_force, false);
+  end if;
   if v_account_id is null then
     rollback;
   else

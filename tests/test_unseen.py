@@ -37,7 +37,7 @@ ARGUMENTS = {
     "risk.cancel_orders": "'A1', 'why'",
     "risk.preview_order": "'A1', 'AAPL', 'buy', 5, 100",
     "risk.preview_combo": f"'A1', {LEGS}, 5, 100",
-    "risk_private.accept_order": "'A1', 'mine', 'AAPL', 'buy', 5, 100, null, 'DAY'",
+    "risk_private.accept_order": "'A1', 'mine', 'AAPL', 'buy', 5, 100, null, 'DAY', true",
     "risk_private.accepted_batch": f"{ITEMS}, pg_current_xact_id_if_assigned()",
     "risk_private.accepted": f"{ACCOUNT}, 'mine', pg_current_xact_id_if_assigned()",
     "risk_private.answer": SINGLE,

@@ -98,7 +98,8 @@ insert into risk_private.fills (account_id, exec_id, instrument_id, signed_quant
   unit_price, kind, trading_day, executed_at, recorded_at)
 select s.scope_id, 'open-' || i.instrument_id, i.instrument_id, 10, 100, 0, 100, 'opening',
   s.trading_day, now(), now()
-from risk_private.scopes as s cross join risk_private.instruments as i where s.is_leaf;
+from risk_private.scopes as s cross join risk_private.instruments as i
+where s.is_leaf and i.instrument_id <= {symbols};
 update risk_private.fills as f set multiplier = i.multiplier, rate = 1
 from risk_private.instruments as i where i.instrument_id = f.instrument_id;
 insert into risk_private.positions as p (account_id, instrument_id, underlying_id, quantity,
@@ -182,10 +183,16 @@ def _instruments_and_limits(connection: psycopg.Connection) -> None:
     connection.execute("call risk.set_limits(%s::jsonb)", [json.dumps(limits)])
 
 
+def hold(firm: Firm, symbols: int) -> None:
+    """Gives every account of a new firm a position in so many instruments."""
+    with psycopg.connect(firm.owner, autocommit=True) as connection:
+        connection.execute(MANY_POSITIONS.format(symbols=symbols).encode())
+
+
 def grow(firm: Firm) -> None:
     """Adds 384,000 limits, 640,000 closed orders and 128,000 positions to a new firm."""
     with psycopg.connect(firm.owner, autocommit=True) as connection:
-        for load in (MANY_LIMITS, MANY_ORDERS, MANY_POSITIONS):
+        for load in (MANY_LIMITS, MANY_ORDERS, MANY_POSITIONS.format(symbols=SYMBOLS)):
             connection.execute(load.encode())
         # One limit set in the ordinary way brings what is compiled per account up to date.
         connection.execute("call risk.set_limit('F', 'net_position', 1000000000)")
