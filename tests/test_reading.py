@@ -66,8 +66,10 @@ def test_reading_waits_for_nobody(db: Database, firm: Caller, analyst: Caller) -
     """One order is being decided, and somebody else has locked every row that there is."""
     analyst.rows(IMPATIENT)
     with db.connect(autocommit=False) as decider:
-        accept = "select risk_private.accept_order('A1', 'n', 'AAPL', 'buy', 1, 100, null, 'DAY', false)"
-        decider.execute(accept)
+        decider.execute(
+            "select risk_private.accept_order("
+            "'A1', 'n', 'AAPL', 'buy', 1, 100, null, 'DAY', false)"
+        )
         for row in firm.rows(TABLES):
             table = sql.Identifier("risk_private", row["name"])
             decider.execute(sql.SQL("select from {} for update").format(table))

@@ -7889,7 +7889,7 @@ declare
 begin
   v_account_id := risk_private.accept_order(
     account, client_order_id, symbol, side, quantity, price, agent, time_in_force, true);
-  if v_account_id = 0 then
+  if pg_catalog.int4eq(v_account_id, 0) then
     rollback;
     v_account_id := risk_private.accept_order(
       account, client_order_id, symbol, side, quantity, price, agent, time_in_force, false);
