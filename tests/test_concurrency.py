@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from tests.orders import (
     Row,
     callers,
     each_at_once,
+    is_waiting,
     item,
     open_firm,
+    wait_until,
 )
 
 if TYPE_CHECKING:
@@ -173,6 +176,28 @@ def test_two_desks_race_for_the_last_unit_and_the_loser_leaves_nothing(
             release = {"client_order_id": f"race {number}", "reason": "expired"}
             firm.call("release_order", account=winner, **release)
             clients.reverse()
+
+
+def test_an_account_that_is_locked_holds_up_no_other(db: Database, firm: Caller) -> None:
+    """More wait for it than there are places in line."""
+    lock = """
+      select from risk_private.counters as c
+      join risk_private.scopes as s on s.counter_id = c.counter_id where s.code = 'A1'
+      for no key update of c"""
+    with (
+        ThreadPoolExecutor(8) as pool,
+        callers(db, 8) as stuck,
+        callers(db, 8) as others,
+        db.connect(autocommit=False) as holder,
+    ):
+        holder.execute(lock)
+        waiting = [pool.submit(single, each, "A1", f"stuck-{n}") for n, each in enumerate(stuck)]
+        wait_until(lambda: all(is_waiting(firm, each) for each in stuck))
+        for number, other in enumerate(others):
+            other.rows("select set_config('lock_timeout', '20s', false)")
+            assert single(other, "A2", f"free-{number}").decision == "ACCEPTED"
+        holder.rollback()
+        assert [each.result().decision for each in waiting] == ["ACCEPTED"] * 8
 
 
 def test_many_trade_new_instruments_at_once(db: Database, firm: Caller) -> None:

@@ -67,8 +67,7 @@ def test_reading_waits_for_nobody(db: Database, firm: Caller, analyst: Caller) -
     analyst.rows(IMPATIENT)
     with db.connect(autocommit=False) as decider:
         decider.execute(
-            "select risk_private.accept_order("
-            "'A1', 'n', 'AAPL', 'buy', 1, 100, null, 'DAY', false)"
+            "select risk_private.accept_order('A1', 'n', 'AAPL', 'buy', 1, 100, null, 'DAY', false)"
         )
         for row in firm.rows(TABLES):
             table = sql.Identifier("risk_private", row["name"])
