@@ -95,8 +95,8 @@ comment on column risk_private.fills.booking is
 comment on column risk_private.fills.booked_on is
   'The order whose filled quantity it counts to: the one named, or what has replaced it.';
 comment on column risk_private.fills.multiplier is
-  'Multiplier of the instrument when it was booked. unit_amount: money per unit of quantity, in the '
-  'currency of the instrument.';
+  'Multiplier of the instrument when it was booked. unit_amount: money per unit of quantity, in '
+  'the currency of the instrument.';
 comment on column risk_private.fills.rate is
   'Base currency per unit of that currency when it was booked; 0: unknown.';
 comment on column risk_private.fills.closed is

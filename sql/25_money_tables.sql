@@ -66,7 +66,8 @@ comment on table risk_private.equities is
 comment on column risk_private.equities.equity is
   'Cash + quantity x mark x multiplier x rate as carried; NULL while a currency below has no rate.';
 comment on column risk_private.equities.known_equity is
-  'The part of the equity that is known; unknown counts the (account, currency) pairs without rate.';
+  'The part of the equity that is known; unknown counts the (account, currency) pairs without '
+  'rate.';
 comment on column risk_private.equities.start_equity is
   'Equity at the start of the trading day; NULL while an account below has never been in a day.';
 comment on column risk_private.equities.known_start is
@@ -76,8 +77,8 @@ comment on column risk_private.equities.book is
 comment on column risk_private.equities.start_unrealized is
   'Unrealized profit when the day was opened.';
 comment on column risk_private.equities.flows is
-  'Since the day was opened: money and positions brought in less those taken out. Likewise the next '
-  'four.';
+  'Since the day was opened: money and positions brought in less those taken out. Likewise the '
+  'next four.';
 comment on column risk_private.equities.realized is 'Profit of closing trades, before fees.';
 comment on column risk_private.equities.income is
   'Cash posted that is no flow: dividends, interest, charges.';

@@ -13,8 +13,8 @@ create type risk_private.payoff_leg as (
 );
 comment on type risk_private.payoff_leg is
   'A signed quantity, and what was or is to be paid for all of it (below 0: received), in base '
-  'currency; multiplier is money per 1.00 of price. order_id NULL: a position, else the legs of one open order. Versions of an order '
-  'are alternatives: only one of them will be filled.';
+  'currency; multiplier is money per 1.00 of price. order_id NULL: a position, else the legs of '
+  'one open order. Versions of an order are alternatives: only one of them will be filled.';
 
 create function risk_private.worst_loss(legs risk_private.payoff_leg[]) returns numeric
 language sql immutable

@@ -158,8 +158,8 @@ begin
 end
 $$;
 comment on function risk_private.exchange_date(timestamptz) is
-  'The date at the exchange at a moment, whatever the time zones of server and session are: setting '
-  'exchange_time_zone, summer time included.';
+  'The date at the exchange at a moment, whatever the time zones of server and session are: '
+  'setting exchange_time_zone, summer time included.';
 
 create function risk_private.trading_date() returns date
 language plpgsql stable

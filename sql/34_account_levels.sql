@@ -18,8 +18,8 @@ create type risk_private.counter_level as (
 );
 comment on type risk_private.counter_level is
   'A counter that orders of an account move, and the warning levels in force there (Infinity, or '
-  'the largest integer: no limit). Its key is 0: an order adds the key of its sector, underlying or '
-  'instrument. net_position, the larger of both sides, is part of long_position and '
+  'the largest integer: no limit). Its key is 0: an order adds the key of its sector, underlying '
+  'or instrument. net_position, the larger of both sides, is part of long_position and '
   'short_position.';
 
 create type risk_private.rate_change as (
@@ -29,8 +29,8 @@ create type risk_private.rate_change as (
   order_rate_minute numeric
 );
 comment on type risk_private.rate_change is
-  'How many more orders a counter has accepted, and the warning levels of the rates in force there; '
-  'NULL where nothing is to be compared.';
+  'How many more orders a counter has accepted, and the warning levels of the rates in force '
+  'there; NULL where nothing is to be compared.';
 
 create type risk_private.exposure_level as (
   counter_id bigint,

@@ -73,8 +73,8 @@ begin
 end
 $$;
 comment on function risk_private.number_acceptances(risk_private.rate_change[], timestamptz) is
-  'Records when the orders just counted were accepted, and now and then forgets what no limit looks '
-  'back on any more. Returns false where a rate reaches its warning level.';
+  'Records when the orders just counted were accepted, and now and then forgets what no limit '
+  'looks back on any more. Returns false where a rate reaches its warning level.';
 
 create function risk_private.remember(
   account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)

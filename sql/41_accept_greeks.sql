@@ -97,9 +97,9 @@ end
 $$;
 comment on function risk_private.reserve_exposures(
   risk_private.positions, integer[], numeric, numeric, risk_private.exposure_level[]) is
-  'Adds an order of a signed quantity, by which the worst case of the position grows, to every row '
-  'of exposures of its chain, by the keys of its sector, underlying and instrument. False, to be rolled back, where one is incomplete or reaches a '
-  'warning level.';
+  'Adds an order of a signed quantity, by which the worst case of the position grows, to every '
+  'row of exposures of its chain, by the keys of its sector, underlying and instrument. False, to '
+  'be rolled back, where one is incomplete or reaches a warning level.';
 
 create function risk_private.reserve_exposures(entries risk_private.entry[], at timestamptz)
 returns boolean

@@ -26,8 +26,8 @@ $$;
 comment on function risk_private.plain_obligation(
   risk_private.positions, text, timestamptz, numeric) is
   'What an order, already in the open quantities of its position, changes in the obligations of '
-  'the underlying, where that is plain: in base currency (rate_as_of NULL), no option, held long or '
-  'flat, not oversold by open orders, and all that the account has there. cost: what the order '
+  'the underlying, where that is plain: in base currency (rate_as_of NULL), no option, held long '
+  'or flat, not oversold by open orders, and all that the account has there. cost: what the order '
   'pays, below 0 for a sale. Else NULL.';
 
 create function risk_private.obligation_keys(underlying_id integer) returns integer[]

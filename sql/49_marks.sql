@@ -362,5 +362,5 @@ is
   'made at another spot, are cleared; its volatility and volatility_as_of stay. Options whose own '
   'mark is newer than the tick, that have no volatility or have expired keep their marks. Then '
   'every position in what moved is carried at the new marks. instruments_marked counts what moved, '
-  'the underlying included. Errors: RK404 unknown symbol; RK400 an option, a bad price or quote, a tick older than '
-  'the stored mark, as_of more than a minute ahead.';
+  'the underlying included. Errors: RK404 unknown symbol; RK400 an option, a bad price or quote, a '
+  'tick older than the stored mark, as_of more than a minute ahead.';

@@ -1,5 +1,5 @@
--- Cash and equity. Cash is kept per currency at the rate that it is carried at; equities sum it with
--- the carried value of positions, for the account and every scope above.
+-- Cash and equity. Cash is kept per currency at the rate that it is carried at; equities sum it
+-- with the carried value of positions, for the account and every scope above.
 
 -- The caller holds the account.
 create function risk_private.move_cash(account_id integer, currency text, amount numeric,
@@ -75,8 +75,8 @@ return case
   else peak + flows
 end;
 comment on function risk_private.rebased_peak(numeric, numeric, numeric) is
-  'The peak after a flow: (peak - equity) / peak stays what it was. From an equity of 0 or less, or '
-  'to one, that cannot be, and the peak moves by the flow.';
+  'The peak after a flow: (peak - equity) / peak stays what it was. From an equity of 0 or less, '
+  'or to one, that cannot be, and the peak moves by the flow.';
 
 create function risk_private.rates_are_moving() returns boolean
 language plpgsql stable
@@ -153,8 +153,8 @@ begin
 end
 $$;
 comment on function risk_private.move_equities(integer, risk_private.money) is
-  'Adds to the equities of an account and of every scope above it, and samples their peaks, but not '
-  'half-way through a change of marks or rates.';
+  'Adds to the equities of an account and of every scope above it, and samples their peaks, but '
+  'not half-way through a change of marks or rates.';
 
 create function risk_private.is_flow(reason text) returns boolean
 language sql immutable
@@ -187,7 +187,8 @@ begin
     perform risk_private.fail('RK400', 'reference must be 1 to 64 printable characters',
       'argument: reference');
   end if;
-  if not exists (select from risk_private.fx_rates as f where f.currency = validate_posting.currency)
+  if not exists (
+    select from risk_private.fx_rates as f where f.currency = validate_posting.currency)
   then
     perform risk_private.fail('RK404', pg_catalog.format('no rate for currency %L', currency),
       'argument: currency', 'Set one with risk.set_fx.');
@@ -280,8 +281,8 @@ comment on procedure risk.post_cash(text, numeric, text, text, text) is
   'Adds cash to an account, below 0 takes it out; currency by default the base currency. reason '
   'deposit, withdrawal or transfer is a flow: no profit, and the drawdown in percent stays as it '
   'is. Any other (dividend, interest, fee) is profit or loss. With a reference it is posted once, '
-  'however often it is called. Errors: RK400, RK404 unknown account or currency without rate, RK409 '
-  'same reference with other content.';
+  'however often it is called. Errors: RK400, RK404 unknown account or currency without rate, '
+  'RK409 same reference with other content.';
 
 -- The caller holds the counters of the chain.
 create function risk_private.begin_as_leaf(scope_id integer) returns void
@@ -329,5 +330,5 @@ begin
 end
 $$;
 comment on function risk_private.move_start(integer, numeric, integer) is
-  'Adds to the start of day of an account and every scope above it. The caller holds the counters of '
-  'the chain.';
+  'Adds to the start of day of an account and every scope above it. The caller holds the counters '
+  'of the chain.';

@@ -140,8 +140,8 @@ begin
 end
 $$;
 comment on function risk_private.account_for(risk_private.fills) is
-  'Moves the cash and cost of an account by a fill that is booked and not yet settled. Returns what '
-  'equities must follow, but for the value of the position.';
+  'Moves the cash and cost of an account by a fill that is booked and not yet settled. Returns '
+  'what equities must follow, but for the value of the position.';
 
 -- Lock order: the caller holds the counters of the chain; then its equities, ascending.
 create function risk_private.follow_fill(
@@ -210,5 +210,5 @@ begin
 end
 $$;
 comment on function risk_private.sample_peaks() is
-  'Raises the peaks of all scopes above accounts to their present equity, once a change of marks or '
-  'rates is complete.';
+  'Raises the peaks of all scopes above accounts to their present equity, once a change of marks '
+  'or rates is complete.';

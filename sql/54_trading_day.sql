@@ -91,8 +91,8 @@ begin
 end
 $$;
 comment on function risk_private.begin_day(integer, date) is
-  'Starts the P&L of an account again, from the equity that open_day was told, else its own at this '
-  'moment. Scopes above are the sums.';
+  'Starts the P&L of an account again, from the equity that open_day was told, else its own at '
+  'this moment. Scopes above are the sums.';
 
 -- Lock order: the account; the counters of its chain, ascending; their equities.
 create function risk_private.correct_start(account_id integer, day date) returns void

@@ -214,7 +214,8 @@ begin
 end
 $$;
 comment on procedure risk.set_fx(text, numeric, timestamptz) is
-  'Sets the rate of a currency, in base currency (USD) per unit, as of a moment (default now), then '
-  'carries all cash and positions of that currency at it, account by account. A rate older than the '
-  'stored one is passed over. Without a rate, or with one older than max_mark_age, only reducing '
-  'orders pass in that currency. Errors: RK400, also for the base currency, whose rate is 1.';
+  'Sets the rate of a currency, in base currency (USD) per unit, as of a moment (default now), '
+  'then carries all cash and positions of that currency at it, account by account. A rate older '
+  'than the stored one is passed over. Without a rate, or with one older than max_mark_age, only '
+  'reducing orders pass in that currency. Errors: RK400, also for the base currency, whose rate '
+  'is 1.';

@@ -57,7 +57,8 @@ comment on aggregate risk_private.replay(numeric, numeric, numeric, numeric) is
 create view risk_private.replayed_fills as
 select
   f.account_id, f.instrument_id, f.exec_id, f.booking, f.trading_day, f.rate, f.fee,
-  risk_private.replay(f.signed_quantity, f.unit_amount, a.new_units, a.old_units) over w as replayed,
+  risk_private.replay(f.signed_quantity, f.unit_amount, a.new_units, a.old_units) over w
+    as replayed,
   lead(f.booking) over w is null as is_last
 from risk_private.fills as f
 left join risk_private.adjusted_instruments as a
@@ -172,7 +173,8 @@ comment on function risk_private.reprice(risk_private.fills) is
   'Reckons all executions of an account in an instrument anew. Returns the position and its cost, '
   'and by what the profit of today and that of earlier days changed, in base currency.';
 
--- The caller holds the account; then its chain's counters ascending (within settle); their equities.
+-- The caller holds the account; then its chain's counters ascending (within settle), then their
+-- equities.
 create function risk_private.replace_fill(old risk_private.fills, new risk_private.fills,
   reason text) returns void
 language plpgsql volatile
@@ -189,7 +191,8 @@ declare
   v_money risk_private.money;
   v_amount numeric := new.signed_quantity * new.unit_amount - old.signed_quantity * old.unit_amount;
   v_fees numeric := (new.fee - old.fee) * old.rate;
-  v_flows numeric := case when risk_private.is_in_kind(old.kind) then v_amount * old.rate else 0 end;
+  v_flows numeric :=
+    case when risk_private.is_in_kind(old.kind) then v_amount * old.rate else 0 end;
   v_split numeric;
 begin
   select p.* into v_position from risk_private.positions as p
@@ -203,7 +206,8 @@ begin
   if old.booked_on is not null then
     v_ids := risk_private.heirs(old.account_id, old.booked_on);
     v_before := risk_private.reserved(old.account_id, v_ids);
-    perform risk_private.refill_orders(old, v_ids, abs(new.signed_quantity) - abs(old.signed_quantity));
+    perform risk_private.refill_orders(
+      old, v_ids, abs(new.signed_quantity) - abs(old.signed_quantity));
   end if;
   v_money := risk_private.move_cash(
     old.account_id,

@@ -81,10 +81,10 @@ end
 $$;
 comment on procedure risk.bust_fill(text, text, text) is
   'The broker has cancelled an execution: position, cash, fee, average cost, profit, counters and '
-  'the filled quantity of its order are put as if it had never been; what it had led to is reckoned '
-  'anew. A live order has the quantity to fill again; one that it had filled stays closed, '
-  'CANCELLED. It stays in risk.fills with quantity 0; risk.fill_corrections keeps what it was. '
-  'Alerted; repeating it changes nothing. Errors: RK400, RK404, RK409 no execution.';
+  'the filled quantity of its order are put as if it had never been; what it had led to is '
+  'reckoned anew. A live order has the quantity to fill again; one that it had filled stays '
+  'closed, CANCELLED. It stays in risk.fills with quantity 0; risk.fill_corrections keeps what it '
+  'was. Alerted; repeating it changes nothing. Errors: RK400, RK404, RK409 no execution.';
 
 -- Lock order: the account; its chain's counters ascending; their equities.
 create function risk_private.correct_fill(

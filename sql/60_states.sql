@@ -245,7 +245,8 @@ declare
   v_account_id integer;
   v_busy integer[];
 begin
-  foreach v_account_id in array risk_private.accounts_to_cancel(scope, reason, underlying, agent) loop
+  foreach v_account_id in array
+    risk_private.accounts_to_cancel(scope, reason, underlying, agent) loop
     if not risk_private.request_cancels(v_account_id, reason, underlying, agent, again, false) then
       v_busy := pg_catalog.array_append(v_busy, v_account_id);
     end if;

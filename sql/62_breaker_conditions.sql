@@ -49,8 +49,8 @@ values
    'Number of limits of the scope and below whose filled use exceeds the limit.',
    'MiFID II RTS 6 art. 17: post-trade controls'),
   ('stale_data', 8, 'observe_stale_data', 'seconds', '{}', null,
-   'Age of the oldest input of the scope and all below: marks of what is held or in open orders and '
-   'of its underlyings, indicators and marks that circuit breakers watch.',
+   'Age of the oldest input of the scope and all below: marks of what is held or in open orders '
+   'and of its underlyings, indicators and marks that circuit breakers watch.',
    'RTS 7 art. 12: 5 seconds'),
   ('reject_rate', 9, 'observe_reject_rate', '%',
    '{"window": {"type": "seconds", "default": 60, "meaning": "how far to look back"}}',

@@ -127,8 +127,8 @@ begin
 end
 $$;
 comment on function risk_private.reference_price(integer, integer, timestamptz, text) is
-  'What a price of that moment is compared with: prior_close, the last before today; mean_5m, the mean of '
-  'the 5 minutes before, or where nothing came in them the last price. NULL: none.';
+  'What a price of that moment is compared with: prior_close, the last before today; mean_5m, the '
+  'mean of the 5 minutes before, or where nothing came in them the last price. NULL: none.';
 
 create function risk_private.moved(
   w risk_private.watch, price numeric, as_of timestamptz) returns numeric

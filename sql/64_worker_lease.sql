@@ -1,6 +1,6 @@
 -- Who leads among the workers: one row, taken over when it is not renewed in time. Its epoch is the
--- fencing token: every effect of a worker locks the row at its own epoch and fails when that is over,
--- so a worker that was stopped and goes on later can do nothing. An advisory lock would not do: a
+-- fencing token: every effect of a worker locks the row at its own epoch and fails when that is
+-- over, so a worker that was stopped and goes on later can do nothing. An advisory lock would not do: a
 -- stopped leader keeps it.
 
 create table risk_private.worker_lease (
@@ -13,8 +13,8 @@ create table risk_private.worker_lease (
 );
 insert into risk_private.worker_lease (epoch) values (0);
 comment on table risk_private.worker_lease is
-  'Which worker leads. The epoch is the key, so taking over waits for the effects that hold the row '
-  'for key share, and renewing does not.';
+  'Which worker leads. The epoch is the key, so taking over waits for the effects that hold the '
+  'row for key share, and renewing does not.';
 comment on column risk_private.worker_lease.epoch is 'Counts the takeovers.';
 comment on column risk_private.worker_lease.holder is 'Who leads; NULL: nobody.';
 comment on column risk_private.worker_lease.backend_pids is

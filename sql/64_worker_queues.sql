@@ -2,7 +2,8 @@
 -- judged is always read from the tables, so a message that is lost, doubled or late does no harm:
 -- the sweep looks at everything every 250 ms anyway. risk_dead keeps what nobody could handle.
 
-create function risk_private.event(kind text, payload jsonb default '{}', wakes boolean default true)
+create function risk_private.event(
+  kind text, payload jsonb default '{}', wakes boolean default true)
 returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -81,7 +82,8 @@ begin
   end if;
   if message ->> 'kind' not in ('breaker', 'fill', 'indicator', 'limit', 'marks', 'state') then
     perform risk_private.fail('RK400',
-      pg_catalog.format('unknown kind of event %L', message ->> 'kind'), 'message: ' || message::text,
+      pg_catalog.format('unknown kind of event %L', message ->> 'kind'),
+      'message: ' || message::text,
       'One of breaker, fill, indicator, limit, marks, state.');
   end if;
   if message ? 'scope' then
@@ -110,7 +112,8 @@ end
 $$;
 comment on function risk_private.handle_events(bigint, bigint[]) is
   'Evaluates the circuit breakers and takes those messages off risk_events, in one transaction. '
-  'Returns how many tripped. Raises RK400 or RK404 for a bad message, RK409 when the epoch is over.';
+  'Returns how many tripped. Raises RK400 or RK404 for a bad message, RK409 when the epoch is '
+  'over.';
 
 create function risk_private.event_scopes(message jsonb) returns integer[]
 language plpgsql stable

@@ -255,7 +255,8 @@ comment on column risk.fill_corrections.new_price is 'Its price since.';
 comment on column risk.fill_corrections.reason is 'Why.';
 comment on column risk.fill_corrections.trading_day is 'The trading day in which it was done.';
 comment on column risk.fill_corrections.late_realized is
-  'What it changed of the profit realized on earlier days, in base currency: it counts to this one.';
+  'What it changed of the profit realized on earlier days, in base currency: it counts to this '
+  'one.';
 comment on column risk.fill_corrections.corrected_at is 'When.';
 comment on column risk.fill_corrections.corrected_by is 'The login that reported it.';
 

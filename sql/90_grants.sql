@@ -118,7 +118,8 @@ to risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.lease, risk_private.take_lease, risk_private.take_lease_at,
   risk_private.terminate_worker, risk_private.keep_lease, risk_private.release_lease,
-  risk_private.waiting, risk_private.read_events, risk_private.handle_events, risk_private.bury_event,
+  risk_private.waiting, risk_private.read_events, risk_private.handle_events,
+  risk_private.bury_event,
   risk_private.bound_queues, risk_private.evaluate, risk_private.has_unfollowed,
   risk_private.count_breaches,
   risk_private.begin_due_day,

@@ -641,8 +641,8 @@ comment on column risk_private.fills.booking is
 comment on column risk_private.fills.booked_on is
   'The order whose filled quantity it counts to: the one named, or what has replaced it.';
 comment on column risk_private.fills.multiplier is
-  'Multiplier of the instrument when it was booked. unit_amount: money per unit of quantity, in the '
-  'currency of the instrument.';
+  'Multiplier of the instrument when it was booked. unit_amount: money per unit of quantity, in '
+  'the currency of the instrument.';
 comment on column risk_private.fills.rate is
   'Base currency per unit of that currency when it was booked; 0: unknown.';
 comment on column risk_private.fills.closed is
@@ -1102,7 +1102,8 @@ comment on table risk_private.equities is
 comment on column risk_private.equities.equity is
   'Cash + quantity x mark x multiplier x rate as carried; NULL while a currency below has no rate.';
 comment on column risk_private.equities.known_equity is
-  'The part of the equity that is known; unknown counts the (account, currency) pairs without rate.';
+  'The part of the equity that is known; unknown counts the (account, currency) pairs without '
+  'rate.';
 comment on column risk_private.equities.start_equity is
   'Equity at the start of the trading day; NULL while an account below has never been in a day.';
 comment on column risk_private.equities.known_start is
@@ -1112,8 +1113,8 @@ comment on column risk_private.equities.book is
 comment on column risk_private.equities.start_unrealized is
   'Unrealized profit when the day was opened.';
 comment on column risk_private.equities.flows is
-  'Since the day was opened: money and positions brought in less those taken out. Likewise the next '
-  'four.';
+  'Since the day was opened: money and positions brought in less those taken out. Likewise the '
+  'next four.';
 comment on column risk_private.equities.realized is 'Profit of closing trades, before fees.';
 comment on column risk_private.equities.income is
   'Cash posted that is no flow: dividends, interest, charges.';
@@ -1307,8 +1308,8 @@ create type risk_private.payoff_leg as (
 );
 comment on type risk_private.payoff_leg is
   'A signed quantity, and what was or is to be paid for all of it (below 0: received), in base '
-  'currency; multiplier is money per 1.00 of price. order_id NULL: a position, else the legs of one open order. Versions of an order '
-  'are alternatives: only one of them will be filled.';
+  'currency; multiplier is money per 1.00 of price. order_id NULL: a position, else the legs of '
+  'one open order. Versions of an order are alternatives: only one of them will be filled.';
 
 create function risk_private.worst_loss(legs risk_private.payoff_leg[]) returns numeric
 language sql immutable
@@ -2465,8 +2466,8 @@ begin
 end
 $$;
 comment on function risk_private.exchange_date(timestamptz) is
-  'The date at the exchange at a moment, whatever the time zones of server and session are: setting '
-  'exchange_time_zone, summer time included.';
+  'The date at the exchange at a moment, whatever the time zones of server and session are: '
+  'setting exchange_time_zone, summer time included.';
 
 create function risk_private.trading_date() returns date
 language plpgsql stable
@@ -2617,8 +2618,8 @@ create type risk_private.counter_level as (
 );
 comment on type risk_private.counter_level is
   'A counter that orders of an account move, and the warning levels in force there (Infinity, or '
-  'the largest integer: no limit). Its key is 0: an order adds the key of its sector, underlying or '
-  'instrument. net_position, the larger of both sides, is part of long_position and '
+  'the largest integer: no limit). Its key is 0: an order adds the key of its sector, underlying '
+  'or instrument. net_position, the larger of both sides, is part of long_position and '
   'short_position.';
 
 create type risk_private.rate_change as (
@@ -2628,8 +2629,8 @@ create type risk_private.rate_change as (
   order_rate_minute numeric
 );
 comment on type risk_private.rate_change is
-  'How many more orders a counter has accepted, and the warning levels of the rates in force there; '
-  'NULL where nothing is to be compared.';
+  'How many more orders a counter has accepted, and the warning levels of the rates in force '
+  'there; NULL where nothing is to be compared.';
 
 create type risk_private.exposure_level as (
   counter_id bigint,
@@ -4651,8 +4652,8 @@ begin
 end
 $$;
 comment on function risk_private.number_acceptances(risk_private.rate_change[], timestamptz) is
-  'Records when the orders just counted were accepted, and now and then forgets what no limit looks '
-  'back on any more. Returns false where a rate reaches its warning level.';
+  'Records when the orders just counted were accepted, and now and then forgets what no limit '
+  'looks back on any more. Returns false where a rate reaches its warning level.';
 
 create function risk_private.remember(
   account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)
@@ -5423,9 +5424,9 @@ end
 $$;
 comment on function risk_private.reserve_exposures(
   risk_private.positions, integer[], numeric, numeric, risk_private.exposure_level[]) is
-  'Adds an order of a signed quantity, by which the worst case of the position grows, to every row '
-  'of exposures of its chain, by the keys of its sector, underlying and instrument. False, to be rolled back, where one is incomplete or reaches a '
-  'warning level.';
+  'Adds an order of a signed quantity, by which the worst case of the position grows, to every '
+  'row of exposures of its chain, by the keys of its sector, underlying and instrument. False, to '
+  'be rolled back, where one is incomplete or reaches a warning level.';
 
 create function risk_private.reserve_exposures(entries risk_private.entry[], at timestamptz)
 returns boolean
@@ -5563,8 +5564,8 @@ $$;
 comment on function risk_private.plain_obligation(
   risk_private.positions, text, timestamptz, numeric) is
   'What an order, already in the open quantities of its position, changes in the obligations of '
-  'the underlying, where that is plain: in base currency (rate_as_of NULL), no option, held long or '
-  'flat, not oversold by open orders, and all that the account has there. cost: what the order '
+  'the underlying, where that is plain: in base currency (rate_as_of NULL), no option, held long '
+  'or flat, not oversold by open orders, and all that the account has there. cost: what the order '
   'pays, below 0 for a sale. Else NULL.';
 
 create function risk_private.obligation_keys(underlying_id integer) returns integer[]
@@ -9118,8 +9119,8 @@ is
   'made at another spot, are cleared; its volatility and volatility_as_of stay. Options whose own '
   'mark is newer than the tick, that have no volatility or have expired keep their marks. Then '
   'every position in what moved is carried at the new marks. instruments_marked counts what moved, '
-  'the underlying included. Errors: RK404 unknown symbol; RK400 an option, a bad price or quote, a tick older than '
-  'the stored mark, as_of more than a minute ahead.';
+  'the underlying included. Errors: RK404 unknown symbol; RK400 an option, a bad price or quote, a '
+  'tick older than the stored mark, as_of more than a minute ahead.';
 
 -- 49_revaluation.sql
 -- Revaluation: positions follow the marks. Setting marks only notes what moved; risk.revalue()
@@ -10004,8 +10005,8 @@ comment on procedure risk.dispatch_order(text, text, text, text) is
   'a crash, orders still ACCEPTED were not sent; SENT ones may have been. Errors: RK404.';
 
 -- 52_cash.sql
--- Cash and equity. Cash is kept per currency at the rate that it is carried at; equities sum it with
--- the carried value of positions, for the account and every scope above.
+-- Cash and equity. Cash is kept per currency at the rate that it is carried at; equities sum it
+-- with the carried value of positions, for the account and every scope above.
 
 -- The caller holds the account.
 create function risk_private.move_cash(account_id integer, currency text, amount numeric,
@@ -10081,8 +10082,8 @@ return case
   else peak + flows
 end;
 comment on function risk_private.rebased_peak(numeric, numeric, numeric) is
-  'The peak after a flow: (peak - equity) / peak stays what it was. From an equity of 0 or less, or '
-  'to one, that cannot be, and the peak moves by the flow.';
+  'The peak after a flow: (peak - equity) / peak stays what it was. From an equity of 0 or less, '
+  'or to one, that cannot be, and the peak moves by the flow.';
 
 create function risk_private.rates_are_moving() returns boolean
 language plpgsql stable
@@ -10159,8 +10160,8 @@ begin
 end
 $$;
 comment on function risk_private.move_equities(integer, risk_private.money) is
-  'Adds to the equities of an account and of every scope above it, and samples their peaks, but not '
-  'half-way through a change of marks or rates.';
+  'Adds to the equities of an account and of every scope above it, and samples their peaks, but '
+  'not half-way through a change of marks or rates.';
 
 create function risk_private.is_flow(reason text) returns boolean
 language sql immutable
@@ -10193,7 +10194,8 @@ begin
     perform risk_private.fail('RK400', 'reference must be 1 to 64 printable characters',
       'argument: reference');
   end if;
-  if not exists (select from risk_private.fx_rates as f where f.currency = validate_posting.currency)
+  if not exists (
+    select from risk_private.fx_rates as f where f.currency = validate_posting.currency)
   then
     perform risk_private.fail('RK404', pg_catalog.format('no rate for currency %L', currency),
       'argument: currency', 'Set one with risk.set_fx.');
@@ -10286,8 +10288,8 @@ comment on procedure risk.post_cash(text, numeric, text, text, text) is
   'Adds cash to an account, below 0 takes it out; currency by default the base currency. reason '
   'deposit, withdrawal or transfer is a flow: no profit, and the drawdown in percent stays as it '
   'is. Any other (dividend, interest, fee) is profit or loss. With a reference it is posted once, '
-  'however often it is called. Errors: RK400, RK404 unknown account or currency without rate, RK409 '
-  'same reference with other content.';
+  'however often it is called. Errors: RK400, RK404 unknown account or currency without rate, '
+  'RK409 same reference with other content.';
 
 -- The caller holds the counters of the chain.
 create function risk_private.begin_as_leaf(scope_id integer) returns void
@@ -10335,8 +10337,8 @@ begin
 end
 $$;
 comment on function risk_private.move_start(integer, numeric, integer) is
-  'Adds to the start of day of an account and every scope above it. The caller holds the counters of '
-  'the chain.';
+  'Adds to the start of day of an account and every scope above it. The caller holds the counters '
+  'of the chain.';
 
 -- 53_pnl.sql
 -- Profit and loss at average cost: what enlarges a position adds to its cost, what reduces it takes
@@ -10481,8 +10483,8 @@ begin
 end
 $$;
 comment on function risk_private.account_for(risk_private.fills) is
-  'Moves the cash and cost of an account by a fill that is booked and not yet settled. Returns what '
-  'equities must follow, but for the value of the position.';
+  'Moves the cash and cost of an account by a fill that is booked and not yet settled. Returns '
+  'what equities must follow, but for the value of the position.';
 
 -- Lock order: the caller holds the counters of the chain; then its equities, ascending.
 create function risk_private.follow_fill(
@@ -10551,8 +10553,8 @@ begin
 end
 $$;
 comment on function risk_private.sample_peaks() is
-  'Raises the peaks of all scopes above accounts to their present equity, once a change of marks or '
-  'rates is complete.';
+  'Raises the peaks of all scopes above accounts to their present equity, once a change of marks '
+  'or rates is complete.';
 
 -- 54_trading_day.sql
 -- The roll of the trading day, account by account.
@@ -10648,8 +10650,8 @@ begin
 end
 $$;
 comment on function risk_private.begin_day(integer, date) is
-  'Starts the P&L of an account again, from the equity that open_day was told, else its own at this '
-  'moment. Scopes above are the sums.';
+  'Starts the P&L of an account again, from the equity that open_day was told, else its own at '
+  'this moment. Scopes above are the sums.';
 
 -- Lock order: the account; the counters of its chain, ascending; their equities.
 create function risk_private.correct_start(account_id integer, day date) returns void
@@ -11032,10 +11034,11 @@ begin
 end
 $$;
 comment on procedure risk.set_fx(text, numeric, timestamptz) is
-  'Sets the rate of a currency, in base currency (USD) per unit, as of a moment (default now), then '
-  'carries all cash and positions of that currency at it, account by account. A rate older than the '
-  'stored one is passed over. Without a rate, or with one older than max_mark_age, only reducing '
-  'orders pass in that currency. Errors: RK400, also for the base currency, whose rate is 1.';
+  'Sets the rate of a currency, in base currency (USD) per unit, as of a moment (default now), '
+  'then carries all cash and positions of that currency at it, account by account. A rate older '
+  'than the stored one is passed over. Without a rate, or with one older than max_mark_age, only '
+  'reducing orders pass in that currency. Errors: RK400, also for the base currency, whose rate '
+  'is 1.';
 
 -- 56_corrections.sql
 -- Busts and corrections: an execution that was wrong is taken back or put right, and what it led to
@@ -11097,7 +11100,8 @@ comment on aggregate risk_private.replay(numeric, numeric, numeric, numeric) is
 create view risk_private.replayed_fills as
 select
   f.account_id, f.instrument_id, f.exec_id, f.booking, f.trading_day, f.rate, f.fee,
-  risk_private.replay(f.signed_quantity, f.unit_amount, a.new_units, a.old_units) over w as replayed,
+  risk_private.replay(f.signed_quantity, f.unit_amount, a.new_units, a.old_units) over w
+    as replayed,
   lead(f.booking) over w is null as is_last
 from risk_private.fills as f
 left join risk_private.adjusted_instruments as a
@@ -11212,7 +11216,8 @@ comment on function risk_private.reprice(risk_private.fills) is
   'Reckons all executions of an account in an instrument anew. Returns the position and its cost, '
   'and by what the profit of today and that of earlier days changed, in base currency.';
 
--- The caller holds the account; then its chain's counters ascending (within settle); their equities.
+-- The caller holds the account; then its chain's counters ascending (within settle), then their
+-- equities.
 create function risk_private.replace_fill(old risk_private.fills, new risk_private.fills,
   reason text) returns void
 language plpgsql volatile
@@ -11229,7 +11234,8 @@ declare
   v_money risk_private.money;
   v_amount numeric := new.signed_quantity * new.unit_amount - old.signed_quantity * old.unit_amount;
   v_fees numeric := (new.fee - old.fee) * old.rate;
-  v_flows numeric := case when risk_private.is_in_kind(old.kind) then v_amount * old.rate else 0 end;
+  v_flows numeric :=
+    case when risk_private.is_in_kind(old.kind) then v_amount * old.rate else 0 end;
   v_split numeric;
 begin
   select p.* into v_position from risk_private.positions as p
@@ -11243,7 +11249,8 @@ begin
   if old.booked_on is not null then
     v_ids := risk_private.heirs(old.account_id, old.booked_on);
     v_before := risk_private.reserved(old.account_id, v_ids);
-    perform risk_private.refill_orders(old, v_ids, abs(new.signed_quantity) - abs(old.signed_quantity));
+    perform risk_private.refill_orders(
+      old, v_ids, abs(new.signed_quantity) - abs(old.signed_quantity));
   end if;
   v_money := risk_private.move_cash(
     old.account_id,
@@ -11384,10 +11391,10 @@ end
 $$;
 comment on procedure risk.bust_fill(text, text, text) is
   'The broker has cancelled an execution: position, cash, fee, average cost, profit, counters and '
-  'the filled quantity of its order are put as if it had never been; what it had led to is reckoned '
-  'anew. A live order has the quantity to fill again; one that it had filled stays closed, '
-  'CANCELLED. It stays in risk.fills with quantity 0; risk.fill_corrections keeps what it was. '
-  'Alerted; repeating it changes nothing. Errors: RK400, RK404, RK409 no execution.';
+  'the filled quantity of its order are put as if it had never been; what it had led to is '
+  'reckoned anew. A live order has the quantity to fill again; one that it had filled stays '
+  'closed, CANCELLED. It stays in risk.fills with quantity 0; risk.fill_corrections keeps what it '
+  'was. Alerted; repeating it changes nothing. Errors: RK400, RK404, RK409 no execution.';
 
 -- Lock order: the account; its chain's counters ascending; their equities.
 create function risk_private.correct_fill(
@@ -11835,19 +11842,20 @@ comment on procedure risk.adjust_instrument(text, text, text, numeric, numeric, 
   'Adjusts a stock, ETF or index, and everything on it that has not expired, for a corporate '
   'action: all accounts at one moment. new_shares for old_shares is a split: 4 and 1, 3 and 2, or '
   '1 and 10 for a reverse one. Positions in the stock are multiplied by that ratio; a fraction '
-  'stays until the broker pays it (risk.record_trade, kind cash_in_lieu). Options follow the rule of the '
-  'OCC: where each share becomes whole shares, contracts are multiplied and strikes divided, to '
-  'the cent; with any other ratio the multiplier changes instead, and the strike so that strike x '
-  'multiplier stays (to 8 decimals): marks are then quoted per share delivered. strike_change is '
-  'added to every strike: a special dividend of 12 is -12. new_symbols renames, {"X C100": '
-  '"X C25", …}, the stock itself too. Cost, value, P&L, equity and drawdown stay; average '
-  'prices, marks, quotes, Greeks, closes and the prices that breakers look back on are put to the '
-  'new level. Limits stay as they are, those in shares and contracts too. Executions keep the terms of '
-  'their time: one that is busted or corrected later counts as the split made it. Call it before '
-  'the first mark on the new terms. A reference is adjusted once, however often it is called. '
-  'Alerted as instrument_adjusted; risk.adjustments tells what changed. Errors: RK400; RK404 '
-  'unknown symbol; RK409 a reference with other content, a symbol that is taken, open orders in '
-  'any of the instruments (cancel them first), positions that have expired and are not settled.';
+  'stays until the broker pays it (risk.record_trade, kind cash_in_lieu). Options follow the rule '
+  'of the OCC: where each share becomes whole shares, contracts are multiplied and strikes '
+  'divided, to the cent; with any other ratio the multiplier changes instead, and the strike so '
+  'that strike x multiplier stays (to 8 decimals): marks are then quoted per share delivered. '
+  'strike_change is added to every strike: a special dividend of 12 is -12. new_symbols renames, '
+  '{"X C100": "X C25", …}, the stock itself too. Cost, value, P&L, equity and drawdown stay; '
+  'average prices, marks, quotes, Greeks, closes and the prices that breakers look back on are '
+  'put to the new level. Limits stay as they are, those in shares and contracts too. Executions '
+  'keep the terms of their time: one that is busted or corrected later counts as the split made '
+  'it. Call it before the first mark on the new terms. A reference is adjusted once, however '
+  'often it is called. Alerted as instrument_adjusted; risk.adjustments tells what changed. '
+  'Errors: RK400; RK404 unknown symbol; RK409 a reference with other content, a symbol that is '
+  'taken, open orders in any of the instruments (cancel them first), positions that have expired '
+  'and are not settled.';
 
 -- 60_states.sql
 -- Stopping: trading states, instrument statuses and cancel requests. A halt is in force when its
@@ -12097,7 +12105,8 @@ declare
   v_account_id integer;
   v_busy integer[];
 begin
-  foreach v_account_id in array risk_private.accounts_to_cancel(scope, reason, underlying, agent) loop
+  foreach v_account_id in array
+    risk_private.accounts_to_cancel(scope, reason, underlying, agent) loop
     if not risk_private.request_cancels(v_account_id, reason, underlying, agent, again, false) then
       v_busy := pg_catalog.array_append(v_busy, v_account_id);
     end if;
@@ -12274,8 +12283,8 @@ values
    'Number of limits of the scope and below whose filled use exceeds the limit.',
    'MiFID II RTS 6 art. 17: post-trade controls'),
   ('stale_data', 8, 'observe_stale_data', 'seconds', '{}', null,
-   'Age of the oldest input of the scope and all below: marks of what is held or in open orders and '
-   'of its underlyings, indicators and marks that circuit breakers watch.',
+   'Age of the oldest input of the scope and all below: marks of what is held or in open orders '
+   'and of its underlyings, indicators and marks that circuit breakers watch.',
    'RTS 7 art. 12: 5 seconds'),
   ('reject_rate', 9, 'observe_reject_rate', '%',
    '{"window": {"type": "seconds", "default": 60, "meaning": "how far to look back"}}',
@@ -13332,8 +13341,8 @@ begin
 end
 $$;
 comment on function risk_private.reference_price(integer, integer, timestamptz, text) is
-  'What a price of that moment is compared with: prior_close, the last before today; mean_5m, the mean of '
-  'the 5 minutes before, or where nothing came in them the last price. NULL: none.';
+  'What a price of that moment is compared with: prior_close, the last before today; mean_5m, the '
+  'mean of the 5 minutes before, or where nothing came in them the last price. NULL: none.';
 
 create function risk_private.moved(
   w risk_private.watch, price numeric, as_of timestamptz) returns numeric
@@ -14755,8 +14764,8 @@ comment on function risk_private.refresh_view(bigint, text) is
 
 -- 64_worker_lease.sql
 -- Who leads among the workers: one row, taken over when it is not renewed in time. Its epoch is the
--- fencing token: every effect of a worker locks the row at its own epoch and fails when that is over,
--- so a worker that was stopped and goes on later can do nothing. An advisory lock would not do: a
+-- fencing token: every effect of a worker locks the row at its own epoch and fails when that is
+-- over, so a worker that was stopped and goes on later can do nothing. An advisory lock would not do: a
 -- stopped leader keeps it.
 
 create table risk_private.worker_lease (
@@ -14769,8 +14778,8 @@ create table risk_private.worker_lease (
 );
 insert into risk_private.worker_lease (epoch) values (0);
 comment on table risk_private.worker_lease is
-  'Which worker leads. The epoch is the key, so taking over waits for the effects that hold the row '
-  'for key share, and renewing does not.';
+  'Which worker leads. The epoch is the key, so taking over waits for the effects that hold the '
+  'row for key share, and renewing does not.';
 comment on column risk_private.worker_lease.epoch is 'Counts the takeovers.';
 comment on column risk_private.worker_lease.holder is 'Who leads; NULL: nobody.';
 comment on column risk_private.worker_lease.backend_pids is
@@ -14976,7 +14985,8 @@ comment on function risk_private.release_lease(bigint) is
 -- judged is always read from the tables, so a message that is lost, doubled or late does no harm:
 -- the sweep looks at everything every 250 ms anyway. risk_dead keeps what nobody could handle.
 
-create function risk_private.event(kind text, payload jsonb default '{}', wakes boolean default true)
+create function risk_private.event(
+  kind text, payload jsonb default '{}', wakes boolean default true)
 returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -15055,7 +15065,8 @@ begin
   end if;
   if message ->> 'kind' not in ('breaker', 'fill', 'indicator', 'limit', 'marks', 'state') then
     perform risk_private.fail('RK400',
-      pg_catalog.format('unknown kind of event %L', message ->> 'kind'), 'message: ' || message::text,
+      pg_catalog.format('unknown kind of event %L', message ->> 'kind'),
+      'message: ' || message::text,
       'One of breaker, fill, indicator, limit, marks, state.');
   end if;
   if message ? 'scope' then
@@ -15084,7 +15095,8 @@ end
 $$;
 comment on function risk_private.handle_events(bigint, bigint[]) is
   'Evaluates the circuit breakers and takes those messages off risk_events, in one transaction. '
-  'Returns how many tripped. Raises RK400 or RK404 for a bad message, RK409 when the epoch is over.';
+  'Returns how many tripped. Raises RK400 or RK404 for a bad message, RK409 when the epoch is '
+  'over.';
 
 create function risk_private.event_scopes(message jsonb) returns integer[]
 language plpgsql stable
@@ -15625,7 +15637,8 @@ comment on column risk.fill_corrections.new_price is 'Its price since.';
 comment on column risk.fill_corrections.reason is 'Why.';
 comment on column risk.fill_corrections.trading_day is 'The trading day in which it was done.';
 comment on column risk.fill_corrections.late_realized is
-  'What it changed of the profit realized on earlier days, in base currency: it counts to this one.';
+  'What it changed of the profit realized on earlier days, in base currency: it counts to this '
+  'one.';
 comment on column risk.fill_corrections.corrected_at is 'When.';
 comment on column risk.fill_corrections.corrected_by is 'The login that reported it.';
 
@@ -17816,7 +17829,8 @@ to risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.lease, risk_private.take_lease, risk_private.take_lease_at,
   risk_private.terminate_worker, risk_private.keep_lease, risk_private.release_lease,
-  risk_private.waiting, risk_private.read_events, risk_private.handle_events, risk_private.bury_event,
+  risk_private.waiting, risk_private.read_events, risk_private.handle_events,
+  risk_private.bury_event,
   risk_private.bound_queues, risk_private.evaluate, risk_private.has_unfollowed,
   risk_private.count_breaches,
   risk_private.begin_due_day,
