@@ -14763,10 +14763,10 @@ comment on function risk_private.refresh_view(bigint, text) is
   'when the epoch is over.';
 
 -- 64_worker_lease.sql
--- Who leads among the workers: one row, taken over when it is not renewed in time. Its epoch is the
--- fencing token: every effect of a worker locks the row at its own epoch and fails when that is
--- over, so a worker that was stopped and goes on later can do nothing. An advisory lock would not do: a
--- stopped leader keeps it.
+-- Who leads among the workers: one row, taken over when it is not renewed in time. Its epoch is
+-- the fencing token: every effect of a worker locks the row at its own epoch and fails when that
+-- is over, so a worker that was stopped and goes on later can do nothing. An advisory lock would
+-- not do: a stopped leader keeps it.
 
 create table risk_private.worker_lease (
   epoch bigint primary key,
