@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from tests.stateful.comparing import agree
+from tests.stateful.comparing import agree, agree_on_amounts
 from tests.stateful.firm import CENT, STOCKS, SYMBOLS, Firm
 
 if TYPE_CHECKING:
-    from tests.model import Greeks, Mark
+    from tests.model import Greeks
 
 LEAST = Decimal("0.0001")
 
@@ -68,12 +68,14 @@ class Adjusting(Firm):
         for symbol, mark in known.items():
             expected = self.world.marks[symbol]
             agree(f"mark of {symbol}", replace(mark, greeks=None), replace(expected, greeks=None))
-            agree(f"Greeks of {symbol}", nearly(mark), nearly(expected))
+            agree(f"unknown Greeks of {symbol}", mark.greeks is None, expected.greeks is None)
+            if mark.greeks and expected.greeks:
+                agree_on_amounts(
+                    "Greeks of", {symbol: values(mark.greeks)}, {symbol: values(expected.greeks)}
+                )
         self.oracle.set_marks(known)
 
 
-def nearly(mark: Mark) -> tuple[Decimal, ...] | None:
-    g: Greeks | None = mark.greeks
-    if g is None:
-        return None
-    return tuple(round(value, 9) for value in (g.delta, g.gamma, g.vega, g.theta))
+def values(greeks: Greeks) -> tuple[Decimal, ...]:
+    """Greeks side by side."""
+    return (greeks.delta, greeks.gamma, greeks.vega, greeks.theta)
