@@ -121,7 +121,7 @@ def test_bulls_are_long_calls_and_short_puts_and_never_net_with_bears(desk: Desk
 
 
 def test_the_order_in_which_legs_are_named_changes_nothing(desk: Desk) -> None:
-    """At their marks they cost 105; the 2 above that count on X, which was known before Y."""
+    """At their marks they cost 105; the 2 above that count on X, before Y by symbol."""
     desk.oracle.set_mark("Y", D(5))
     key = desk.limit("F", "max_loss", 10**9, underlying="X")
     for account, legs in (("A1", "1: buy 1 X, buy 1 Y"), ("A3", "1: buy 1 Y, buy 1 X")):

@@ -7023,7 +7023,8 @@ begin
       order by c.leg)
     from (
       select l.reference, l.sign, l.ratio, n.leg,
-        row_number() over (order by i.multiplier * sign(v_difference) desc, l.ratio, n.leg) as rank
+        row_number() over (
+          order by i.multiplier * sign(v_difference) desc, l.ratio, i.symbol collate "C") as rank
       from generate_subscripts(legs, 1) as n (leg)
       cross join lateral (select (legs[n.leg]).*) as l
       join risk_private.instruments as i on i.instrument_id = l.instrument_id
@@ -7034,7 +7035,7 @@ comment on function risk_private.costs(risk_private.proposal, risk_private.leg[]
   'Per leg, the price that counts as paid or received; NULL where it is the order''s own. A market '
   'order''s legs are at their references. So are a combo''s, but one of them takes the difference '
   'to its net price: the one with the smallest ratio, or, where multipliers differ, the one where '
-  'it costs most.';
+  'it costs most; of equal ones the first by symbol.';
 
 create function risk_private.proposed_legs(
   p risk_private.proposal, legs risk_private.leg[], underlying_id integer, quantity numeric)

@@ -91,7 +91,7 @@ class Lookup:
 
         Legs of a combo stand at their references; the one with the smallest ratio takes the
         difference to the net price, of several multipliers the one where that costs most; of equal
-        ones that of the instrument known first, in whatever order the caller names them.
+        ones the first by symbol, in whatever order the caller names them.
         """
         if order.price is not None and not order.is_combo:
             return {order.legs[0].symbol: order.price}
@@ -102,14 +102,9 @@ class Lookup:
             net = sum(leg.sign * leg.ratio * prices[leg.symbol] for leg in order.legs)
             difference = order.price - net
             sign = (difference > 0) - (difference < 0)
-            known = list(self.world.instruments)
             leg = min(
                 order.legs,
-                key=lambda g: (
-                    -sign * self.instrument(g).multiplier,
-                    g.ratio,
-                    known.index(g.symbol),
-                ),
+                key=lambda g: (-sign * self.instrument(g).multiplier, g.ratio, g.symbol),
             )
             prices[leg.symbol] += difference / (leg.sign * leg.ratio)
         return prices
