@@ -109,6 +109,18 @@ def test_open_orders_count_and_are_given_back(firm: Caller) -> None:
     assert refused.allowed_quantity == 6
 
 
+def test_where_both_sides_fail_only_what_both_have_room_for_is_allowed(firm: Caller) -> None:
+    """The bears, who are more, are shown; the bulls have less room."""
+    firm.limit("F", "same_side", 10)
+    firm.hold("A1", "AAPL C100", 9)
+    combo = "buy 1 AAPL C110, buy 2 AAPL P90"
+    refused = firm.combo("A1", "a", combo, 20, 20)
+    assert [(v["current"], v["projected"]) for v in refused.violations] == [("0", "40")]
+    assert refused.allowed_quantity == 1
+    assert not firm.combo("A1", "b", combo, 2, 20).is_accepted
+    assert firm.combo("A1", "c", combo, 1, 20).is_accepted
+
+
 def test_minis_and_jumbos_count_by_their_shares(firm: Caller) -> None:
     terms = {"kind": "option", "underlying": "AAPL", "expiry": "2099-03-20", "strike": 100}
     sizes = (("MINI", 10), ("JUMBO", 1000))

@@ -7233,14 +7233,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return array(
-    select risk_private.limit_check(w.l, w.current_value, w.projected_value, w.is_over,
-      case when w.is_over then w.allowed else p.quantity end, p.quantity)
+    select risk_private.limit_check(
+      w.l, w.current_value, w.projected_value, w.is_over, w.allowed, p.quantity)
     from (
-      -- the side that fails is shown, else the larger one
-      select distinct on (k) k as l, o.current_value, v.projected_value,
-        v.projected_value > k.amount and v.projected_value > o.current_value as is_over,
-        risk_private.largest_quantity(
-          greatest(0, k.amount - o.current_value), g.units, g.offsets, step, p.quantity) as allowed
+      -- the side that fails is shown, else the larger one; what both allow is allowed
+      select distinct on (k) k as l, o.current_value, v.projected_value, b.is_over,
+        min(case when b.is_over then risk_private.largest_quantity(
+            greatest(0, k.amount - o.current_value), g.units, g.offsets, step, p.quantity)
+          else p.quantity end) over (partition by k) as allowed
       from pg_catalog.unnest(limits) as k
       left join risk_private.obligations as r
         on r.counter_id = risk_private.counter_id(
@@ -7264,9 +7264,11 @@ begin
           + coalesce(sum(greatest(0, t.unit * p.quantity - t.offset_)), 0)) as projected_value
         from unnest(g.units, g.offsets) as t (unit, offset_)
       ) as v
+      cross join lateral (
+        select v.projected_value > k.amount and v.projected_value > o.current_value as is_over
+      ) as b
       where k.limit_type = 'same_side'
-      order by k, v.projected_value > k.amount and v.projected_value > o.current_value desc,
-        v.projected_value desc, o.side
+      order by k, b.is_over desc, v.projected_value desc, o.side
     ) as w);
 end
 $$;
