@@ -299,7 +299,9 @@ class Agent:
     # -- administration --------------------------------------------------------------------
 
     def set_marks(self) -> None:
-        self.caller.mark({symbol: self.price() for symbol in self.random.sample(list(STOCKS), 2)})
+        marks = {symbol: self.price() for symbol in self.random.sample(list(STOCKS), 2)}
+        # Of two feeds at once, the one that comes later may bring the older marks.
+        self.attempt(lambda: self.caller.mark(marks), "RK400")
 
     def set_limit(self) -> None:
         limit_type = self.random.choice(SUMS + OTHERS)
