@@ -132,13 +132,16 @@ class Deciding(Firm):
         legs = order.legs
         if opposite:
             legs = tuple(replace(leg, side=OPPOSITE[leg.side]) for leg in legs)
+        price = None if order.price is None else order.price + cents * CENT
+        if price is not None and not order.is_combo:
+            price = max(price, CENT)
         self.decide(
             Order(
                 self.name(account) if account else order.account,
                 self.next_id("d"),
                 legs,
                 order.quantity,
-                None if order.price is None else order.price + cents * CENT,
+                price,
                 agent,
                 is_combo=order.is_combo,
             )
