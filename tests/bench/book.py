@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 import pgrisk.sql
-from tests.bench.firm import SETTINGS
+from tests.bench.firm import SETTINGS, SUMS
 
 if TYPE_CHECKING:
     from pgrisk.client.embedded import Server
@@ -49,29 +49,7 @@ join risk_private.instruments as i on i.instrument_id = f.instrument_id
 join risk_private.unit_values as u on u.instrument_id = f.instrument_id
 order by f.account_id, f.instrument_id
 """,
-    """
-insert into risk_private.cash_balances (account_id, currency, cost, rate)
-select p.account_id, 'USD', sum(p.cost), 1 from risk_private.positions as p group by p.account_id
-""",
-    """
-update risk_private.equities as e set known_equity = t.value, book = t.cost, flows = t.cost,
-  peak = greatest(0, t.value)
-from (
-  select k.scope_id, sum(p.quantity * p.unit_value) as value, sum(p.cost) as cost
-  from risk_private.positions as p
-  join risk_private.scopes as s on s.scope_id = p.account_id
-  cross join unnest(s.chain) as k (scope_id)
-  group by k.scope_id
-) as t where t.scope_id = e.scope_id
-""",
-    """
-insert into risk_private.counters as c
-select r.* from risk_private.recount() as r
-on conflict (counter_id) do update set
-  quantity = excluded.quantity, gross_position = excluded.gross_position,
-  gross_notional = excluded.gross_notional, traded_notional = excluded.traded_notional,
-  open_positions = excluded.open_positions
-""",
+    SUMS,
     "insert into risk_private.exposures select r.* from risk_private.recount_exposures() as r",
 )
 

@@ -106,11 +106,15 @@ insert into risk_private.positions as p (account_id, instrument_id, underlying_i
   unit_value, unit_notional, cost, average_price)
 select f.account_id, f.instrument_id, f.instrument_id, f.signed_quantity, 100, 100,
   f.signed_quantity * f.unit_amount, 100
-from risk_private.fills as f;
+from risk_private.fills as f
+"""
+
+# Cash, equities and counters of a new book, as its positions and fills make them.
+SUMS = """
 insert into risk_private.cash_balances (account_id, currency, cost, rate)
 select p.account_id, 'USD', sum(p.cost), 1 from risk_private.positions as p group by p.account_id;
 update risk_private.equities as e set known_equity = t.value, book = t.cost, flows = t.cost,
-  peak = t.value
+  peak = greatest(0, t.value)
 from (
   select k.scope_id, sum(p.quantity * p.unit_value) as value, sum(p.cost) as cost
   from risk_private.positions as p
@@ -118,10 +122,12 @@ from (
   cross join unnest(s.chain) as k (scope_id)
   group by k.scope_id
 ) as t where t.scope_id = e.scope_id;
-update risk_private.counters as c set
-  quantity = r.quantity, gross_position = r.gross_position, gross_notional = r.gross_notional,
-  traded_notional = r.traded_notional, open_positions = r.open_positions
-from risk_private.recount() as r where r.counter_id = c.counter_id
+insert into risk_private.counters as c
+select r.* from risk_private.recount() as r
+on conflict (counter_id) do update set
+  quantity = excluded.quantity, gross_position = excluded.gross_position,
+  gross_notional = excluded.gross_notional, traded_notional = excluded.traded_notional,
+  open_positions = excluded.open_positions
 """
 
 
@@ -186,14 +192,20 @@ def _instruments_and_limits(connection: psycopg.Connection) -> None:
 def hold(firm: Firm, symbols: int) -> None:
     """Gives every account of a new firm a position in so many instruments."""
     with psycopg.connect(firm.owner, autocommit=True) as connection:
-        connection.execute(MANY_POSITIONS.format(symbols=symbols).encode())
+        _hold(connection, symbols)
+
+
+def _hold(connection: psycopg.Connection, symbols: int) -> None:
+    connection.execute(MANY_POSITIONS.format(symbols=symbols).encode())
+    connection.execute(SUMS.encode())
 
 
 def grow(firm: Firm) -> None:
     """Adds 384,000 limits, 640,000 closed orders and 128,000 positions to a new firm."""
     with psycopg.connect(firm.owner, autocommit=True) as connection:
-        for load in (MANY_LIMITS, MANY_ORDERS, MANY_POSITIONS.format(symbols=SYMBOLS)):
+        for load in (MANY_LIMITS, MANY_ORDERS):
             connection.execute(load.encode())
+        _hold(connection, SYMBOLS)
         # One limit set in the ordinary way brings what is compiled per account up to date.
         connection.execute("call risk.set_limit('F', 'net_position', 1000000000)")
         connection.execute("vacuum analyze")
