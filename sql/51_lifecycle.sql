@@ -69,8 +69,7 @@ begin
   close_reason = close_order.reason
   where c.account_id = o.account_id and c.client_order_id = o.client_order_id;
   update risk_private.orders as c set replace_pending = false, replaced_by = null
-  where o.replace_pending and o.replaces is not null and c.account_id = o.account_id
-    and c.client_order_id = o.replaces;
+  where c.replace_pending and c.account_id = o.account_id and c.client_order_id = o.replaces;
   perform risk_private.note_fills(o.account_id, v_ids, v_at);
   perform risk_private.settle(o.account_id, v_before, risk_private.reserved(o.account_id, v_ids),
     '{}');

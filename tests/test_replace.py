@@ -26,7 +26,8 @@ def firm(db: Database) -> Iterator[Caller]:
 
 def order(firm: Caller, name: str) -> Row:
     (row,) = firm.rows(
-        """select state, remaining_quantity as remaining, close_reason, agent, time_in_force as tif
+        """select state, filled_quantity as filled, remaining_quantity as remaining, close_reason,
+             agent, time_in_force as tif
            from risk.orders where account = 'A1' and client_order_id = %s""",
         name,
     )
@@ -142,6 +143,22 @@ def test_a_chain_of_replaces_books_late_fills_on_the_last(firm: Caller) -> None:
     firm.fill("A1", "1", "e1", 13, 100)
     assert order(firm, "3")["state"] == "FILLED"
     assert firm.position("A1", "AAPL") == (13, 0, 0)
+
+
+def test_a_cancelled_middle_of_a_chain_stays_what_its_predecessor_was_replaced_by(
+    firm: Caller,
+) -> None:
+    firm.replace("A1", "1", "2", 12, 100)
+    end(firm, "confirm", "2")
+    firm.replace("A1", "2", "3", 13, 100)
+    for name in ("2", "3"):
+        firm.call("release_order", account="A1", client_order_id=name, reason="cancelled")
+    assert firm.fill("A1", "1", "late", 4, 100)["flag"] == "fill_on_closed_order"
+    assert {name: order(firm, name)["filled"] for name in ("1", "2", "3")} == {
+        "1": 0,
+        "2": 4,
+        "3": 0,
+    }
 
 
 def test_a_combo_is_replaced_as_one(firm: Caller) -> None:
