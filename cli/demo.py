@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
 import time
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pgrisk import migrations
 from pgrisk.cli import demo_report
+from pgrisk.cli.demo_ending import Ending
 from pgrisk.cli.demo_play import Plan, Stage
 from pgrisk.cli.demo_scenarios import AUGUST_2015, SCENARIOS
 from pgrisk.cli.demo_services import limit_cache, logins, worker
@@ -27,8 +27,7 @@ from pgrisk.client.embedded_cache import EmbeddedCacheError
 from pgrisk.client.settings import real_server_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
+    from collections.abc import Callable, Iterator
 
     from pgrisk.cli.demo_scenarios import Session
 
@@ -77,18 +76,22 @@ def demo(scenario: str, days: int | None, data_dir: Path | None, keep: bool) -> 
         console.width = _WIDTH_OF_A_PIPE
     chosen = SCENARIOS[scenario]
     plan = Plan(chosen, chosen.sessions()[:days], _ORDERS)
-    with _orderly_end(), _database(data_dir, keep, console) as url:
+    with Ending() as ending, _database(data_dir, keep, console) as url:
         try:
-            replay(url, plan, console, keep)
+            with ending.between_steps():
+                replay(url, plan, console, ending.step, keep)
         except (DemoError, EmbeddedCacheError) as error:
             raise click.ClickException(str(error)) from error
 
 
-def replay(url: str, plan: Plan, console: Console, keep: bool = False) -> None:
+def replay(
+    url: str, plan: Plan, console: Console, step: Callable[[], None], keep: bool = False
+) -> None:
     """Set the firm up in a migrated database, replay the days of the plan and report.
 
-    `keep` leaves the logins there. Raises DemoError when the database is in use, when the worker
-    ends, when an answer changes on asking again, or when what is stored is wrong.
+    `step` is called between its steps, and may raise to end it; `keep` leaves the logins there.
+    Raises DemoError when the database is in use, when the worker ends, when an answer changes on
+    asking again, or when what is stored is wrong.
     """
     progress = Progress(
         TextColumn("{task.description}"),
@@ -109,7 +112,9 @@ def replay(url: str, plan: Plan, console: Console, keep: bool = False) -> None:
             logins(url, owner, keep) as made,
             worker(made) as process,
             limit_cache(made) as cache,
-            Stage(plan, made, process, cache, lambda n: progress.advance(task, n), tell) as stage,
+            Stage(
+                plan, made, process, cache, step, lambda n: progress.advance(task, n), tell
+            ) as stage,
         ):
             stage.set_up()
             started = time.perf_counter()
@@ -129,24 +134,6 @@ def replay(url: str, plan: Plan, console: Console, keep: bool = False) -> None:
             console.print()
             verify(console, stage.analyst, asked)
     console.print(f"{asked:,} decisions in {seconds:.1f} s", style="bold", highlight=False)
-
-
-@contextmanager
-def _orderly_end() -> Iterator[None]:
-    """Whatever asks the process to end does so once, and lets it stop what it started."""
-
-    def end(number: int, _: FrameType | None) -> None:
-        for other in before:
-            signal.signal(other, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def require_no_scopes(connection: psycopg.Connection) -> None:

@@ -59,6 +59,7 @@ class Stage(ExitStack):
         logins: Logins,
         worker: WorkerProcess,
         cache: LimitCache,
+        step: Callable[[], None],
         on_decision: Callable[[int], None],
         tell: Callable[[str], None],
     ) -> None:
@@ -69,6 +70,7 @@ class Stage(ExitStack):
 
         self._plan = plan
         self._worker = worker
+        self._step = step
         self._market = Market(plan.scenario.expiries)
         self._admin, self._back_office = enter("demo_admin"), enter("demo_execution")
         self._feed = Feed(self._admin, enter("demo_feed"), self._market)
@@ -109,6 +111,7 @@ class Stage(ExitStack):
         # The days of a replay are opened by it, and not by the worker when the clock says so.
         self._admin.execute("call risk.set_setting('open_day_at', 'off')")
         for agent in AGENTS:
+            self._step()
             self._admin.execute(
                 "call risk.grant_trading(role => %s, scope => %s)",
                 [login_of(agent.name), agent.account],
@@ -128,8 +131,9 @@ class Stage(ExitStack):
         self._book()
         self._feed.send_indicators()
         self._feed.send_marks()
-        self._worker.wait_for_heartbeat(self.analyst)
+        self._worker.wait_for_heartbeat(self.analyst, self._step)
         for number in range(1, ROUNDS + 1):
+            self._step()
             has_moved = self._market.move(number)
             jobs = [
                 self._pool.submit(trader.trade, self._plan.orders, number == 1)

@@ -23,7 +23,7 @@ from pgrisk.client.limit_reader import LimitReader
 from pgrisk.client.settings import cache_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import IO
 
     from pgrisk.cli.demo_broker import Connection
@@ -111,13 +111,14 @@ class WorkerProcess:
                 f"{words[-1] if words else 'it said nothing'}"
             )
 
-    def wait_for_heartbeat(self, analyst: Connection) -> None:
-        """Wait until breakers are evaluated on fresh inputs.
+    def wait_for_heartbeat(self, analyst: Connection, step: Callable[[], None]) -> None:
+        """Wait until breakers are evaluated on fresh inputs; `step` is called meanwhile.
 
         Raises DemoError when they are not.
         """
         deadline = time.monotonic() + _START_SECONDS
         while not _is_healthy(analyst):
+            step()
             self.require_running()
             if time.monotonic() > deadline:
                 raise DemoError(f"the worker gave no heartbeat within {_START_SECONDS} s")

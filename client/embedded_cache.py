@@ -74,6 +74,7 @@ def _launch(folder: Path, settings: Mapping[str, str]) -> subprocess.Popen[bytes
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            start_new_session=True,  # a key that interrupts is for whoever started it
         )
 
 

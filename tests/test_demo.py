@@ -70,7 +70,8 @@ def play(database: Database, scenario: Scenario, first: date, days: int, orders:
     """What the demo prints for some days of a scenario."""
     output = io.StringIO()
     sessions = [session for session in scenario.sessions() if session.day >= first][:days]
-    replay(database.url, Plan(scenario, sessions, orders), Console(file=output, width=120))
+    console = Console(file=output, width=120)
+    replay(database.url, Plan(scenario, sessions, orders), console, lambda: None)
     return output.getvalue()
 
 
@@ -242,7 +243,7 @@ def test_areas_are_drawn_to_scale() -> None:
 def test_a_terminal_gets_a_progress_bar(db: Database) -> None:
     output = io.StringIO()
     console = Console(file=output, width=120, force_terminal=True)
-    replay(db.url, Plan(AUGUST_2015, AUGUST_2015.sessions()[:1], orders=1), console)
+    replay(db.url, Plan(AUGUST_2015, AUGUST_2015.sessions()[:1], orders=1), console, lambda: None)
     assert "━" in output.getvalue()
     assert "2015-08-10" in output.getvalue()
 
