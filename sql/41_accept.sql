@@ -28,7 +28,6 @@ create function risk_private.number_acceptances(
   rates risk_private.rate_change[], at timestamptz)
 returns boolean
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_made integer;
@@ -80,7 +79,6 @@ create function risk_private.remember(
   account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)
 returns boolean
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)

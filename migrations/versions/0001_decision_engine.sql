@@ -4607,7 +4607,6 @@ create function risk_private.number_acceptances(
   rates risk_private.rate_change[], at timestamptz)
 returns boolean
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_made integer;
@@ -4659,7 +4658,6 @@ create function risk_private.remember(
   account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)
 returns boolean
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
@@ -5352,7 +5350,6 @@ create function risk_private.reserve_exposures(
   levels risk_private.exposure_level[])
 returns boolean
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_is_within boolean;
@@ -5542,7 +5539,6 @@ create function risk_private.plain_obligation(
   held risk_private.positions, kind text, rate_as_of timestamptz, cost numeric)
 returns risk_private.obligation
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Held long and not oversold, a position loses most at a price of 0, where every open order adds
@@ -5585,7 +5581,6 @@ create function risk_private.add_obligations(
   change risk_private.obligation, keys integer[], levels risk_private.obligation_level[])
 returns boolean
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_is_within boolean;
@@ -6875,7 +6870,6 @@ comment on function risk_private.has_stale_rate(integer, double precision, times
 create function risk_private.may_have_stale_rate(max_age double precision, at timestamptz)
 returns boolean
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return max_age <> 0 and exists (
@@ -6936,7 +6930,6 @@ comment on function risk_private.loss_levels(integer, timestamptz) is
 
 create function risk_private.is_far_from_losses(levels risk_private.loss_level[]) returns boolean
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
   return not exists (
