@@ -28,6 +28,7 @@ create function risk_private.number_acceptances(
   rates risk_private.rate_change[], at timestamptz)
 returns boolean
 language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_made integer;
@@ -79,6 +80,7 @@ create function risk_private.remember(
   account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)
 returns boolean
 language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
@@ -311,6 +313,13 @@ begin
     return null;
   end if;
 
+  if v_levels.keeps_fingerprints and not risk_private.remember(
+    v_account_id,
+    risk_private.fingerprint(
+      array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
+    v_levels.duplicate_window, v_at) then
+    return null;
+  end if;
   if v_levels.obligations is not null then
     v_obligation := risk_private.plain_obligation(
       v_position, i.kind, i.rate_as_of,
@@ -356,13 +365,6 @@ begin
   end if;
   if v_levels.rates is not null
     and not risk_private.number_acceptances(v_levels.rates, v_at) then
-    return null;
-  end if;
-  if v_levels.keeps_fingerprints and not risk_private.remember(
-    v_account_id,
-    risk_private.fingerprint(
-      array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
-    v_levels.duplicate_window, v_at) then
     return null;
   end if;
   return v_account_id;

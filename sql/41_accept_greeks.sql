@@ -25,6 +25,7 @@ create function risk_private.reserve_exposures(
   levels risk_private.exposure_level[])
 returns boolean
 language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_is_within boolean;

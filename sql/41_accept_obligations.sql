@@ -4,6 +4,7 @@ create function risk_private.plain_obligation(
   held risk_private.positions, kind text, rate_as_of timestamptz, cost numeric)
 returns risk_private.obligation
 language plpgsql stable
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Held long and not oversold, a position loses most at a price of 0, where every open order adds
@@ -46,6 +47,7 @@ create function risk_private.add_obligations(
   change risk_private.obligation, keys integer[], levels risk_private.obligation_level[])
 returns boolean
 language plpgsql volatile
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_is_within boolean;

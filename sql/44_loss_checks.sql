@@ -22,6 +22,7 @@ comment on function risk_private.has_stale_rate(integer, double precision, times
 create function risk_private.may_have_stale_rate(max_age double precision, at timestamptz)
 returns boolean
 language plpgsql stable
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return max_age <> 0 and exists (
@@ -82,6 +83,7 @@ comment on function risk_private.loss_levels(integer, timestamptz) is
 
 create function risk_private.is_far_from_losses(levels risk_private.loss_level[]) returns boolean
 language plpgsql stable
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return not exists (

@@ -5,7 +5,8 @@ create table risk_private.moved_marks (
   batch bigint generated always as identity primary key,
   instrument_ids integer[] not null,
   noted_at timestamptz not null default risk_private.clock(),
-  settles_at xid8
+  settles_at xid8,
+  followed_by integer[] not null default '{}'
 );
 comment on table risk_private.moved_marks is
   'Instruments whose values moved, and which positions have yet to follow: a row per batch.';
@@ -13,6 +14,9 @@ comment on column risk_private.moved_marks.settles_at is
   'NULL: no pass has followed it. Else an order in flight during the last pass may have read the '
   'values before the batch: once all transactions below this one have ended, one more pass sees '
   'it.';
+comment on column risk_private.moved_marks.followed_by is
+  'Accounts that the first pass locked, and so waited for: whoever locks one later reads the values '
+  'of the batch. The last pass passes over them.';
 
 create table risk_private.followed_expiries (
   singleton boolean primary key default true check (singleton),
@@ -59,12 +63,14 @@ create type risk_private.revaluation_pass as (
   batches bigint[],
   instrument_ids integer[],
   account_ids integer[],
+  settled_below xid8,
   settles_at xid8,
   is_waiting boolean
 );
 comment on type risk_private.revaluation_pass is
   'What one pass follows: batches, their instruments and those on them, the accounts that carry '
-  'any; whether transactions below settles_at were under way, and so may be still.';
+  'any and have not followed yet. As it began, all transactions below settled_below had ended, and '
+  'none above settles_at had begun; is_waiting: some between them were under way.';
 
 create function risk_private.next_pass() returns risk_private.revaluation_pass
 language plpgsql volatile security definer
@@ -72,23 +78,23 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_pass risk_private.revaluation_pass;
-  v_snapshot pg_snapshot;
 begin
   perform risk_private.begin_change();
   perform risk_private.note_expiries();
-  v_snapshot := pg_current_snapshot();
-  v_pass.settles_at := pg_snapshot_xmax(v_snapshot);
+  v_pass.settled_below := pg_snapshot_xmin(pg_current_snapshot());
   select array_agg(b.batch) filter (where b.is_due), bool_or(not b.is_due)
   into v_pass.batches, v_pass.is_waiting
   from (
     select m.batch,
-      m.settles_at is null or m.settles_at <= pg_snapshot_xmin(v_snapshot) as is_due
+      m.settles_at is null or m.settles_at <= v_pass.settled_below as is_due
     from risk_private.moved_marks as m
   ) as b;
   if v_pass.batches is null then
     return v_pass;
   end if;
-  v_pass.is_waiting := pg_snapshot_xmin(v_snapshot) < v_pass.settles_at;
+  -- Later than the batches were read: an order that read the values before them had begun.
+  v_pass.settles_at := pg_snapshot_xmax(pg_current_snapshot());
+  v_pass.is_waiting := v_pass.settled_below < v_pass.settles_at;
   v_pass.instrument_ids := array(
     with moved as (
       select distinct u.id
@@ -101,10 +107,16 @@ begin
     select i.instrument_id from moved as d
     join risk_private.instruments as i on i.underlying_id = d.id);
   v_pass.account_ids := array(
-    select distinct p.account_id from risk_private.positions as p
-    where p.instrument_id = any (v_pass.instrument_ids)
-      and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
-    order by p.account_id);
+    select a.account_id
+    from (
+      select distinct p.account_id from risk_private.positions as p
+      where p.instrument_id = any (v_pass.instrument_ids)
+        and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
+    ) as a
+    where exists (
+      select from risk_private.moved_marks as m
+      where m.batch = any (v_pass.batches) and a.account_id <> all (m.followed_by))
+    order by a.account_id);
   return v_pass;
 end
 $$;
@@ -119,8 +131,10 @@ as $$
 begin
   perform risk_private.begin_change();
   delete from risk_private.moved_marks as m
-  where m.batch = any (pass.batches) and (m.settles_at is not null or not pass.is_waiting);
-  update risk_private.moved_marks as m set settles_at = pass.settles_at
+  where m.batch = any (pass.batches)
+    and (m.settles_at <= pass.settled_below or not pass.is_waiting);
+  update risk_private.moved_marks as m set
+    settles_at = pass.settles_at, followed_by = pass.account_ids
   where m.batch = any (pass.batches);
   perform risk_private.sample_peaks();
 end

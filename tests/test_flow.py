@@ -142,6 +142,27 @@ def test_an_order_in_flight_is_carried_at_the_mark_that_overtook_it(
     assert gross_notional(firm, "F") == 120
 
 
+def test_a_batch_stays_for_what_was_in_flight_whoever_else_follows_it(
+    db: Database, firm: Caller
+) -> None:
+    firm.check("A1", "1", "AAPL", "buy", 1, 100)
+    with callers(db, 1) as (other,):
+        with other.connection.transaction():
+            other.rows("select pg_current_xact_id()")
+            firm.rows(
+                """select risk_private.note_moved(array[i.instrument_id])
+                   from risk_private.instruments as i where i.symbol = 'AAPL'"""
+            )
+            passes = [firm.value("select p::text from risk_private.next_pass() as p") for _ in "12"]
+            for each in passes:
+                firm.rows("select risk_private.end_pass(%s::risk_private.revaluation_pass)", each)
+        # The only account that carries it was locked by the first pass.
+        left = "select cardinality(p.batches), p.account_ids from risk_private.next_pass() as p"
+        assert [tuple(row.values()) for row in firm.rows(left)] == [(1, [])]
+    firm.call("revalue")
+    assert firm.value("select count(*) from risk_private.moved_marks") == 0
+
+
 def test_positions_are_carried_at_the_last_marks_however_trades_and_marks_interleave(
     db: Database, firm: Caller
 ) -> None:
