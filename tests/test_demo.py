@@ -27,6 +27,7 @@ from rich.console import Console
 from pgrisk.cli import demo as command
 from pgrisk.cli.demo import replay, require_no_scopes, verify
 from pgrisk.cli.demo_chart import area
+from pgrisk.cli.demo_ending import Ending
 from pgrisk.cli.demo_firm import AGENTS, DESKS
 from pgrisk.cli.demo_market import Market, black_scholes
 from pgrisk.cli.demo_play import ROUNDS, Plan
@@ -384,6 +385,18 @@ def test_an_interrupt_leaves_nothing_behind(
     assert "Traceback" not in rest
     assert started.relatives() == []
     assert list(folder.iterdir()) == []
+
+
+def test_it_ends_at_once_and_where_threads_work_between_steps() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), Ending():
+        signal.raise_signal(signal.SIGTERM)
+    with Ending() as ending, ending.between_steps():
+        ending.step()
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            ending.step()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_dead_worker_ends_the_demo(started: DemoProcess, folder: Path) -> None:
