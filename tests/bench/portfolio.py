@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from tests.bench import book, firm, load
+from tests.bench import book, breaker, firm, load
 from tests.bench.rows import Row
 
 if TYPE_CHECKING:
@@ -175,18 +175,24 @@ class Portfolio:
         return median(revaluations[1:]), median(ratios[1:])
 
     def _streaming(self, of: firm.Firm) -> float:
-        """Tails of decisions while a feed moves 5,000 marks a second in the same instruments."""
+        """Tails of decisions while a feed moves 5,000 marks a second in the same instruments.
+
+        A worker runs, by which positions follow the marks: without one the feed would have to wait
+        for that.
+        """
         check = [load.script(load.CHECK)]
         marks = [_batch("risk.set_marks", SYMBOLS, seed, STREAM_BATCH) for seed in range(20)]
         ratios = []
-        for _ in range(self._pairs):
-            alone = self._run(of.trader, check, 32, rate=1000).p99
-            with ThreadPoolExecutor(1) as pool:
+        with breaker.worker(of), ThreadPoolExecutor(1) as pool:
+            breaker.wait_for_leader(of)
+            for _ in range(self._pairs):
+                alone = self._run(of.trader, check, 32, rate=1000).p99
                 feed = pool.submit(
                     self._run, of.owner, marks, 1, rate=STREAM_RATE, mode="simple", is_feed=True
                 )
                 ratios.append(self._run(of.trader, check, 32, rate=1000).p99 / alone)
-                feed.result()
+                if feed.result().rate < 0.9 * STREAM_RATE:
+                    raise SystemExit(f"the feed sent {feed.result().rate:g} batches a second")
         return median(ratios)
 
     def _limited(self, of: firm.Firm) -> float:
