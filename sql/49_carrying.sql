@@ -76,48 +76,58 @@ comment on function risk_private.revaluation_gains(integer, risk_private.unit_va
   'What carrying an account''s positions at those values adds to each dimension and key, open '
   'orders apart.';
 
--- The caller holds the counters of the chain. What is held has its rows already.
+-- Lock order: the scope's counter. Whoever moves any counter or row of exposures of a scope holds it
+-- first, so those need no locks of their own. What is held has its rows already.
 create function risk_private.add_gains(
-  account_id integer, gains risk_private.revaluation_gain[])
+  scope risk_private.scopes, gains risk_private.revaluation_gain[])
 returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  update risk_private.exposures as e set
-    delta = e.delta + g.delta,
-    delta_up = e.delta_up + g.delta,
-    delta_down = e.delta_down + g.delta,
-    gamma = e.gamma + g.gamma,
-    gamma_up = e.gamma_up + g.gamma,
-    gamma_down = e.gamma_down + g.gamma,
-    dollar_delta = e.dollar_delta + g.dollar_delta,
-    dollar_delta_up = e.dollar_delta_up + g.dollar_delta,
-    dollar_delta_down = e.dollar_delta_down + g.dollar_delta,
-    dollar_gamma = e.dollar_gamma + g.dollar_gamma,
-    dollar_gamma_up = e.dollar_gamma_up + g.dollar_gamma,
-    dollar_gamma_down = e.dollar_gamma_down + g.dollar_gamma,
-    vega = e.vega + g.vega,
-    vega_up = e.vega_up + g.vega,
-    vega_down = e.vega_down + g.vega,
-    theta = e.theta + g.theta,
-    theta_up = e.theta_up + g.theta,
-    theta_down = e.theta_down + g.theta,
-    gross_exposure = e.gross_exposure + g.gross_exposure,
-    unknown = e.unknown + g.unknown
-  from risk_private.scopes as leaf
-  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
-  cross join unnest(gains) as g
-  where leaf.scope_id = add_gains.account_id and g.dimension = any (s.exposure_dimensions)
-    and e.counter_id = risk_private.counter_id(s.scope_id, g.dimension, g.key_id);
+  perform from risk_private.counters as c where c.counter_id = scope.counter_id for no key update;
+  update risk_private.counters as c set gross_notional = c.gross_notional + g.gross_notional
+  from unnest(gains) as g
+  where g.gross_notional <> 0
+    and (array[true, scope.tracks_sector, scope.tracks_underlying, scope.tracks_instrument])
+      [g.dimension + 1]
+    and c.counter_id = risk_private.counter_id(scope.scope_id, g.dimension, g.key_id);
+  if cardinality(scope.exposure_dimensions) > 0 then
+    update risk_private.exposures as e set
+      delta = e.delta + g.delta,
+      delta_up = e.delta_up + g.delta,
+      delta_down = e.delta_down + g.delta,
+      gamma = e.gamma + g.gamma,
+      gamma_up = e.gamma_up + g.gamma,
+      gamma_down = e.gamma_down + g.gamma,
+      dollar_delta = e.dollar_delta + g.dollar_delta,
+      dollar_delta_up = e.dollar_delta_up + g.dollar_delta,
+      dollar_delta_down = e.dollar_delta_down + g.dollar_delta,
+      dollar_gamma = e.dollar_gamma + g.dollar_gamma,
+      dollar_gamma_up = e.dollar_gamma_up + g.dollar_gamma,
+      dollar_gamma_down = e.dollar_gamma_down + g.dollar_gamma,
+      vega = e.vega + g.vega,
+      vega_up = e.vega_up + g.vega,
+      vega_down = e.vega_down + g.vega,
+      theta = e.theta + g.theta,
+      theta_up = e.theta_up + g.theta,
+      theta_down = e.theta_down + g.theta,
+      gross_exposure = e.gross_exposure + g.gross_exposure,
+      unknown = e.unknown + g.unknown
+    from unnest(gains) as g
+    where g.dimension = any (scope.exposure_dimensions)
+      and e.counter_id = risk_private.counter_id(scope.scope_id, g.dimension, g.key_id);
+  end if;
 end
 $$;
-comment on function risk_private.add_gains(integer, risk_private.revaluation_gain[]) is
-  'Adds what a revaluation gained to the exposures of a chain: to what is held, and so to both '
-  'sides.';
+comment on function risk_private.add_gains(
+  risk_private.scopes, risk_private.revaluation_gain[]) is
+  'Adds what a revaluation gained to the counters of a scope and to its exposures: to what is '
+  'held, and so to both sides.';
 
--- Lock order: the caller holds the account; then its chain's counters, ascending. Whoever moves any
--- counter of a scope holds the scope's first, so the others need no locks of their own.
+-- Lock order: the caller holds the account; then its chain's counters, ascending: the firm's comes
+-- last, as late as can be. An order that is about to be rolled back may hold one of a scope's
+-- counters and not the scope's own: whoever waits for it must not hold a scope above.
 create function risk_private.carry_at(account_id integer, units risk_private.unit_values[])
 returns numeric
 language plpgsql volatile
@@ -126,10 +136,10 @@ as $$
 declare
   v_gains risk_private.revaluation_gain[] := array(
     select g from risk_private.revaluation_gains(account_id, units) as g);
-  v_keeps_exposures boolean := risk_private.keeps_exposures(account_id);
   v_parts risk_private.exposure_part[] := '{}';
+  v_scope risk_private.scopes;
 begin
-  if v_keeps_exposures then
+  if risk_private.keeps_exposures(account_id) then
     v_parts := array(select x from risk_private.revaluation_parts(account_id, units) as x);
   end if;
   update risk_private.positions as p set
@@ -139,17 +149,14 @@ begin
     unit_theta = u.unit_theta, has_greeks = u.has_greeks
   from unnest(units) as u
   where p.account_id = carry_at.account_id and p.instrument_id = u.instrument_id;
-  perform risk_private.lock_chain(account_id);
-  update risk_private.counters as c set gross_notional = c.gross_notional + g.gross_notional
-  from risk_private.scopes as leaf
-  join risk_private.scopes as s on s.scope_id = any (leaf.chain)
-  cross join unnest(v_gains) as g
-  where leaf.scope_id = carry_at.account_id and g.gross_notional <> 0
-    and (array[true, s.tracks_sector, s.tracks_underlying, s.tracks_instrument])[g.dimension + 1]
-    and c.counter_id = risk_private.counter_id(s.scope_id, g.dimension, g.key_id);
-  if v_keeps_exposures then
-    perform risk_private.add_gains(account_id, v_gains);
-  end if;
+  for v_scope in
+    select s.* from risk_private.scopes as leaf
+    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    where leaf.scope_id = carry_at.account_id
+    order by s.scope_id
+  loop
+    perform risk_private.add_gains(v_scope, v_gains);
+  end loop;
   if v_parts <> '{}' then
     perform risk_private.add_exposures(v_parts);
   end if;
