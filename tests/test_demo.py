@@ -148,7 +148,7 @@ def check_breakers(db: Database, text: str) -> None:
         # A decision that was under way when the breaker tripped sees it too: on a busy machine that
         # may be all of a round, before a graver breaker trips.
         assert data_at < refused[0][0] < refused[-1][0] < reset_at
-        assert tripped_at < reset_at
+        assert data_at < tripped_at < reset_at
         milliseconds = (refused[0][0] - data_at).total_seconds() * 1000
 
         cancelled = connection.execute(
