@@ -73,7 +73,8 @@ comment on function risk_private.is_finite(numeric) is
 
 create function risk_private.is_code(value text) returns boolean
 language sql immutable
-return coalesce(value ~ '^[^[:cntrl:]]{1,64}$' and value !~ '^\s|\s$', false);
+return coalesce(
+  pg_catalog.length(value) between 1 and 64 and value !~ '[[:cntrl:]]|^\s|\s$', false);
 comment on function risk_private.is_code(text) is
   'True for 1 to 64 printable characters without surrounding blanks: what codes, symbols and order '
   'ids must be.';

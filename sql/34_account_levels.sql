@@ -12,8 +12,8 @@ create type risk_private.counter_level as (
   traded_notional numeric,
   open_orders integer,
   open_positions integer,
-  order_rate numeric,
-  order_rate_minute numeric,
+  order_rate integer,
+  order_rate_minute integer,
   keeps_rate boolean
 );
 comment on type risk_private.counter_level is
@@ -25,8 +25,8 @@ comment on type risk_private.counter_level is
 create type risk_private.rate_change as (
   counter_id bigint,
   accepted_orders integer,
-  order_rate numeric,
-  order_rate_minute numeric
+  order_rate integer,
+  order_rate_minute integer
 );
 comment on type risk_private.rate_change is
   'How many more orders a counter has accepted, and the warning levels of the rates in force '
@@ -216,8 +216,8 @@ begin
       coalesce((d.l).traded_notional, 'Infinity') as traded_notional,
       least(ceil((d.l).open_orders), 2147483647)::integer as open_orders,
       least(ceil((d.l).open_positions), 2147483647)::integer as open_positions,
-      coalesce((d.l).order_rate, 'Infinity') as order_rate,
-      coalesce((d.l).order_rate_minute, 'Infinity') as order_rate_minute,
+      least(ceil((d.l).order_rate), 2147483647)::integer as order_rate,
+      least(ceil((d.l).order_rate_minute), 2147483647)::integer as order_rate_minute,
       coalesce((d.l).keeps_rate, false) as keeps_rate
     from (
       values (0, true, r.l0), (1, r.tracks_sector, r.l1), (2, r.tracks_underlying, r.l2),

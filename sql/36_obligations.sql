@@ -219,7 +219,7 @@ begin
   return array(
     select row(c.*)::risk_private.obligations
     from (
-      select risk_private.counter_id(k.scope_id, k.dimension, k.key_id), k.scope_id,
+      select risk_private.counter_id(k.scope_id, k.dimension, k.key_id) as counter_id, k.scope_id,
         k.dimension::smallint, k.key_id, sum(a.bull) as bull, sum(a.bear) as bear,
         sum(a.max_loss) as max_loss, sum(a.unlimited)::integer as unlimited,
         sum(a.cash_need) as cash_need, sum(a.held_bull) as held_bull,
@@ -234,6 +234,7 @@ begin
     ) as c
     where row(c.bull, c.bear, c.max_loss, c.unlimited, c.cash_need, c.held_bull, c.held_bear,
       c.held_loss, c.held_unlimited, c.held_need) <> row(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+      or not exists (select from risk_private.obligations as o where o.counter_id = c.counter_id)
     order by 1);
 end
 $$;

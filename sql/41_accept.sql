@@ -31,50 +31,60 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_made integer;
+  v_rate risk_private.rate_change;
 begin
-  insert into risk_private.rate_events (counter_id, number, accepted_at)
-  select x.counter_id, n, at
-  from unnest(rates) as x
-  cross join lateral (
-    select k.accepted_orders as number
-    from risk_private.counters as k where k.counter_id = x.counter_id
-    offset 0
-  ) as c
-  cross join lateral generate_series(c.number - x.accepted_orders + 1, c.number) as n
-  where not exists (
-    select from (
-      values (ceil(x.order_rate), interval '1 second'),
-        (ceil(x.order_rate_minute), interval '60 seconds')
-    ) as r (level, span)
-    where r.level <= x.accepted_orders or r.level <= c.number and exists (
-      select from risk_private.rate_events as e
-      where e.counter_id = x.counter_id and e.number = c.number - r.level::bigint + 1
-        and e.accepted_at > at - r.span));
-  get diagnostics v_made = row_count;
-  if v_made <> cardinality(rates) and v_made <> (
-    select coalesce(sum(x.accepted_orders), 0) from unnest(rates) as x) then
-    return false;
-  end if;
-  -- Now and then, so that it costs nothing.
-  if random() * 256 < v_made then
-    delete from risk_private.rate_events as e
-    using (
-      select x.counter_id,
-        c.accepted_orders - risk_private.accepted_since(x.counter_id, at - interval '60 seconds')
-          as number
-      from unnest(rates) as x
-      join risk_private.counters as c on c.counter_id = x.counter_id
-      offset 0
-    ) as f
-    where e.counter_id = f.counter_id and e.number <= f.number;
-  end if;
+  foreach v_rate in array coalesce(rates, '{}') loop
+    if v_rate.accepted_orders > 1 then
+      insert into risk_private.rate_events (counter_id, number, accepted_at)
+      select c.counter_id, c.accepted_orders - n, at
+      from risk_private.counters as c
+      cross join lateral generate_series(1, v_rate.accepted_orders - 1) as n
+      where c.counter_id = v_rate.counter_id;
+    end if;
+    insert into risk_private.rate_events (counter_id, number, accepted_at)
+    select c.counter_id, c.accepted_orders, at
+    from risk_private.counters as c
+    where c.counter_id = v_rate.counter_id
+      and (least(v_rate.order_rate, v_rate.order_rate_minute) <= 1) is not true
+      and (
+        select e.accepted_at > at - interval '1 second' from risk_private.rate_events as e
+        where e.counter_id = c.counter_id and e.number = c.accepted_orders - v_rate.order_rate + 1
+      ) is not true
+      and (
+        select e.accepted_at > at - interval '60 seconds' from risk_private.rate_events as e
+        where e.counter_id = c.counter_id
+          and e.number = c.accepted_orders - v_rate.order_rate_minute + 1
+      ) is not true;
+    if not found then
+      return false;
+    end if;
+    -- Now and then, so that it costs nothing.
+    if random() * 256 < v_rate.accepted_orders then
+      perform risk_private.forget_acceptances(v_rate.counter_id, at);
+    end if;
+  end loop;
   return true;
 end
 $$;
 comment on function risk_private.number_acceptances(risk_private.rate_change[], timestamptz) is
   'Records when the orders just counted were accepted, and now and then forgets what no limit '
   'looks back on any more. Returns false where a rate reaches its warning level.';
+
+create function risk_private.forget_acceptances(counter_id bigint, at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from risk_private.rate_events as e
+  where e.counter_id = forget_acceptances.counter_id
+    and e.number <= (
+      select c.accepted_orders - risk_private.accepted_since(
+        c.counter_id, at - interval '60 seconds')
+      from risk_private.counters as c where c.counter_id = forget_acceptances.counter_id);
+end
+$$;
+comment on function risk_private.forget_acceptances(bigint, timestamptz) is
+  'Forgets the acceptances of a counter that no limit looks back on any more.';
 
 create function risk_private.remember(
   account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)
@@ -224,10 +234,8 @@ begin
         greatest(i.as_of, i.underlying_as_of, i.rate_as_of), v_mark_age, v_at)) is not true then
     return v_account_id;
   end if;
-  if v_levels.needs_equity and risk_private.may_have_stale_rate(v_mark_age, v_at) then
-    return v_account_id;
-  end if;
-  if v_levels.losses is not null and not risk_private.is_far_from_losses(v_levels.losses) then
+  if v_levels.needs_equity
+    and not risk_private.has_plain_equity(v_levels.losses, v_mark_age, v_at) then
     return v_account_id;
   end if;
   if v_levels.price_collar_pct < 'Infinity' then

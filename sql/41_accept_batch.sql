@@ -273,8 +273,8 @@ begin
     select from risk_private.scopes as s
     join risk_private.account_levels as a on a.account_id = s.scope_id
     where s.code = any (accounts) and (a.obligations is not null
-      or a.needs_equity and risk_private.may_have_stale_rate(s.max_mark_age, v_at)
-      or a.losses is not null and not risk_private.is_far_from_losses(a.losses))) then
+      or a.needs_equity
+        and not risk_private.has_plain_equity(a.losses, s.max_mark_age, v_at))) then
     return false;
   end if;
   select array_agg(e.entry), bool_and(e.is_plain) into v_entries, v_is_plain

@@ -10,16 +10,14 @@ return
   unknown = 0 and delta < l.delta and gamma < l.gamma and net_exposure < l.net_exposure
   and dollar_gamma < l.dollar_gamma and vega < l.vega and theta < l.theta
   and gross_exposure < l.gross_exposure
-  and (l.concentration_pct = 'Infinity' or equity > 0
-    and net_exposure * 100 < l.concentration_pct * equity);
+  and (l.concentration_pct = 'Infinity'
+    or net_exposure * 100 < l.concentration_pct * greatest(0, equity));
 comment on function risk_private.is_within(
   risk_private.exposure_level, integer, numeric, numeric, numeric, numeric, numeric, numeric,
   numeric, numeric) is
   'Whether every measure of a row of exposures, the larger of its two sides with orders already in '
   'it, is known and below its warning level: then no limit on it can fail.';
 
--- The first order in an instrument makes its rows. Levels are compared with what the rows have
--- come to: where one is reached, all is rolled back.
 create function risk_private.reserve_exposures(
   held risk_private.positions, keys integer[], quantity numeric, growth numeric,
   levels risk_private.exposure_level[])
@@ -28,78 +26,59 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_within boolean;
+  v_delta numeric := quantity * held.unit_delta;
+  v_gamma numeric := quantity * held.unit_gamma;
+  v_dollar_delta numeric := quantity * held.unit_dollar_delta;
+  v_dollar_gamma numeric := quantity * held.unit_dollar_gamma;
+  v_vega numeric := quantity * held.unit_vega;
+  v_theta numeric := quantity * held.unit_theta;
+  v_gross_exposure numeric := growth * abs(held.unit_dollar_delta);
+  v_moved integer;
 begin
   if not held.has_greeks then
     return false;
   end if;
-  with moved as (
-    insert into risk_private.exposures as x (
-      counter_id, scope_id, dimension, key_id, delta_up, delta_down, gamma_up, gamma_down,
-      dollar_delta_up, dollar_delta_down, dollar_gamma_up, dollar_gamma_down, vega_up, vega_down,
-      theta_up, theta_down, gross_exposure)
-    select
-      l.counter_id | k.key_id, l.counter_id >> 34, l.dimension, k.key_id,
-      greatest(0, e.delta), least(0, e.delta), greatest(0, e.gamma), least(0, e.gamma),
-      greatest(0, e.dollar_delta), least(0, e.dollar_delta),
-      greatest(0, e.dollar_gamma), least(0, e.dollar_gamma),
-      greatest(0, e.vega), least(0, e.vega), greatest(0, e.theta), least(0, e.theta),
-      e.gross_exposure
-    from (
-      select
-        quantity * held.unit_delta as delta, quantity * held.unit_gamma as gamma,
-        quantity * held.unit_dollar_delta as dollar_delta,
-        quantity * held.unit_dollar_gamma as dollar_gamma,
-        quantity * held.unit_vega as vega, quantity * held.unit_theta as theta,
-        growth * abs(held.unit_dollar_delta) as gross_exposure
-      offset 0
-    ) as e
-    cross join unnest(levels) as l
-    cross join lateral (
-      select case l.dimension when 0 then 0 else keys[l.dimension] end as key_id
-      offset 0
-    ) as k
-    where k.key_id is not null
-    on conflict on constraint exposures_pkey do update set
-      delta_up = x.delta_up + excluded.delta_up,
-      delta_down = x.delta_down + excluded.delta_down,
-      gamma_up = x.gamma_up + excluded.gamma_up,
-      gamma_down = x.gamma_down + excluded.gamma_down,
-      dollar_delta_up = x.dollar_delta_up + excluded.dollar_delta_up,
-      dollar_delta_down = x.dollar_delta_down + excluded.dollar_delta_down,
-      dollar_gamma_up = x.dollar_gamma_up + excluded.dollar_gamma_up,
-      dollar_gamma_down = x.dollar_gamma_down + excluded.dollar_gamma_down,
-      vega_up = x.vega_up + excluded.vega_up,
-      vega_down = x.vega_down + excluded.vega_down,
-      theta_up = x.theta_up + excluded.theta_up,
-      theta_down = x.theta_down + excluded.theta_down,
-      gross_exposure = x.gross_exposure + excluded.gross_exposure
-    returning x.counter_id - x.key_id as counter_id, x.unknown,
-      greatest(x.delta_up, -x.delta_down) as delta, greatest(x.gamma_up, -x.gamma_down) as gamma,
-      greatest(x.dollar_delta_up, -x.dollar_delta_down) as net_exposure,
-      greatest(x.dollar_gamma_up, -x.dollar_gamma_down) as dollar_gamma,
-      greatest(x.vega_up, -x.vega_down) as vega, greatest(x.theta_up, -x.theta_down) as theta,
-      x.gross_exposure
-  )
-  select bool_and(risk_private.is_within(
-    l, m.unknown, m.delta, m.gamma, m.net_exposure, m.dollar_gamma, m.vega, m.theta,
-    m.gross_exposure, e.equity) is true)
-  into v_is_within
-  from moved as m
-  join unnest(levels) as l on l.counter_id = m.counter_id
-  left join lateral (
-    select q.equity from risk_private.equities as q
-    where q.scope_id = l.scope_id and l.concentration_pct < 'Infinity'
-    offset 0
-  ) as e on true;
-  return coalesce(v_is_within, false);
+  update risk_private.exposures as x set
+    delta_up = x.delta_up + greatest(0, v_delta),
+    delta_down = x.delta_down + least(0, v_delta),
+    gamma_up = x.gamma_up + greatest(0, v_gamma),
+    gamma_down = x.gamma_down + least(0, v_gamma),
+    dollar_delta_up = x.dollar_delta_up + greatest(0, v_dollar_delta),
+    dollar_delta_down = x.dollar_delta_down + least(0, v_dollar_delta),
+    dollar_gamma_up = x.dollar_gamma_up + greatest(0, v_dollar_gamma),
+    dollar_gamma_down = x.dollar_gamma_down + least(0, v_dollar_gamma),
+    vega_up = x.vega_up + greatest(0, v_vega),
+    vega_down = x.vega_down + least(0, v_vega),
+    theta_up = x.theta_up + greatest(0, v_theta),
+    theta_down = x.theta_down + least(0, v_theta),
+    gross_exposure = x.gross_exposure + v_gross_exposure
+  from unnest(levels) as l
+  where x.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
+    and risk_private.is_within(
+      l, x.unknown,
+      greatest(x.delta_up + greatest(0, v_delta), -x.delta_down - least(0, v_delta)),
+      greatest(x.gamma_up + greatest(0, v_gamma), -x.gamma_down - least(0, v_gamma)),
+      greatest(x.dollar_delta_up + greatest(0, v_dollar_delta),
+        -x.dollar_delta_down - least(0, v_dollar_delta)),
+      greatest(x.dollar_gamma_up + greatest(0, v_dollar_gamma),
+        -x.dollar_gamma_down - least(0, v_dollar_gamma)),
+      greatest(x.vega_up + greatest(0, v_vega), -x.vega_down - least(0, v_vega)),
+      greatest(x.theta_up + greatest(0, v_theta), -x.theta_down - least(0, v_theta)),
+      x.gross_exposure + v_gross_exposure,
+      (select q.equity from risk_private.equities as q where q.scope_id = l.scope_id));
+  get diagnostics v_moved = row_count;
+  if v_moved = cardinality(levels) then
+    return true;
+  end if;
+  return keys[1] is null
+    and v_moved = (select count(*) from unnest(levels) as l where l.dimension <> 1);
 end
 $$;
 comment on function risk_private.reserve_exposures(
   risk_private.positions, integer[], numeric, numeric, risk_private.exposure_level[]) is
   'Adds an order of a signed quantity, by which the worst case of the position grows, to every '
   'row of exposures of its chain, by the keys of its sector, underlying and instrument. False, to '
-  'be rolled back, where one is incomplete or reaches a warning level.';
+  'be rolled back, where one is missing, incomplete or would reach a warning level.';
 
 create function risk_private.reserve_exposures(entries risk_private.entry[], at timestamptz)
 returns boolean

@@ -50,45 +50,32 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_within boolean;
+  v_moved integer;
 begin
-  with moved as (
-    insert into risk_private.obligations as o (
-      counter_id, scope_id, dimension, key_id, bull, bear, max_loss, unlimited, cash_need)
-    select l.counter_id | k.key_id, l.scope_id, l.dimension, k.key_id, change.bull, change.bear,
-      change.max_loss, change.unlimited, change.cash_need
-    from unnest(levels) as l
-    cross join lateral (
-      select case l.dimension when 0 then 0 else keys[l.dimension] end as key_id
-      offset 0
-    ) as k
-    where k.key_id is not null
-    on conflict on constraint obligations_pkey do update set
-      bull = o.bull + excluded.bull,
-      bear = o.bear + excluded.bear,
-      max_loss = o.max_loss + excluded.max_loss,
-      unlimited = o.unlimited + excluded.unlimited,
-      cash_need = o.cash_need + excluded.cash_need
-    returning o.counter_id - o.key_id as counter_id, greatest(o.bull, o.bear) as side, o.max_loss,
-      o.unlimited, o.cash_need
-  )
-  select bool_and((
-    m.side < l.same_side and m.max_loss < l.max_loss
-    and (m.unlimited = 0 or l.max_loss = 'Infinity')
-    and (l.buying_power = 'Infinity' or m.cash_need - e.cash < l.buying_power)) is true)
-  into v_is_within
-  from moved as m
-  join unnest(levels) as l on l.counter_id = m.counter_id
-  left join lateral (
-    select q.cash from risk_private.equities as q
-    where q.scope_id = l.scope_id and q.unknown = 0
-    offset 0
-  ) as e on true;
-  return coalesce(v_is_within, false);
+  update risk_private.obligations as o set
+    bull = o.bull + change.bull,
+    bear = o.bear + change.bear,
+    max_loss = o.max_loss + change.max_loss,
+    unlimited = o.unlimited + change.unlimited,
+    cash_need = o.cash_need + change.cash_need
+  from unnest(levels) as l
+  where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
+    and greatest(o.bull + change.bull, o.bear + change.bear) < l.same_side
+    and o.max_loss + change.max_loss < l.max_loss
+    and (o.unlimited + change.unlimited = 0 or l.max_loss = 'Infinity')
+    and (l.buying_power = 'Infinity' or o.cash_need + change.cash_need - (
+      select q.cash from risk_private.equities as q
+      where q.scope_id = l.scope_id and q.unknown = 0) < l.buying_power);
+  get diagnostics v_moved = row_count;
+  if v_moved = cardinality(levels) then
+    return true;
+  end if;
+  return keys[1] is null
+    and v_moved = (select count(*) from unnest(levels) as l where l.dimension <> 1);
 end
 $$;
 comment on function risk_private.add_obligations(
   risk_private.obligation, integer[], risk_private.obligation_level[]) is
   'Adds what an order changes to every row of obligations of its chain, by the keys of the '
-  'underlying and its sector. False, to be rolled back, where one reaches a warning level. The '
-  'caller holds the firm''s counter.';
+  'underlying and its sector. False, to be rolled back, where one is missing or would reach a '
+  'warning level. The caller holds the firm''s counter.';

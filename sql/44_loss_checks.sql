@@ -19,23 +19,6 @@ $$;
 comment on function risk_private.has_stale_rate(integer, double precision, timestamptz) is
   'Whether an account at or below a scope has money in a currency whose rate is too old.';
 
-create function risk_private.may_have_stale_rate(max_age double precision, at timestamptz)
-returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return max_age <> 0 and exists (
-    select from risk_private.fx_rates as f
-    where f.currency <> risk_private.base_currency()
-      and not risk_private.is_fresh(f.as_of, max_age, at)
-      and exists (
-        select from risk_private.cash_balances as b where b.currency = f.currency));
-end
-$$;
-comment on function risk_private.may_have_stale_rate(double precision, timestamptz) is
-  'Whether any account at all has money in a currency whose rate is too old: cheaper to ask.';
-
 create function risk_private.daily_loss(e risk_private.equities) returns numeric
 language sql immutable
 return e.start_equity + e.flows - e.equity;
@@ -81,12 +64,19 @@ $$;
 comment on function risk_private.loss_levels(integer, timestamptz) is
   'The warning levels on losses of every scope of an account''s chain that has any; NULL: none.';
 
-create function risk_private.is_far_from_losses(levels risk_private.loss_level[]) returns boolean
+create function risk_private.has_plain_equity(
+  levels risk_private.loss_level[], max_age double precision, at timestamptz)
+returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   return not exists (
+    select from risk_private.fx_rates as f
+    where max_age <> 0 and f.currency <> risk_private.base_currency()
+      and not risk_private.is_fresh(f.as_of, max_age, at)
+      and exists (select from risk_private.cash_balances as b where b.currency = f.currency)
+  ) and not exists (
     select from unnest(levels) as l
     left join lateral (
       select q.peak, q.equity, risk_private.daily_loss(q) as daily_loss
@@ -99,8 +89,10 @@ begin
         and (e.peak - e.equity) * 100 < l.drawdown_pct * e.peak)) is not true);
 end
 $$;
-comment on function risk_private.is_far_from_losses(risk_private.loss_level[]) is
-  'Whether every loss that is limited is known and below its warning level.';
+comment on function risk_private.has_plain_equity(
+  risk_private.loss_level[], double precision, timestamptz) is
+  'Whether no money at all is in a currency whose rate is too old, and every loss that is limited '
+  'is known and below its warning level.';
 
 create function risk_private.loss_checks(
   p risk_private.proposal, limits risk_private.applicable_limit[], closable numeric,

@@ -128,7 +128,8 @@ comment on function risk_private.is_finite(numeric) is
 
 create function risk_private.is_code(value text) returns boolean
 language sql immutable
-return coalesce(value ~ '^[^[:cntrl:]]{1,64}$' and value !~ '^\s|\s$', false);
+return coalesce(
+  pg_catalog.length(value) between 1 and 64 and value !~ '[[:cntrl:]]|^\s|\s$', false);
 comment on function risk_private.is_code(text) is
   'True for 1 to 64 printable characters without surrounding blanks: what codes, symbols and order '
   'ids must be.';
@@ -2612,8 +2613,8 @@ create type risk_private.counter_level as (
   traded_notional numeric,
   open_orders integer,
   open_positions integer,
-  order_rate numeric,
-  order_rate_minute numeric,
+  order_rate integer,
+  order_rate_minute integer,
   keeps_rate boolean
 );
 comment on type risk_private.counter_level is
@@ -2625,8 +2626,8 @@ comment on type risk_private.counter_level is
 create type risk_private.rate_change as (
   counter_id bigint,
   accepted_orders integer,
-  order_rate numeric,
-  order_rate_minute numeric
+  order_rate integer,
+  order_rate_minute integer
 );
 comment on type risk_private.rate_change is
   'How many more orders a counter has accepted, and the warning levels of the rates in force '
@@ -2816,8 +2817,8 @@ begin
       coalesce((d.l).traded_notional, 'Infinity') as traded_notional,
       least(ceil((d.l).open_orders), 2147483647)::integer as open_orders,
       least(ceil((d.l).open_positions), 2147483647)::integer as open_positions,
-      coalesce((d.l).order_rate, 'Infinity') as order_rate,
-      coalesce((d.l).order_rate_minute, 'Infinity') as order_rate_minute,
+      least(ceil((d.l).order_rate), 2147483647)::integer as order_rate,
+      least(ceil((d.l).order_rate_minute), 2147483647)::integer as order_rate_minute,
       coalesce((d.l).keeps_rate, false) as keeps_rate
     from (
       values (0, true, r.l0), (1, r.tracks_sector, r.l1), (2, r.tracks_underlying, r.l2),
@@ -3593,7 +3594,7 @@ begin
   return array(
     select row(c.*)::risk_private.obligations
     from (
-      select risk_private.counter_id(k.scope_id, k.dimension, k.key_id), k.scope_id,
+      select risk_private.counter_id(k.scope_id, k.dimension, k.key_id) as counter_id, k.scope_id,
         k.dimension::smallint, k.key_id, sum(a.bull) as bull, sum(a.bear) as bear,
         sum(a.max_loss) as max_loss, sum(a.unlimited)::integer as unlimited,
         sum(a.cash_need) as cash_need, sum(a.held_bull) as held_bull,
@@ -3608,6 +3609,7 @@ begin
     ) as c
     where row(c.bull, c.bear, c.max_loss, c.unlimited, c.cash_need, c.held_bull, c.held_bear,
       c.held_loss, c.held_unlimited, c.held_need) <> row(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+      or not exists (select from risk_private.obligations as o where o.counter_id = c.counter_id)
     order by 1);
 end
 $$;
@@ -4610,50 +4612,60 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_made integer;
+  v_rate risk_private.rate_change;
 begin
-  insert into risk_private.rate_events (counter_id, number, accepted_at)
-  select x.counter_id, n, at
-  from unnest(rates) as x
-  cross join lateral (
-    select k.accepted_orders as number
-    from risk_private.counters as k where k.counter_id = x.counter_id
-    offset 0
-  ) as c
-  cross join lateral generate_series(c.number - x.accepted_orders + 1, c.number) as n
-  where not exists (
-    select from (
-      values (ceil(x.order_rate), interval '1 second'),
-        (ceil(x.order_rate_minute), interval '60 seconds')
-    ) as r (level, span)
-    where r.level <= x.accepted_orders or r.level <= c.number and exists (
-      select from risk_private.rate_events as e
-      where e.counter_id = x.counter_id and e.number = c.number - r.level::bigint + 1
-        and e.accepted_at > at - r.span));
-  get diagnostics v_made = row_count;
-  if v_made <> cardinality(rates) and v_made <> (
-    select coalesce(sum(x.accepted_orders), 0) from unnest(rates) as x) then
-    return false;
-  end if;
-  -- Now and then, so that it costs nothing.
-  if random() * 256 < v_made then
-    delete from risk_private.rate_events as e
-    using (
-      select x.counter_id,
-        c.accepted_orders - risk_private.accepted_since(x.counter_id, at - interval '60 seconds')
-          as number
-      from unnest(rates) as x
-      join risk_private.counters as c on c.counter_id = x.counter_id
-      offset 0
-    ) as f
-    where e.counter_id = f.counter_id and e.number <= f.number;
-  end if;
+  foreach v_rate in array coalesce(rates, '{}') loop
+    if v_rate.accepted_orders > 1 then
+      insert into risk_private.rate_events (counter_id, number, accepted_at)
+      select c.counter_id, c.accepted_orders - n, at
+      from risk_private.counters as c
+      cross join lateral generate_series(1, v_rate.accepted_orders - 1) as n
+      where c.counter_id = v_rate.counter_id;
+    end if;
+    insert into risk_private.rate_events (counter_id, number, accepted_at)
+    select c.counter_id, c.accepted_orders, at
+    from risk_private.counters as c
+    where c.counter_id = v_rate.counter_id
+      and (least(v_rate.order_rate, v_rate.order_rate_minute) <= 1) is not true
+      and (
+        select e.accepted_at > at - interval '1 second' from risk_private.rate_events as e
+        where e.counter_id = c.counter_id and e.number = c.accepted_orders - v_rate.order_rate + 1
+      ) is not true
+      and (
+        select e.accepted_at > at - interval '60 seconds' from risk_private.rate_events as e
+        where e.counter_id = c.counter_id
+          and e.number = c.accepted_orders - v_rate.order_rate_minute + 1
+      ) is not true;
+    if not found then
+      return false;
+    end if;
+    -- Now and then, so that it costs nothing.
+    if random() * 256 < v_rate.accepted_orders then
+      perform risk_private.forget_acceptances(v_rate.counter_id, at);
+    end if;
+  end loop;
   return true;
 end
 $$;
 comment on function risk_private.number_acceptances(risk_private.rate_change[], timestamptz) is
   'Records when the orders just counted were accepted, and now and then forgets what no limit '
   'looks back on any more. Returns false where a rate reaches its warning level.';
+
+create function risk_private.forget_acceptances(counter_id bigint, at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from risk_private.rate_events as e
+  where e.counter_id = forget_acceptances.counter_id
+    and e.number <= (
+      select c.accepted_orders - risk_private.accepted_since(
+        c.counter_id, at - interval '60 seconds')
+      from risk_private.counters as c where c.counter_id = forget_acceptances.counter_id);
+end
+$$;
+comment on function risk_private.forget_acceptances(bigint, timestamptz) is
+  'Forgets the acceptances of a counter that no limit looks back on any more.';
 
 create function risk_private.remember(
   account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)
@@ -4803,10 +4815,8 @@ begin
         greatest(i.as_of, i.underlying_as_of, i.rate_as_of), v_mark_age, v_at)) is not true then
     return v_account_id;
   end if;
-  if v_levels.needs_equity and risk_private.may_have_stale_rate(v_mark_age, v_at) then
-    return v_account_id;
-  end if;
-  if v_levels.losses is not null and not risk_private.is_far_from_losses(v_levels.losses) then
+  if v_levels.needs_equity
+    and not risk_private.has_plain_equity(v_levels.losses, v_mark_age, v_at) then
     return v_account_id;
   end if;
   if v_levels.price_collar_pct < 'Infinity' then
@@ -5255,8 +5265,8 @@ begin
     select from risk_private.scopes as s
     join risk_private.account_levels as a on a.account_id = s.scope_id
     where s.code = any (accounts) and (a.obligations is not null
-      or a.needs_equity and risk_private.may_have_stale_rate(s.max_mark_age, v_at)
-      or a.losses is not null and not risk_private.is_far_from_losses(a.losses))) then
+      or a.needs_equity
+        and not risk_private.has_plain_equity(a.losses, s.max_mark_age, v_at))) then
     return false;
   end if;
   select array_agg(e.entry), bool_and(e.is_plain) into v_entries, v_is_plain
@@ -5337,16 +5347,14 @@ return
   unknown = 0 and delta < l.delta and gamma < l.gamma and net_exposure < l.net_exposure
   and dollar_gamma < l.dollar_gamma and vega < l.vega and theta < l.theta
   and gross_exposure < l.gross_exposure
-  and (l.concentration_pct = 'Infinity' or equity > 0
-    and net_exposure * 100 < l.concentration_pct * equity);
+  and (l.concentration_pct = 'Infinity'
+    or net_exposure * 100 < l.concentration_pct * greatest(0, equity));
 comment on function risk_private.is_within(
   risk_private.exposure_level, integer, numeric, numeric, numeric, numeric, numeric, numeric,
   numeric, numeric) is
   'Whether every measure of a row of exposures, the larger of its two sides with orders already in '
   'it, is known and below its warning level: then no limit on it can fail.';
 
--- The first order in an instrument makes its rows. Levels are compared with what the rows have
--- come to: where one is reached, all is rolled back.
 create function risk_private.reserve_exposures(
   held risk_private.positions, keys integer[], quantity numeric, growth numeric,
   levels risk_private.exposure_level[])
@@ -5355,78 +5363,59 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_within boolean;
+  v_delta numeric := quantity * held.unit_delta;
+  v_gamma numeric := quantity * held.unit_gamma;
+  v_dollar_delta numeric := quantity * held.unit_dollar_delta;
+  v_dollar_gamma numeric := quantity * held.unit_dollar_gamma;
+  v_vega numeric := quantity * held.unit_vega;
+  v_theta numeric := quantity * held.unit_theta;
+  v_gross_exposure numeric := growth * abs(held.unit_dollar_delta);
+  v_moved integer;
 begin
   if not held.has_greeks then
     return false;
   end if;
-  with moved as (
-    insert into risk_private.exposures as x (
-      counter_id, scope_id, dimension, key_id, delta_up, delta_down, gamma_up, gamma_down,
-      dollar_delta_up, dollar_delta_down, dollar_gamma_up, dollar_gamma_down, vega_up, vega_down,
-      theta_up, theta_down, gross_exposure)
-    select
-      l.counter_id | k.key_id, l.counter_id >> 34, l.dimension, k.key_id,
-      greatest(0, e.delta), least(0, e.delta), greatest(0, e.gamma), least(0, e.gamma),
-      greatest(0, e.dollar_delta), least(0, e.dollar_delta),
-      greatest(0, e.dollar_gamma), least(0, e.dollar_gamma),
-      greatest(0, e.vega), least(0, e.vega), greatest(0, e.theta), least(0, e.theta),
-      e.gross_exposure
-    from (
-      select
-        quantity * held.unit_delta as delta, quantity * held.unit_gamma as gamma,
-        quantity * held.unit_dollar_delta as dollar_delta,
-        quantity * held.unit_dollar_gamma as dollar_gamma,
-        quantity * held.unit_vega as vega, quantity * held.unit_theta as theta,
-        growth * abs(held.unit_dollar_delta) as gross_exposure
-      offset 0
-    ) as e
-    cross join unnest(levels) as l
-    cross join lateral (
-      select case l.dimension when 0 then 0 else keys[l.dimension] end as key_id
-      offset 0
-    ) as k
-    where k.key_id is not null
-    on conflict on constraint exposures_pkey do update set
-      delta_up = x.delta_up + excluded.delta_up,
-      delta_down = x.delta_down + excluded.delta_down,
-      gamma_up = x.gamma_up + excluded.gamma_up,
-      gamma_down = x.gamma_down + excluded.gamma_down,
-      dollar_delta_up = x.dollar_delta_up + excluded.dollar_delta_up,
-      dollar_delta_down = x.dollar_delta_down + excluded.dollar_delta_down,
-      dollar_gamma_up = x.dollar_gamma_up + excluded.dollar_gamma_up,
-      dollar_gamma_down = x.dollar_gamma_down + excluded.dollar_gamma_down,
-      vega_up = x.vega_up + excluded.vega_up,
-      vega_down = x.vega_down + excluded.vega_down,
-      theta_up = x.theta_up + excluded.theta_up,
-      theta_down = x.theta_down + excluded.theta_down,
-      gross_exposure = x.gross_exposure + excluded.gross_exposure
-    returning x.counter_id - x.key_id as counter_id, x.unknown,
-      greatest(x.delta_up, -x.delta_down) as delta, greatest(x.gamma_up, -x.gamma_down) as gamma,
-      greatest(x.dollar_delta_up, -x.dollar_delta_down) as net_exposure,
-      greatest(x.dollar_gamma_up, -x.dollar_gamma_down) as dollar_gamma,
-      greatest(x.vega_up, -x.vega_down) as vega, greatest(x.theta_up, -x.theta_down) as theta,
-      x.gross_exposure
-  )
-  select bool_and(risk_private.is_within(
-    l, m.unknown, m.delta, m.gamma, m.net_exposure, m.dollar_gamma, m.vega, m.theta,
-    m.gross_exposure, e.equity) is true)
-  into v_is_within
-  from moved as m
-  join unnest(levels) as l on l.counter_id = m.counter_id
-  left join lateral (
-    select q.equity from risk_private.equities as q
-    where q.scope_id = l.scope_id and l.concentration_pct < 'Infinity'
-    offset 0
-  ) as e on true;
-  return coalesce(v_is_within, false);
+  update risk_private.exposures as x set
+    delta_up = x.delta_up + greatest(0, v_delta),
+    delta_down = x.delta_down + least(0, v_delta),
+    gamma_up = x.gamma_up + greatest(0, v_gamma),
+    gamma_down = x.gamma_down + least(0, v_gamma),
+    dollar_delta_up = x.dollar_delta_up + greatest(0, v_dollar_delta),
+    dollar_delta_down = x.dollar_delta_down + least(0, v_dollar_delta),
+    dollar_gamma_up = x.dollar_gamma_up + greatest(0, v_dollar_gamma),
+    dollar_gamma_down = x.dollar_gamma_down + least(0, v_dollar_gamma),
+    vega_up = x.vega_up + greatest(0, v_vega),
+    vega_down = x.vega_down + least(0, v_vega),
+    theta_up = x.theta_up + greatest(0, v_theta),
+    theta_down = x.theta_down + least(0, v_theta),
+    gross_exposure = x.gross_exposure + v_gross_exposure
+  from unnest(levels) as l
+  where x.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
+    and risk_private.is_within(
+      l, x.unknown,
+      greatest(x.delta_up + greatest(0, v_delta), -x.delta_down - least(0, v_delta)),
+      greatest(x.gamma_up + greatest(0, v_gamma), -x.gamma_down - least(0, v_gamma)),
+      greatest(x.dollar_delta_up + greatest(0, v_dollar_delta),
+        -x.dollar_delta_down - least(0, v_dollar_delta)),
+      greatest(x.dollar_gamma_up + greatest(0, v_dollar_gamma),
+        -x.dollar_gamma_down - least(0, v_dollar_gamma)),
+      greatest(x.vega_up + greatest(0, v_vega), -x.vega_down - least(0, v_vega)),
+      greatest(x.theta_up + greatest(0, v_theta), -x.theta_down - least(0, v_theta)),
+      x.gross_exposure + v_gross_exposure,
+      (select q.equity from risk_private.equities as q where q.scope_id = l.scope_id));
+  get diagnostics v_moved = row_count;
+  if v_moved = cardinality(levels) then
+    return true;
+  end if;
+  return keys[1] is null
+    and v_moved = (select count(*) from unnest(levels) as l where l.dimension <> 1);
 end
 $$;
 comment on function risk_private.reserve_exposures(
   risk_private.positions, integer[], numeric, numeric, risk_private.exposure_level[]) is
   'Adds an order of a signed quantity, by which the worst case of the position grows, to every '
   'row of exposures of its chain, by the keys of its sector, underlying and instrument. False, to '
-  'be rolled back, where one is incomplete or reaches a warning level.';
+  'be rolled back, where one is missing, incomplete or would reach a warning level.';
 
 create function risk_private.reserve_exposures(entries risk_private.entry[], at timestamptz)
 returns boolean
@@ -5588,48 +5577,35 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_within boolean;
+  v_moved integer;
 begin
-  with moved as (
-    insert into risk_private.obligations as o (
-      counter_id, scope_id, dimension, key_id, bull, bear, max_loss, unlimited, cash_need)
-    select l.counter_id | k.key_id, l.scope_id, l.dimension, k.key_id, change.bull, change.bear,
-      change.max_loss, change.unlimited, change.cash_need
-    from unnest(levels) as l
-    cross join lateral (
-      select case l.dimension when 0 then 0 else keys[l.dimension] end as key_id
-      offset 0
-    ) as k
-    where k.key_id is not null
-    on conflict on constraint obligations_pkey do update set
-      bull = o.bull + excluded.bull,
-      bear = o.bear + excluded.bear,
-      max_loss = o.max_loss + excluded.max_loss,
-      unlimited = o.unlimited + excluded.unlimited,
-      cash_need = o.cash_need + excluded.cash_need
-    returning o.counter_id - o.key_id as counter_id, greatest(o.bull, o.bear) as side, o.max_loss,
-      o.unlimited, o.cash_need
-  )
-  select bool_and((
-    m.side < l.same_side and m.max_loss < l.max_loss
-    and (m.unlimited = 0 or l.max_loss = 'Infinity')
-    and (l.buying_power = 'Infinity' or m.cash_need - e.cash < l.buying_power)) is true)
-  into v_is_within
-  from moved as m
-  join unnest(levels) as l on l.counter_id = m.counter_id
-  left join lateral (
-    select q.cash from risk_private.equities as q
-    where q.scope_id = l.scope_id and q.unknown = 0
-    offset 0
-  ) as e on true;
-  return coalesce(v_is_within, false);
+  update risk_private.obligations as o set
+    bull = o.bull + change.bull,
+    bear = o.bear + change.bear,
+    max_loss = o.max_loss + change.max_loss,
+    unlimited = o.unlimited + change.unlimited,
+    cash_need = o.cash_need + change.cash_need
+  from unnest(levels) as l
+  where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
+    and greatest(o.bull + change.bull, o.bear + change.bear) < l.same_side
+    and o.max_loss + change.max_loss < l.max_loss
+    and (o.unlimited + change.unlimited = 0 or l.max_loss = 'Infinity')
+    and (l.buying_power = 'Infinity' or o.cash_need + change.cash_need - (
+      select q.cash from risk_private.equities as q
+      where q.scope_id = l.scope_id and q.unknown = 0) < l.buying_power);
+  get diagnostics v_moved = row_count;
+  if v_moved = cardinality(levels) then
+    return true;
+  end if;
+  return keys[1] is null
+    and v_moved = (select count(*) from unnest(levels) as l where l.dimension <> 1);
 end
 $$;
 comment on function risk_private.add_obligations(
   risk_private.obligation, integer[], risk_private.obligation_level[]) is
   'Adds what an order changes to every row of obligations of its chain, by the keys of the '
-  'underlying and its sector. False, to be rolled back, where one reaches a warning level. The '
-  'caller holds the firm''s counter.';
+  'underlying and its sector. False, to be rolled back, where one is missing or would reach a '
+  'warning level. The caller holds the firm''s counter.';
 
 -- 42_checks.sql
 -- Every rule, spelled out: what an order is checked against, and how much of it would pass.
@@ -6872,23 +6848,6 @@ $$;
 comment on function risk_private.has_stale_rate(integer, double precision, timestamptz) is
   'Whether an account at or below a scope has money in a currency whose rate is too old.';
 
-create function risk_private.may_have_stale_rate(max_age double precision, at timestamptz)
-returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return max_age <> 0 and exists (
-    select from risk_private.fx_rates as f
-    where f.currency <> risk_private.base_currency()
-      and not risk_private.is_fresh(f.as_of, max_age, at)
-      and exists (
-        select from risk_private.cash_balances as b where b.currency = f.currency));
-end
-$$;
-comment on function risk_private.may_have_stale_rate(double precision, timestamptz) is
-  'Whether any account at all has money in a currency whose rate is too old: cheaper to ask.';
-
 create function risk_private.daily_loss(e risk_private.equities) returns numeric
 language sql immutable
 return e.start_equity + e.flows - e.equity;
@@ -6934,12 +6893,19 @@ $$;
 comment on function risk_private.loss_levels(integer, timestamptz) is
   'The warning levels on losses of every scope of an account''s chain that has any; NULL: none.';
 
-create function risk_private.is_far_from_losses(levels risk_private.loss_level[]) returns boolean
+create function risk_private.has_plain_equity(
+  levels risk_private.loss_level[], max_age double precision, at timestamptz)
+returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   return not exists (
+    select from risk_private.fx_rates as f
+    where max_age <> 0 and f.currency <> risk_private.base_currency()
+      and not risk_private.is_fresh(f.as_of, max_age, at)
+      and exists (select from risk_private.cash_balances as b where b.currency = f.currency)
+  ) and not exists (
     select from unnest(levels) as l
     left join lateral (
       select q.peak, q.equity, risk_private.daily_loss(q) as daily_loss
@@ -6952,8 +6918,10 @@ begin
         and (e.peak - e.equity) * 100 < l.drawdown_pct * e.peak)) is not true);
 end
 $$;
-comment on function risk_private.is_far_from_losses(risk_private.loss_level[]) is
-  'Whether every loss that is limited is known and below its warning level.';
+comment on function risk_private.has_plain_equity(
+  risk_private.loss_level[], double precision, timestamptz) is
+  'Whether no money at all is in a currency whose rate is too old, and every loss that is limited '
+  'is known and below its warning level.';
 
 create function risk_private.loss_checks(
   p risk_private.proposal, limits risk_private.applicable_limit[], closable numeric,
