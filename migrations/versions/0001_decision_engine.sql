@@ -1746,21 +1746,9 @@ $$;
 comment on procedure risk.revoke_trading(name, text) is
   'Takes a trading grant back. Errors: RK404 where there is none.';
 
--- 31_limits.sql
--- Setting limits. A limit is a version that is only ever added; two compiled tables tell decisions
--- what is in force.
-
-create type risk_private.limit_request as (
-  scope text,
-  limit_type text,
-  amount numeric,
-  symbol text,
-  underlying text,
-  sector text,
-  warn_pct numeric,
-  valid_from timestamptz,
-  valid_until timestamptz
-);
+-- 31_compiled_limits.sql
+-- What follows from a limit that was set: the compiled tables tell decisions what is in force, and
+-- what it is judged by is kept from then on.
 
 create function risk_private.compile_limits(scope_id integer, dimension integer, key_id integer,
   at timestamptz)
@@ -1965,6 +1953,22 @@ $$;
 comment on function risk_private.remember_recent_orders(integer, text, integer, integer, numeric,
   timestamptz) is
   'Fills in what a rate or duplicate limit must know of the orders accepted before it was set.';
+
+-- 31_limits.sql
+-- Setting limits. A limit is a version that is only ever added; two compiled tables tell decisions
+-- what is in force.
+
+create type risk_private.limit_request as (
+  scope text,
+  limit_type text,
+  amount numeric,
+  symbol text,
+  underlying text,
+  sector text,
+  warn_pct numeric,
+  valid_from timestamptz,
+  valid_until timestamptz
+);
 
 create function risk_private.stops_orders(s risk_private.scopes, t risk_private.limit_types,
   dimension integer)
@@ -2600,7 +2604,7 @@ comment on procedure risk.apply_position_limits(text, text, bigint[]) is
 
 -- 34_account_levels.sql
 -- What an account's orders are compared with, folded along its chain into one row, so that
--- accepting an order looks at one row instead of every scope. 31_limits.sql keeps it up to date.
+-- accepting an order looks at one row instead of every scope. 31_compiled_limits.sql keeps it up to date.
 
 create type risk_private.counter_level as (
   counter_id bigint,
@@ -4605,87 +4609,6 @@ comment on function risk_private.is_below(
   'Whether every measure of a counter, so increased, stays below its warning level: then no limit'
   ' on it can fail. Orders of an account on one side only cannot cross each other.';
 
-create function risk_private.number_acceptances(
-  rates risk_private.rate_change[], at timestamptz)
-returns boolean
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_rate risk_private.rate_change;
-begin
-  foreach v_rate in array coalesce(rates, '{}') loop
-    if v_rate.accepted_orders > 1 then
-      insert into risk_private.rate_events (counter_id, number, accepted_at)
-      select c.counter_id, c.accepted_orders - n, at
-      from risk_private.counters as c
-      cross join lateral generate_series(1, v_rate.accepted_orders - 1) as n
-      where c.counter_id = v_rate.counter_id;
-    end if;
-    insert into risk_private.rate_events (counter_id, number, accepted_at)
-    select c.counter_id, c.accepted_orders, at
-    from risk_private.counters as c
-    where c.counter_id = v_rate.counter_id
-      and (least(v_rate.order_rate, v_rate.order_rate_minute) <= 1) is not true
-      and (
-        select e.accepted_at > at - interval '1 second' from risk_private.rate_events as e
-        where e.counter_id = c.counter_id and e.number = c.accepted_orders - v_rate.order_rate + 1
-      ) is not true
-      and (
-        select e.accepted_at > at - interval '60 seconds' from risk_private.rate_events as e
-        where e.counter_id = c.counter_id
-          and e.number = c.accepted_orders - v_rate.order_rate_minute + 1
-      ) is not true;
-    if not found then
-      return false;
-    end if;
-    -- Now and then, so that it costs nothing.
-    if random() * 256 < v_rate.accepted_orders then
-      perform risk_private.forget_acceptances(v_rate.counter_id, at);
-    end if;
-  end loop;
-  return true;
-end
-$$;
-comment on function risk_private.number_acceptances(risk_private.rate_change[], timestamptz) is
-  'Records when the orders just counted were accepted, and now and then forgets what no limit '
-  'looks back on any more. Returns false where a rate reaches its warning level.';
-
-create function risk_private.forget_acceptances(counter_id bigint, at timestamptz) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  delete from risk_private.rate_events as e
-  where e.counter_id = forget_acceptances.counter_id
-    and e.number <= (
-      select c.accepted_orders - risk_private.accepted_since(
-        c.counter_id, at - interval '60 seconds')
-      from risk_private.counters as c where c.counter_id = forget_acceptances.counter_id);
-end
-$$;
-comment on function risk_private.forget_acceptances(bigint, timestamptz) is
-  'Forgets the acceptances of a counter that no limit looks back on any more.';
-
-create function risk_private.remember(
-  account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)
-returns boolean
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
-  values (remember.account_id, remember.fingerprint, at)
-  on conflict on constraint recent_orders_pkey do update set accepted_at = excluded.accepted_at
-    where r.accepted_at
-      <= excluded.accepted_at - make_interval(secs => duplicate_window::double precision);
-  return found;
-end
-$$;
-comment on function risk_private.remember(integer, uuid, numeric, timestamptz) is
-  'Records when an order of that content was accepted. Returns false where it repeats one that was '
-  'accepted less than duplicate_window seconds ago.';
-
 -- One long function and no branch that is not needed, because this is what every order waits for:
 -- each operator, plan node and call costs. What most orders do not need is done by others.
 -- Lock order: the account, then the counters of its chain, ascending.
@@ -4988,6 +4911,90 @@ $$;
 comment on function risk_private.accepted(integer, text, xid8) is
   'Whether the caller''s transaction of that number, committed since, accepted the order without '
   'explanation; durable once the transaction that calls this commits.';
+
+-- 41_accept_activity.sql
+-- The lean path's part for accounts with limits on rates and duplicates.
+
+create function risk_private.number_acceptances(
+  rates risk_private.rate_change[], at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rate risk_private.rate_change;
+begin
+  foreach v_rate in array coalesce(rates, '{}') loop
+    if v_rate.accepted_orders > 1 then
+      insert into risk_private.rate_events (counter_id, number, accepted_at)
+      select c.counter_id, c.accepted_orders - n, at
+      from risk_private.counters as c
+      cross join lateral generate_series(1, v_rate.accepted_orders - 1) as n
+      where c.counter_id = v_rate.counter_id;
+    end if;
+    insert into risk_private.rate_events (counter_id, number, accepted_at)
+    select c.counter_id, c.accepted_orders, at
+    from risk_private.counters as c
+    where c.counter_id = v_rate.counter_id
+      and (least(v_rate.order_rate, v_rate.order_rate_minute) <= 1) is not true
+      and (
+        select e.accepted_at > at - interval '1 second' from risk_private.rate_events as e
+        where e.counter_id = c.counter_id and e.number = c.accepted_orders - v_rate.order_rate + 1
+      ) is not true
+      and (
+        select e.accepted_at > at - interval '60 seconds' from risk_private.rate_events as e
+        where e.counter_id = c.counter_id
+          and e.number = c.accepted_orders - v_rate.order_rate_minute + 1
+      ) is not true;
+    if not found then
+      return false;
+    end if;
+    -- Now and then, so that it costs nothing.
+    if random() * 256 < v_rate.accepted_orders then
+      perform risk_private.forget_acceptances(v_rate.counter_id, at);
+    end if;
+  end loop;
+  return true;
+end
+$$;
+comment on function risk_private.number_acceptances(risk_private.rate_change[], timestamptz) is
+  'Records when the orders just counted were accepted, and now and then forgets what no limit '
+  'looks back on any more. Returns false where a rate reaches its warning level.';
+
+create function risk_private.forget_acceptances(counter_id bigint, at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from risk_private.rate_events as e
+  where e.counter_id = forget_acceptances.counter_id
+    and e.number <= (
+      select c.accepted_orders - risk_private.accepted_since(
+        c.counter_id, at - interval '60 seconds')
+      from risk_private.counters as c where c.counter_id = forget_acceptances.counter_id);
+end
+$$;
+comment on function risk_private.forget_acceptances(bigint, timestamptz) is
+  'Forgets the acceptances of a counter that no limit looks back on any more.';
+
+create function risk_private.remember(
+  account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
+  values (remember.account_id, remember.fingerprint, at)
+  on conflict on constraint recent_orders_pkey do update set accepted_at = excluded.accepted_at
+    where r.accepted_at
+      <= excluded.accepted_at - make_interval(secs => duplicate_window::double precision);
+  return found;
+end
+$$;
+comment on function risk_private.remember(integer, uuid, numeric, timestamptz) is
+  'Records when an order of that content was accepted. Returns false where it repeats one that was '
+  'accepted less than duplicate_window seconds ago.';
 
 -- 41_accept_batch.sql
 -- The lean path of a batch: accept all of its orders at once, or leave them. If the sum of them
@@ -7269,8 +7276,8 @@ comment on function risk_private.obligation_checks(
   risk_private.proposal, risk_private.leg[], numeric, numeric, timestamptz) is
   'Every limit on what the account may come to owe.';
 
--- 45_decide.sql
--- Deciding an order with everything spelled out, and answering.
+-- 45_answers.sql
+-- Answers: what a stored decision says, to whom asks with the same content.
 
 create type risk_private.decision as (
   order_id uuid,
@@ -7281,202 +7288,114 @@ create type risk_private.decision as (
 );
 comment on type risk_private.decision is 'The stored answer to an order.';
 
-create type risk_private.combo_legs as (
-  symbols text[],
-  sides text[],
-  ratios numeric[]
-);
-comment on type risk_private.combo_legs is 'The legs of a combo, side by side.';
-
-create function risk_private.combo_legs(legs jsonb) returns risk_private.combo_legs
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_legs risk_private.combo_legs;
-  v_problem text;
-begin
-  if pg_catalog.jsonb_typeof(legs) is distinct from 'array'
-    or pg_catalog.jsonb_array_length(legs) not between 1 and 8 then
-    perform risk_private.fail('RK400', 'legs must be a JSON array of 1 to 8 objects',
-      'argument: legs');
-  end if;
-  select pg_catalog.min(case
-    when pg_catalog.jsonb_typeof(e.value) <> 'object' then 'each leg must be an object'
-    when e.value - array['symbol', 'side', 'ratio'] <> '{}'
-      then 'a leg has symbol, side and ratio, nothing else'
-    when pg_catalog.jsonb_typeof(e.value -> 'symbol') is distinct from 'string'
-      or pg_catalog.jsonb_typeof(e.value -> 'side') is distinct
-        from 'string' then 'a leg needs symbol and side as text'
-    when e.value ? 'ratio' and (e.value ->> 'ratio' ~ '^[1-9][0-9]{0,2}$') is not true
-      then 'ratio must be a whole number of 1 to 999'
-  end) into v_problem
-  from pg_catalog.jsonb_array_elements(legs) as e;
-  if v_problem is not null then
-    perform risk_private.fail('RK400', v_problem,
-      'argument: legs, value: ' || pg_catalog."left"(legs::text, 500));
-  end if;
-  select pg_catalog.array_agg(e.value ->> 'symbol' order by e.position),
-    pg_catalog.array_agg(e.value ->> 'side' order by e.position),
-    pg_catalog.array_agg(coalesce((e.value ->> 'ratio')::numeric, 1) order by e.position)
-  into v_legs.symbols, v_legs.sides, v_legs.ratios
-  from pg_catalog.jsonb_array_elements(legs) with ordinality as e (value, position);
-  if (select count(distinct s)
-    from pg_catalog.unnest(v_legs.symbols) as s) < pg_catalog.cardinality(v_legs.symbols) then
-    perform risk_private.fail('RK400', 'a symbol may stand in one leg only', 'argument: legs');
-  end if;
-  return v_legs;
-end
-$$;
-comment on function risk_private.combo_legs(jsonb) is
-  'Reads the legs of a combo; RK400 where they make no sense.';
-
-create function risk_private.account_of(account text, only_to_look boolean default false)
-returns risk_private.scopes
+create function risk_private.is_same_order(
+  o risk_private.orders, symbols text[], sides text[], ratios numeric[], quantity numeric,
+  price numeric, agent text,
+  time_in_force text, is_combo boolean)
+returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_leaf risk_private.scopes;
 begin
-  select s.* into v_leaf from risk_private.scopes as s where s.code = account;
-  if v_leaf.scope_id is null then
-    perform risk_private.fail('RK404', pg_catalog.format('unknown account %L', account),
-      'argument: account');
-  end if;
-  if not risk_private.may_trade(v_leaf.chain)
-    and not (only_to_look and v_leaf.scope_id = any (risk_private.visible_accounts())) then
-    perform risk_private.fail('RK403',
-      pg_catalog.format('%I may not trade %L', risk_private.caller(), account),
-      'argument: account', 'Ask an administrator for risk.grant_trading.');
-  end if;
-  if not v_leaf.is_leaf then
-    perform risk_private.fail('RK400',
-      pg_catalog.format('%L has scopes below it: orders belong to those', account),
-      'argument: account');
-  end if;
-  return v_leaf;
+  return o.replaces is null and o.quantity = is_same_order.quantity and o.price is not distinct
+    from is_same_order.price
+    and o.agent is not distinct from is_same_order.agent
+      and o.time_in_force = is_same_order.time_in_force
+    and o.is_combo = is_same_order.is_combo
+      and pg_catalog.cardinality(o.ratios) = pg_catalog.cardinality(symbols)
+    and not exists (
+      select from unnest(symbols, sides, ratios) as t (symbol, side, ratio)
+      where not exists (
+        select from risk_private.instruments as i
+        where i.symbol = t.symbol
+          and o.ratios[pg_catalog.array_position(o.instrument_ids, i.instrument_id)]
+          = case t.side when 'buy' then t.ratio when 'sell' then -t.ratio end));
 end
 $$;
-comment on function risk_private.account_of(text, boolean) is
-  'The leaf scope of that code, if the caller may trade it or, only to look, may see it. Errors: '
-  'RK400 not a leaf, RK403, RK404.';
+comment on function risk_private.is_same_order(
+  risk_private.orders, text[], text[], numeric[], numeric, numeric, text, text, boolean) is
+  'Whether a stored order has this content; the order of legs does not matter.';
 
-create function risk_private.validate_order(
-  client_order_id text, legs risk_private.leg[], quantity numeric, price numeric, agent text,
-  time_in_force text,
-  is_combo boolean)
-returns void
-language plpgsql stable
+create function risk_private.stored_order(account text, client_order_id text)
+  returns risk_private.orders
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
-  v_tick numeric;
-  v_may_be_negative boolean;
+  v_order risk_private.orders;
 begin
-  if not risk_private.is_code(client_order_id) then
-    perform risk_private.fail('RK400', 'client_order_id must be 1 to 64 printable characters',
-      'argument: client_order_id');
-  end if;
-  if agent is not null and not risk_private.is_code(agent) then
-    perform risk_private.fail('RK400', 'agent must be 1 to 64 printable characters',
-      'argument: agent');
-  end if;
-  if (time_in_force in ('DAY', 'GTC')) is not true then
-    perform risk_private.fail('RK400',
-      pg_catalog.format('time_in_force must be DAY or GTC, got %L', time_in_force),
-      'argument: time_in_force');
-  end if;
-  if not risk_private.is_quantity(quantity) then
-    perform risk_private.fail('RK400',
-      'quantity must be a finite number above 0 and at most 1e12, with at most 8 decimals',
-      'argument: quantity, value: ' || coalesce(pg_catalog."left"(quantity::text, 40), 'NULL'));
-  end if;
-  if quantity % risk_private.step(legs) <> 0 then
-    perform risk_private.fail('RK400',
-      pg_catalog.format('quantity %s is not a multiple of the lot %s', quantity,
-      risk_private.step(legs)), 'argument: quantity');
-  end if;
-  if exists (select from pg_catalog.unnest(legs) as l
-    where l.ratio * validate_order.quantity > 1e12) then
-    perform risk_private.fail('RK400', 'quantity times ratio must be at most 1e12',
-      'argument: quantity');
-  end if;
-  select min(i.tick), pg_catalog.bool_or(i.allow_negative_price) into v_tick, v_may_be_negative
-  from pg_catalog.unnest(legs) as l
-  join risk_private.instruments as i on i.instrument_id = l.instrument_id;
-  if price is not null and not risk_private.is_price(price, null, is_combo
-    or v_may_be_negative) then
-    perform risk_private.fail('RK400',
-      'price must be a finite number, above 0 (unless it may be negative), within 1e12, with at '
-      'most 8 decimals',
-      'argument: price, value: ' || pg_catalog."left"(price::text, 40),
-      'Leave it out for a market order.');
-  end if;
-  if price % v_tick <> 0 then
-    perform risk_private.fail('RK400',
-      pg_catalog.format('price %s is not a multiple of the tick %s', price, v_tick),
-      'argument: price');
-  end if;
+  select o.* into v_order
+  from risk_private.scopes as s
+  join risk_private.orders as o on o.account_id = s.scope_id
+    and o.client_order_id = stored_order.client_order_id
+  where s.code = account
+    and o.decided_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned()
+    and risk_private.may_trade(s.chain);
+  return v_order;
 end
 $$;
-comment on function risk_private.validate_order(
-  text, risk_private.leg[], numeric, numeric, text, text, boolean) is
-  'Raises RK400 for an order that makes no sense, naming the argument and the rule.';
+comment on function risk_private.stored_order(text, text) is
+  'The order of that id, if it was decided in a transaction other than this one and the caller may '
+  'trade its account.';
 
-create function risk_private.propose(
-  leaf risk_private.scopes, client_order_id text, symbols text[], sides text[], ratios numeric[],
+create function risk_private.answer_of(account text, o risk_private.orders)
+  returns risk_private.decision
+language sql immutable
+return row(
+  risk_private.order_id(account, o.client_order_id), o.decision, o.reason, o.allowed_quantity,
+  coalesce(o.detail, '{"violations": [], "warnings": []}'::jsonb))::risk_private.decision;
+comment on function risk_private.answer_of(text, risk_private.orders) is
+  'The answer that a stored order gives.';
+
+create function risk_private.refuse_other_content(client_order_id text) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform risk_private.fail('RK409',
+    pg_catalog.format('client_order_id %L was used for another order', client_order_id),
+    'argument: client_order_id', 'Ask again with the same content, or use a new id.');
+end
+$$;
+comment on function risk_private.refuse_other_content(text) is
+  'Raises RK409: an id names one order for ever.';
+
+create function risk_private.answer(
+  account text, client_order_id text, symbols text[], sides text[], ratios numeric[],
   quantity numeric, price numeric,
   agent text, time_in_force text, is_combo boolean)
-returns risk_private.proposal
-language plpgsql stable
+returns risk_private.decision
+language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
-  v_side text;
-  v_symbol text;
-  v_ratio numeric;
-  p risk_private.proposal;
+  v_order risk_private.orders := risk_private.stored_order(account, client_order_id);
 begin
-  foreach v_side in array sides loop
-    if (v_side in ('buy', 'sell')) is not true then
-      perform risk_private.fail('RK400',
-        pg_catalog.format('side must be buy or sell, got %L', v_side), 'argument: side');
-    end if;
-  end loop;
-  foreach v_ratio in array ratios loop
-    if (v_ratio between 1 and 1000 and v_ratio % 1 = 0) is not true then
-      perform risk_private.fail('RK400', 'ratio must be a whole number of 1 to 1000',
-        'argument: legs');
-    end if;
-  end loop;
-  foreach v_symbol in array symbols loop
-    perform risk_private.instrument_id(v_symbol);
-  end loop;
-  select pg_catalog.array_agg(i.instrument_id order by i.instrument_id),
-    pg_catalog.array_agg(case t.side when 'buy' then t.ratio else -t.ratio end::integer
-      order by i.instrument_id),
-    pg_catalog.array_agg(0::numeric), pg_catalog.array_agg(0::numeric),
-    pg_catalog.array_agg(0::numeric)
-  into p.instrument_ids, p.ratios, p.bases, p.filled, p.old_notionals
-  from unnest(symbols, sides, ratios) as t (symbol, side, ratio)
-  join risk_private.instruments as i on i.symbol = t.symbol;
-  p.account_id := leaf.scope_id;
-  p.client_order_id := client_order_id;
-  p.agent := agent;
-  p.time_in_force := time_in_force;
-  p.quantity := quantity;
-  p.price := price;
-  p.is_combo := is_combo;
-  perform risk_private.validate_order(
-    client_order_id, risk_private.legs(p, risk_private.clock()), quantity, price, agent,
-    time_in_force, is_combo);
-  return p;
+  if v_order.decision is null then
+    return null;
+  end if;
+  if risk_private.is_same_order(
+    v_order, symbols, sides, ratios, quantity, price, agent, time_in_force,
+    is_combo) is not true then
+    perform risk_private.refuse_other_content(client_order_id);
+  end if;
+  perform risk_private.flush();
+  return risk_private.answer_of(account, v_order);
 end
 $$;
-comment on function risk_private.propose(
-  risk_private.scopes, text, text[], text[], numeric[], numeric, numeric, text, text, boolean) is
-  'Resolves and validates an order. Errors: RK400, RK403, RK404.';
+comment on function risk_private.answer(
+  text, text, text[], text[], numeric[], numeric, numeric, text, text, boolean) is
+  'The stored decision, durable once the transaction that calls this commits; NULL where none was '
+  'committed before this transaction or the caller may not trade the account. Errors: RK409 same '
+  'id with other content.';
+
+-- 45_decide.sql
+-- Deciding proposals with everything spelled out: accounts are locked, nothing is answered yet.
 
 create function risk_private.gravity(reason text) returns integer
 language sql immutable
@@ -7707,244 +7626,205 @@ $$;
 comment on function risk_private.decide(risk_private.proposal[]) is
   'Decides proposals whose accounts are locked, in their order, each on its own.';
 
-create function risk_private.is_same_order(
-  o risk_private.orders, symbols text[], sides text[], ratios numeric[], quantity numeric,
-  price numeric, agent text,
-  time_in_force text, is_combo boolean)
-returns boolean
+-- 45_proposals.sql
+-- What an order asks for, resolved and validated: the proposal that is decided.
+
+create type risk_private.combo_legs as (
+  symbols text[],
+  sides text[],
+  ratios numeric[]
+);
+comment on type risk_private.combo_legs is 'The legs of a combo, side by side.';
+
+create function risk_private.combo_legs(legs jsonb) returns risk_private.combo_legs
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_legs risk_private.combo_legs;
+  v_problem text;
+begin
+  if pg_catalog.jsonb_typeof(legs) is distinct from 'array'
+    or pg_catalog.jsonb_array_length(legs) not between 1 and 8 then
+    perform risk_private.fail('RK400', 'legs must be a JSON array of 1 to 8 objects',
+      'argument: legs');
+  end if;
+  select pg_catalog.min(case
+    when pg_catalog.jsonb_typeof(e.value) <> 'object' then 'each leg must be an object'
+    when e.value - array['symbol', 'side', 'ratio'] <> '{}'
+      then 'a leg has symbol, side and ratio, nothing else'
+    when pg_catalog.jsonb_typeof(e.value -> 'symbol') is distinct from 'string'
+      or pg_catalog.jsonb_typeof(e.value -> 'side') is distinct
+        from 'string' then 'a leg needs symbol and side as text'
+    when e.value ? 'ratio' and (e.value ->> 'ratio' ~ '^[1-9][0-9]{0,2}$') is not true
+      then 'ratio must be a whole number of 1 to 999'
+  end) into v_problem
+  from pg_catalog.jsonb_array_elements(legs) as e;
+  if v_problem is not null then
+    perform risk_private.fail('RK400', v_problem,
+      'argument: legs, value: ' || pg_catalog."left"(legs::text, 500));
+  end if;
+  select pg_catalog.array_agg(e.value ->> 'symbol' order by e.position),
+    pg_catalog.array_agg(e.value ->> 'side' order by e.position),
+    pg_catalog.array_agg(coalesce((e.value ->> 'ratio')::numeric, 1) order by e.position)
+  into v_legs.symbols, v_legs.sides, v_legs.ratios
+  from pg_catalog.jsonb_array_elements(legs) with ordinality as e (value, position);
+  if (select count(distinct s)
+    from pg_catalog.unnest(v_legs.symbols) as s) < pg_catalog.cardinality(v_legs.symbols) then
+    perform risk_private.fail('RK400', 'a symbol may stand in one leg only', 'argument: legs');
+  end if;
+  return v_legs;
+end
+$$;
+comment on function risk_private.combo_legs(jsonb) is
+  'Reads the legs of a combo; RK400 where they make no sense.';
+
+create function risk_private.account_of(account text, only_to_look boolean default false)
+returns risk_private.scopes
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
-begin
-  return o.replaces is null and o.quantity = is_same_order.quantity and o.price is not distinct
-    from is_same_order.price
-    and o.agent is not distinct from is_same_order.agent
-      and o.time_in_force = is_same_order.time_in_force
-    and o.is_combo = is_same_order.is_combo
-      and pg_catalog.cardinality(o.ratios) = pg_catalog.cardinality(symbols)
-    and not exists (
-      select from unnest(symbols, sides, ratios) as t (symbol, side, ratio)
-      where not exists (
-        select from risk_private.instruments as i
-        where i.symbol = t.symbol
-          and o.ratios[pg_catalog.array_position(o.instrument_ids, i.instrument_id)]
-          = case t.side when 'buy' then t.ratio when 'sell' then -t.ratio end));
-end
-$$;
-comment on function risk_private.is_same_order(
-  risk_private.orders, text[], text[], numeric[], numeric, numeric, text, text, boolean) is
-  'Whether a stored order has this content; the order of legs does not matter.';
-
-create function risk_private.stored_order(account text, client_order_id text)
-  returns risk_private.orders
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-as $$
 declare
-  v_order risk_private.orders;
+  v_leaf risk_private.scopes;
 begin
-  select o.* into v_order
-  from risk_private.scopes as s
-  join risk_private.orders as o on o.account_id = s.scope_id
-    and o.client_order_id = stored_order.client_order_id
-  where s.code = account
-    and o.decided_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned()
-    and risk_private.may_trade(s.chain);
-  return v_order;
-end
-$$;
-comment on function risk_private.stored_order(text, text) is
-  'The order of that id, if it was decided in a transaction other than this one and the caller may '
-  'trade its account.';
-
-create function risk_private.answer_of(account text, o risk_private.orders)
-  returns risk_private.decision
-language sql immutable
-return row(
-  risk_private.order_id(account, o.client_order_id), o.decision, o.reason, o.allowed_quantity,
-  coalesce(o.detail, '{"violations": [], "warnings": []}'::jsonb))::risk_private.decision;
-comment on function risk_private.answer_of(text, risk_private.orders) is
-  'The answer that a stored order gives.';
-
-create function risk_private.refuse_other_content(client_order_id text) returns void
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform risk_private.fail('RK409',
-    pg_catalog.format('client_order_id %L was used for another order', client_order_id),
-    'argument: client_order_id', 'Ask again with the same content, or use a new id.');
-end
-$$;
-comment on function risk_private.refuse_other_content(text) is
-  'Raises RK409: an id names one order for ever.';
-
-create function risk_private.answer(
-  account text, client_order_id text, symbols text[], sides text[], ratios numeric[],
-  quantity numeric, price numeric,
-  agent text, time_in_force text, is_combo boolean)
-returns risk_private.decision
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-as $$
-declare
-  v_order risk_private.orders := risk_private.stored_order(account, client_order_id);
-begin
-  if v_order.decision is null then
-    return null;
+  select s.* into v_leaf from risk_private.scopes as s where s.code = account;
+  if v_leaf.scope_id is null then
+    perform risk_private.fail('RK404', pg_catalog.format('unknown account %L', account),
+      'argument: account');
   end if;
-  if risk_private.is_same_order(
-    v_order, symbols, sides, ratios, quantity, price, agent, time_in_force,
-    is_combo) is not true then
-    perform risk_private.refuse_other_content(client_order_id);
+  if not risk_private.may_trade(v_leaf.chain)
+    and not (only_to_look and v_leaf.scope_id = any (risk_private.visible_accounts())) then
+    perform risk_private.fail('RK403',
+      pg_catalog.format('%I may not trade %L', risk_private.caller(), account),
+      'argument: account', 'Ask an administrator for risk.grant_trading.');
   end if;
-  perform risk_private.flush();
-  return risk_private.answer_of(account, v_order);
+  if not v_leaf.is_leaf then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('%L has scopes below it: orders belong to those', account),
+      'argument: account');
+  end if;
+  return v_leaf;
 end
 $$;
-comment on function risk_private.answer(
-  text, text, text[], text[], numeric[], numeric, numeric, text, text, boolean) is
-  'The stored decision, durable once the transaction that calls this commits; NULL where none was '
-  'committed before this transaction or the caller may not trade the account. Errors: RK409 same '
-  'id with other content.';
+comment on function risk_private.account_of(text, boolean) is
+  'The leaf scope of that code, if the caller may trade it or, only to look, may see it. Errors: '
+  'RK400 not a leaf, RK403, RK404.';
 
--- Lock order: the account, then its chain's counters ascending.
-create function risk_private.decide_order(
-  account text, client_order_id text, symbols text[], sides text[], ratios numeric[],
-  quantity numeric, price numeric,
-  agent text, time_in_force text, is_combo boolean)
+create function risk_private.validate_order(
+  client_order_id text, legs risk_private.leg[], quantity numeric, price numeric, agent text,
+  time_in_force text,
+  is_combo boolean)
 returns void
-language plpgsql volatile security definer
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
 as $$
 declare
+  v_tick numeric;
+  v_may_be_negative boolean;
+begin
+  if not risk_private.is_code(client_order_id) then
+    perform risk_private.fail('RK400', 'client_order_id must be 1 to 64 printable characters',
+      'argument: client_order_id');
+  end if;
+  if agent is not null and not risk_private.is_code(agent) then
+    perform risk_private.fail('RK400', 'agent must be 1 to 64 printable characters',
+      'argument: agent');
+  end if;
+  if (time_in_force in ('DAY', 'GTC')) is not true then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('time_in_force must be DAY or GTC, got %L', time_in_force),
+      'argument: time_in_force');
+  end if;
+  if not risk_private.is_quantity(quantity) then
+    perform risk_private.fail('RK400',
+      'quantity must be a finite number above 0 and at most 1e12, with at most 8 decimals',
+      'argument: quantity, value: ' || coalesce(pg_catalog."left"(quantity::text, 40), 'NULL'));
+  end if;
+  if quantity % risk_private.step(legs) <> 0 then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('quantity %s is not a multiple of the lot %s', quantity,
+      risk_private.step(legs)), 'argument: quantity');
+  end if;
+  if exists (select from pg_catalog.unnest(legs) as l
+    where l.ratio * validate_order.quantity > 1e12) then
+    perform risk_private.fail('RK400', 'quantity times ratio must be at most 1e12',
+      'argument: quantity');
+  end if;
+  select min(i.tick), pg_catalog.bool_or(i.allow_negative_price) into v_tick, v_may_be_negative
+  from pg_catalog.unnest(legs) as l
+  join risk_private.instruments as i on i.instrument_id = l.instrument_id;
+  if price is not null and not risk_private.is_price(price, null, is_combo
+    or v_may_be_negative) then
+    perform risk_private.fail('RK400',
+      'price must be a finite number, above 0 (unless it may be negative), within 1e12, with at '
+      'most 8 decimals',
+      'argument: price, value: ' || pg_catalog."left"(price::text, 40),
+      'Leave it out for a market order.');
+  end if;
+  if price % v_tick <> 0 then
+    perform risk_private.fail('RK400',
+      pg_catalog.format('price %s is not a multiple of the tick %s', price, v_tick),
+      'argument: price');
+  end if;
+end
+$$;
+comment on function risk_private.validate_order(
+  text, risk_private.leg[], numeric, numeric, text, text, boolean) is
+  'Raises RK400 for an order that makes no sense, naming the argument and the rule.';
+
+create function risk_private.propose(
+  leaf risk_private.scopes, client_order_id text, symbols text[], sides text[], ratios numeric[],
+  quantity numeric, price numeric,
+  agent text, time_in_force text, is_combo boolean)
+returns risk_private.proposal
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_side text;
+  v_symbol text;
+  v_ratio numeric;
   p risk_private.proposal;
 begin
-  perform risk_private.begin_change();
-  p := risk_private.propose(
-    risk_private.account_of(account), client_order_id, symbols, sides, ratios, quantity, price,
-    agent, time_in_force,
-    is_combo);
-  perform risk_private.lock_account(p.account_id);
-  if not risk_private.is_known(p) then
-    perform risk_private.decide(array[p]);
-  end if;
-end
-$$;
-comment on function risk_private.decide_order(
-  text, text, text[], text[], numeric[], numeric, numeric, text, text, boolean) is
-  'Decides one order and stores the decision, saying nothing: answer() tells it once it is '
-  'committed.';
-
-create procedure risk.check_order(
-  account text, client_order_id text, symbol text, side text, quantity numeric,
-  price numeric default null,
-  agent text default null, time_in_force text default 'DAY',
-  inout order_id uuid default null, inout decision text default null,
-  inout reason text default null,
-  inout allowed_quantity numeric default null, inout detail jsonb default null)
-language plpgsql
-as $$
-declare
-  v_account_id integer;
-  v_xid xid8;
-  v_answer risk_private.decision;
-begin
-  v_account_id := risk_private.accept_order(
-    account, client_order_id, symbol, side, quantity, price, agent, time_in_force, true);
-  if pg_catalog.int4eq(v_account_id, 0) then
-    rollback;
-    v_account_id := risk_private.accept_order(
-      account, client_order_id, symbol, side, quantity, price, agent, time_in_force, false);
-  end if;
-  if v_account_id is null then
-    rollback;
-  else
-    v_xid := pg_catalog.pg_current_xact_id_if_assigned();
-    commit;
-  end if;
-  if risk_private.accepted(v_account_id, client_order_id, v_xid) then
-    -- From PostgreSQL 17 on it is durable by now, and there is nothing to commit.
-    if pg_catalog.pg_current_xact_id_if_assigned() is not null then
-      commit;
+  foreach v_side in array sides loop
+    if (v_side in ('buy', 'sell')) is not true then
+      perform risk_private.fail('RK400',
+        pg_catalog.format('side must be buy or sell, got %L', v_side), 'argument: side');
     end if;
-    order_id := risk_private.order_id(account, client_order_id);
-    decision := 'ACCEPTED';
-    reason := null;
-    allowed_quantity := quantity;
-    detail := pg_catalog.jsonb '{"violations": [], "warnings": []}';
-    return;
-  end if;
-  v_answer := risk_private.answer(account, client_order_id, array[symbol], array[side],
-    array[1::numeric], quantity, price,
-                                  agent, time_in_force, false);
-  if v_answer.decision is null then
-    perform risk_private.decide_order(account, client_order_id, array[symbol], array[side],
-      array[1::numeric], quantity,
-                                      price, agent, time_in_force, false);
-    commit;
-    v_answer := risk_private.answer(account, client_order_id, array[symbol], array[side],
-      array[1::numeric], quantity,
-                                    price, agent, time_in_force, false);
-  end if;
-  commit;
-  order_id := v_answer.order_id;
-  decision := v_answer.decision;
-  reason := v_answer.reason;
-  allowed_quantity := v_answer.allowed_quantity;
-  detail := v_answer.detail;
+  end loop;
+  foreach v_ratio in array ratios loop
+    if (v_ratio between 1 and 1000 and v_ratio % 1 = 0) is not true then
+      perform risk_private.fail('RK400', 'ratio must be a whole number of 1 to 1000',
+        'argument: legs');
+    end if;
+  end loop;
+  foreach v_symbol in array symbols loop
+    perform risk_private.instrument_id(v_symbol);
+  end loop;
+  select pg_catalog.array_agg(i.instrument_id order by i.instrument_id),
+    pg_catalog.array_agg(case t.side when 'buy' then t.ratio else -t.ratio end::integer
+      order by i.instrument_id),
+    pg_catalog.array_agg(0::numeric), pg_catalog.array_agg(0::numeric),
+    pg_catalog.array_agg(0::numeric)
+  into p.instrument_ids, p.ratios, p.bases, p.filled, p.old_notionals
+  from unnest(symbols, sides, ratios) as t (symbol, side, ratio)
+  join risk_private.instruments as i on i.symbol = t.symbol;
+  p.account_id := leaf.scope_id;
+  p.client_order_id := client_order_id;
+  p.agent := agent;
+  p.time_in_force := time_in_force;
+  p.quantity := quantity;
+  p.price := price;
+  p.is_combo := is_combo;
+  perform risk_private.validate_order(
+    client_order_id, risk_private.legs(p, risk_private.clock()), quantity, price, agent,
+    time_in_force, is_combo);
+  return p;
 end
 $$;
-comment on procedure risk.check_order(
-  text, text, text, text, numeric, numeric, text, text, uuid, text, text, numeric, jsonb) is
-  'Decides an order, reserves what it may use, and records it, in one durable step. side: buy or '
-  'sell; price NULL: a market order; time_in_force: DAY or GTC. Answers ACCEPTED or REJECTED with '
-  'the gravest reason, the largest quantity that would pass now, and every violation and warning. '
-  'Asked again with the same client_order_id it gives the first answer. An error or time-out means '
-  'unknown: ask again. Errors: RK400, RK403, RK404, RK409; 2D000 inside a transaction block.';
-
-create procedure risk.check_combo(
-  account text, client_order_id text, legs jsonb, quantity numeric, price numeric default null,
-  agent text default null,
-  time_in_force text default 'DAY',
-  inout order_id uuid default null, inout decision text default null,
-  inout reason text default null,
-  inout allowed_quantity numeric default null, inout detail jsonb default null)
-language plpgsql
-as $$
-declare
-  v_answer risk_private.decision;
-  v_legs risk_private.combo_legs := risk_private.combo_legs(legs);
-begin
-  perform risk_private.decide_order(account, client_order_id, v_legs.symbols, v_legs.sides,
-    v_legs.ratios, quantity, price,
-                                    agent, time_in_force, true);
-  commit;
-  v_answer := risk_private.answer(account, client_order_id, v_legs.symbols, v_legs.sides,
-    v_legs.ratios, quantity, price,
-                                  agent, time_in_force, true);
-  commit;
-  order_id := v_answer.order_id;
-  decision := v_answer.decision;
-  reason := v_answer.reason;
-  allowed_quantity := v_answer.allowed_quantity;
-  detail := v_answer.detail;
-end
-$$;
-comment on procedure risk.check_combo(
-  text, text, jsonb, numeric, numeric, text, text, uuid, text, text, numeric, jsonb) is
-  'Decides a combo as one order: all legs or none. legs: [{"symbol", "side", "ratio" (default 1)}, '
-  '...]; price is net per combo, positive a debit paid, negative a credit received. Else like '
-  'risk.check_order.';
+comment on function risk_private.propose(
+  risk_private.scopes, text, text[], text[], numeric[], numeric, numeric, text, text, boolean) is
+  'Resolves and validates an order. Errors: RK400, RK403, RK404.';
 
 -- 46_batch.sql
 -- Many orders in one call.
@@ -8225,6 +8105,143 @@ comment on procedure risk.check_orders(jsonb, jsonb) is
   'risk.check_order or (with legs) risk.check_combo. Answers in the same order, each decided on '
   'its own; one that makes no sense fails the whole batch, which then leaves nothing behind. '
   'Quantities are strings in the answer. Errors: RK400, RK403, RK404, RK409.';
+
+-- 46_check_order.sql
+-- One order in one call, or one combo: accepted where that is plain, else decided with everything
+-- spelled out, and answered once that is durable.
+
+-- Lock order: the account, then its chain's counters ascending.
+create function risk_private.decide_order(
+  account text, client_order_id text, symbols text[], sides text[], ratios numeric[],
+  quantity numeric, price numeric,
+  agent text, time_in_force text, is_combo boolean)
+returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+  p risk_private.proposal;
+begin
+  perform risk_private.begin_change();
+  p := risk_private.propose(
+    risk_private.account_of(account), client_order_id, symbols, sides, ratios, quantity, price,
+    agent, time_in_force,
+    is_combo);
+  perform risk_private.lock_account(p.account_id);
+  if not risk_private.is_known(p) then
+    perform risk_private.decide(array[p]);
+  end if;
+end
+$$;
+comment on function risk_private.decide_order(
+  text, text, text[], text[], numeric[], numeric, numeric, text, text, boolean) is
+  'Decides one order and stores the decision, saying nothing: answer() tells it once it is '
+  'committed.';
+
+create procedure risk.check_order(
+  account text, client_order_id text, symbol text, side text, quantity numeric,
+  price numeric default null,
+  agent text default null, time_in_force text default 'DAY',
+  inout order_id uuid default null, inout decision text default null,
+  inout reason text default null,
+  inout allowed_quantity numeric default null, inout detail jsonb default null)
+language plpgsql
+as $$
+declare
+  v_account_id integer;
+  v_xid xid8;
+  v_answer risk_private.decision;
+begin
+  v_account_id := risk_private.accept_order(
+    account, client_order_id, symbol, side, quantity, price, agent, time_in_force, true);
+  if pg_catalog.int4eq(v_account_id, 0) then
+    rollback;
+    v_account_id := risk_private.accept_order(
+      account, client_order_id, symbol, side, quantity, price, agent, time_in_force, false);
+  end if;
+  if v_account_id is null then
+    rollback;
+  else
+    v_xid := pg_catalog.pg_current_xact_id_if_assigned();
+    commit;
+  end if;
+  if risk_private.accepted(v_account_id, client_order_id, v_xid) then
+    -- From PostgreSQL 17 on it is durable by now, and there is nothing to commit.
+    if pg_catalog.pg_current_xact_id_if_assigned() is not null then
+      commit;
+    end if;
+    order_id := risk_private.order_id(account, client_order_id);
+    decision := 'ACCEPTED';
+    reason := null;
+    allowed_quantity := quantity;
+    detail := pg_catalog.jsonb '{"violations": [], "warnings": []}';
+    return;
+  end if;
+  v_answer := risk_private.answer(account, client_order_id, array[symbol], array[side],
+    array[1::numeric], quantity, price,
+                                  agent, time_in_force, false);
+  if v_answer.decision is null then
+    perform risk_private.decide_order(account, client_order_id, array[symbol], array[side],
+      array[1::numeric], quantity,
+                                      price, agent, time_in_force, false);
+    commit;
+    v_answer := risk_private.answer(account, client_order_id, array[symbol], array[side],
+      array[1::numeric], quantity,
+                                    price, agent, time_in_force, false);
+  end if;
+  commit;
+  order_id := v_answer.order_id;
+  decision := v_answer.decision;
+  reason := v_answer.reason;
+  allowed_quantity := v_answer.allowed_quantity;
+  detail := v_answer.detail;
+end
+$$;
+comment on procedure risk.check_order(
+  text, text, text, text, numeric, numeric, text, text, uuid, text, text, numeric, jsonb) is
+  'Decides an order, reserves what it may use, and records it, in one durable step. side: buy or '
+  'sell; price NULL: a market order; time_in_force: DAY or GTC. Answers ACCEPTED or REJECTED with '
+  'the gravest reason, the largest quantity that would pass now, and every violation and warning. '
+  'Asked again with the same client_order_id it gives the first answer. An error or time-out means '
+  'unknown: ask again. Errors: RK400, RK403, RK404, RK409; 2D000 inside a transaction block.';
+
+create procedure risk.check_combo(
+  account text, client_order_id text, legs jsonb, quantity numeric, price numeric default null,
+  agent text default null,
+  time_in_force text default 'DAY',
+  inout order_id uuid default null, inout decision text default null,
+  inout reason text default null,
+  inout allowed_quantity numeric default null, inout detail jsonb default null)
+language plpgsql
+as $$
+declare
+  v_answer risk_private.decision;
+  v_legs risk_private.combo_legs := risk_private.combo_legs(legs);
+begin
+  perform risk_private.decide_order(account, client_order_id, v_legs.symbols, v_legs.sides,
+    v_legs.ratios, quantity, price,
+                                    agent, time_in_force, true);
+  commit;
+  v_answer := risk_private.answer(account, client_order_id, v_legs.symbols, v_legs.sides,
+    v_legs.ratios, quantity, price,
+                                  agent, time_in_force, true);
+  commit;
+  order_id := v_answer.order_id;
+  decision := v_answer.decision;
+  reason := v_answer.reason;
+  allowed_quantity := v_answer.allowed_quantity;
+  detail := v_answer.detail;
+end
+$$;
+comment on procedure risk.check_combo(
+  text, text, jsonb, numeric, numeric, text, text, uuid, text, text, numeric, jsonb) is
+  'Decides a combo as one order: all legs or none. legs: [{"symbol", "side", "ratio" (default 1)}, '
+  '...]; price is net per combo, positive a debit paid, negative a credit received. Else like '
+  'risk.check_order.';
 
 -- 47_preview.sql
 -- What if: every check of an order, without locks or writes.

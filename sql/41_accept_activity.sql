@@ -1,0 +1,82 @@
+-- The lean path's part for accounts with limits on rates and duplicates.
+
+create function risk_private.number_acceptances(
+  rates risk_private.rate_change[], at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rate risk_private.rate_change;
+begin
+  foreach v_rate in array coalesce(rates, '{}') loop
+    if v_rate.accepted_orders > 1 then
+      insert into risk_private.rate_events (counter_id, number, accepted_at)
+      select c.counter_id, c.accepted_orders - n, at
+      from risk_private.counters as c
+      cross join lateral generate_series(1, v_rate.accepted_orders - 1) as n
+      where c.counter_id = v_rate.counter_id;
+    end if;
+    insert into risk_private.rate_events (counter_id, number, accepted_at)
+    select c.counter_id, c.accepted_orders, at
+    from risk_private.counters as c
+    where c.counter_id = v_rate.counter_id
+      and (least(v_rate.order_rate, v_rate.order_rate_minute) <= 1) is not true
+      and (
+        select e.accepted_at > at - interval '1 second' from risk_private.rate_events as e
+        where e.counter_id = c.counter_id and e.number = c.accepted_orders - v_rate.order_rate + 1
+      ) is not true
+      and (
+        select e.accepted_at > at - interval '60 seconds' from risk_private.rate_events as e
+        where e.counter_id = c.counter_id
+          and e.number = c.accepted_orders - v_rate.order_rate_minute + 1
+      ) is not true;
+    if not found then
+      return false;
+    end if;
+    -- Now and then, so that it costs nothing.
+    if random() * 256 < v_rate.accepted_orders then
+      perform risk_private.forget_acceptances(v_rate.counter_id, at);
+    end if;
+  end loop;
+  return true;
+end
+$$;
+comment on function risk_private.number_acceptances(risk_private.rate_change[], timestamptz) is
+  'Records when the orders just counted were accepted, and now and then forgets what no limit '
+  'looks back on any more. Returns false where a rate reaches its warning level.';
+
+create function risk_private.forget_acceptances(counter_id bigint, at timestamptz) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from risk_private.rate_events as e
+  where e.counter_id = forget_acceptances.counter_id
+    and e.number <= (
+      select c.accepted_orders - risk_private.accepted_since(
+        c.counter_id, at - interval '60 seconds')
+      from risk_private.counters as c where c.counter_id = forget_acceptances.counter_id);
+end
+$$;
+comment on function risk_private.forget_acceptances(bigint, timestamptz) is
+  'Forgets the acceptances of a counter that no limit looks back on any more.';
+
+create function risk_private.remember(
+  account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
+  values (remember.account_id, remember.fingerprint, at)
+  on conflict on constraint recent_orders_pkey do update set accepted_at = excluded.accepted_at
+    where r.accepted_at
+      <= excluded.accepted_at - make_interval(secs => duplicate_window::double precision);
+  return found;
+end
+$$;
+comment on function risk_private.remember(integer, uuid, numeric, timestamptz) is
+  'Records when an order of that content was accepted. Returns false where it repeats one that was '
+  'accepted less than duplicate_window seconds ago.';
