@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+import pytest
 from psycopg.types.json import Jsonb
 
 from tests.orders import Caller, Number, Row, open_firm
@@ -65,6 +67,12 @@ class Desk:
     def events(self, name: str = "vix") -> list[str]:
         query = "select event from risk.breaker_events where breaker = %s order by event_id"
         return [row["event"] for row in self.firm.rows(query, name)]
+
+    def refusal(self, procedure: str, **arguments: Any) -> tuple[str | None, str]:
+        """Code of the error, and the argument that it is about."""
+        with pytest.raises(psycopg.Error) as caught:
+            self.firm.call(procedure, **arguments)
+        return caught.value.sqlstate, (caught.value.diag.message_detail or "").partition(",")[0]
 
     def buy(self, account: str = "A1", symbol: str = "AAPL", quantity: Number = 1) -> str:
         """Decision on a new order, or the reason of its rejection."""

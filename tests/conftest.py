@@ -13,6 +13,7 @@ import pytest
 
 from pgrisk.client import embedded
 from pgrisk.migrations import upgrade
+from tests.breaker_desk import Desk, open_desk
 from tests.databases import FAST, TEST_MAJOR, Database, create_database, create_template
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ def db(server: embedded.Server, template: str) -> Iterator[Database]:
     database = create_database(server, template)
     yield database
     database.drop()
+
+
+@pytest.fixture
+def desk(db: Database) -> Iterator[Desk]:
+    """The small firm, with a clock that stands still until told."""
+    with open_desk(db) as opened:
+        yield opened
 
 
 @pytest.fixture

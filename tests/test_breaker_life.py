@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.breaker_desk import Desk, open_desk
 from tests.breaker_model import Breaker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from tests.databases import Database
+    from tests.breaker_desk import Desk
+
 
 ACTIONS = ("NOTIFY", "REDUCE_ONLY", "HALT", "HALT_AND_CANCEL")
 RESETS = (
@@ -106,13 +106,6 @@ class Life:
         name = self.desk.firm.new_name()
         closes = self.desk.firm.check("A1", name, "AAPL", "sell", 1, 100).is_accepted
         assert closes is (effect != "HALTED")
-
-
-@pytest.fixture
-def desk(db: Database) -> Iterator[Desk]:
-    """The small firm, with a clock that stands still until told."""
-    with open_desk(db) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
