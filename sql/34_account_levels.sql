@@ -1,5 +1,6 @@
 -- What an account's orders are compared with, folded along its chain into one row, so that
--- accepting an order looks at one row instead of every scope. 31_compiled_limits.sql keeps it up to date.
+-- accepting an order looks at one row instead of every scope. 31_compiled_limits.sql keeps it up
+-- to date.
 
 create type risk_private.counter_level as (
   counter_id bigint,

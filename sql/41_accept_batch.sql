@@ -254,6 +254,8 @@ as $$
 declare
   v_at timestamptz;
   v_entries risk_private.entry[];
+  v_is_doubtful boolean;
+  v_keeps_obligations boolean;
   v_is_plain boolean;
   v_reservation risk_private.reservation;
   v_moved integer;
@@ -269,12 +271,15 @@ begin
   from risk_private.scopes as s
   join risk_private.account_levels as a on a.account_id = s.scope_id
   where s.code = any (accounts) and not (v_at >= a.valid_from and v_at < a.valid_until);
-  if exists (
-    select from risk_private.scopes as s
-    join risk_private.account_levels as a on a.account_id = s.scope_id
-    where s.code = any (accounts) and (a.obligations is not null
-      or a.needs_equity
-        and not risk_private.has_plain_equity(a.losses, s.max_mark_age, v_at))) then
+  select
+    bool_or(a.needs_equity
+      and not risk_private.has_plain_equity(a.losses, s.max_mark_age, v_at)),
+    bool_or(a.obligations is not null)
+  into v_is_doubtful, v_keeps_obligations
+  from risk_private.scopes as s
+  join risk_private.account_levels as a on a.account_id = s.scope_id
+  where s.code = any (accounts);
+  if v_is_doubtful is not false then
     return false;
   end if;
   select array_agg(e.entry), bool_and(e.is_plain) into v_entries, v_is_plain
@@ -324,6 +329,9 @@ begin
   end if;
   if v_reservation.keeps_exposures
     and not risk_private.reserve_exposures(v_entries, v_at) then
+    return true;
+  end if;
+  if v_keeps_obligations and not risk_private.reserve_obligations(v_entries, v_at) then
     return true;
   end if;
   if not risk_private.number_acceptances(

@@ -79,3 +79,34 @@ comment on function risk_private.add_obligations(
   'Adds what an order changes to every row of obligations of its chain, by the keys of the '
   'underlying and its sector. False, to be rolled back, where one is missing or would reach a '
   'warning level. The caller holds the firm''s counter.';
+
+create function risk_private.reserve_obligations(entries risk_private.entry[], at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v record;
+begin
+  for v in
+    select e.account_id, e.underlying_id,
+      case when a.is_narrowed
+        then risk_private.obligation_levels(e.account_id, e.underlying_id, at)
+        else a.obligations end as levels
+    from (select distinct x.account_id, x.underlying_id from unnest(entries) as x) as e
+    join risk_private.account_levels as a on a.account_id = e.account_id
+    where a.obligations is not null
+  loop
+    if not risk_private.add_obligations(
+      risk_private.obligation_change(v.account_id, v.underlying_id),
+      risk_private.obligation_keys(v.underlying_id), v.levels) then
+      return false;
+    end if;
+  end loop;
+  return true;
+end
+$$;
+comment on function risk_private.reserve_obligations(risk_private.entry[], timestamptz) is
+  'Adds the orders of a batch, which are stored and in their positions, to obligations. False, to '
+  'be rolled back, where a row is missing or would reach a warning level with all of them: each '
+  'open order only adds to what may be owed. The caller holds the firm''s counter.';

@@ -230,6 +230,31 @@ def test_exactly_the_capacity_is_accepted(db: Database, firm: Caller, way: str) 
     assert loss(firm, "D1") == 3700
 
 
+def test_a_batch_is_judged_like_its_orders(firm: Caller) -> None:
+    firm.limit("D1", "max_loss", 10_000)
+    firm.limit("A1", "same_side", 3, underlying="AAPL")
+    for account, symbol, price in (("A1", "AAPL", 100), ("A2", "AAPL C100", 5)):
+        assert firm.check(account, "first", symbol, "buy", 1, price).is_accepted
+    fine = [
+        item("A1", "f1", "buy AAPL", 9, price=100),
+        item("A2", "f2", "buy AAPL C100", 1, price=5),
+    ]
+    assert [answer.reason for answer in firm.batch(fine)] == [None, None]
+    assert loss(firm, "D1") == 10 * 100 + 2 * 500
+    orders = [
+        item("A1", "b1", "buy AAPL", 81, price=100),
+        item("A2", "b2", "buy AAPL", 75, price=100),
+        item("A2", "b3", "buy AAPL", 6, price=100),
+        item("A1", "b4", "sell AAPL C100", 1, price=5),
+        item("A1", "b5", "buy AAPL C100", 4, price="0.1"),
+        item("A1", "b6", "buy AAPL", 5, price=100),
+    ]
+    refused = "RISK_LIMIT_EXCEEDED"
+    reasons = [answer.reason for answer in firm.batch(orders)]
+    assert reasons == [refused, None, refused, refused, refused, None]
+    assert loss(firm, "D1") == 10_000
+
+
 def test_a_rate_moves_what_is_at_stake_in_its_currency(firm: Caller) -> None:
     stock = {"symbol": "SAP", "kind": "stock", "currency": "EUR"}
     option = {"kind": "option", "underlying": "SAP", "currency": "EUR", "expiry": "2099-03-20"}

@@ -2604,7 +2604,8 @@ comment on procedure risk.apply_position_limits(text, text, bigint[]) is
 
 -- 34_account_levels.sql
 -- What an account's orders are compared with, folded along its chain into one row, so that
--- accepting an order looks at one row instead of every scope. 31_compiled_limits.sql keeps it up to date.
+-- accepting an order looks at one row instead of every scope. 31_compiled_limits.sql keeps it up
+-- to date.
 
 create type risk_private.counter_level as (
   counter_id bigint,
@@ -5253,6 +5254,8 @@ as $$
 declare
   v_at timestamptz;
   v_entries risk_private.entry[];
+  v_is_doubtful boolean;
+  v_keeps_obligations boolean;
   v_is_plain boolean;
   v_reservation risk_private.reservation;
   v_moved integer;
@@ -5268,12 +5271,15 @@ begin
   from risk_private.scopes as s
   join risk_private.account_levels as a on a.account_id = s.scope_id
   where s.code = any (accounts) and not (v_at >= a.valid_from and v_at < a.valid_until);
-  if exists (
-    select from risk_private.scopes as s
-    join risk_private.account_levels as a on a.account_id = s.scope_id
-    where s.code = any (accounts) and (a.obligations is not null
-      or a.needs_equity
-        and not risk_private.has_plain_equity(a.losses, s.max_mark_age, v_at))) then
+  select
+    bool_or(a.needs_equity
+      and not risk_private.has_plain_equity(a.losses, s.max_mark_age, v_at)),
+    bool_or(a.obligations is not null)
+  into v_is_doubtful, v_keeps_obligations
+  from risk_private.scopes as s
+  join risk_private.account_levels as a on a.account_id = s.scope_id
+  where s.code = any (accounts);
+  if v_is_doubtful is not false then
     return false;
   end if;
   select array_agg(e.entry), bool_and(e.is_plain) into v_entries, v_is_plain
@@ -5323,6 +5329,9 @@ begin
   end if;
   if v_reservation.keeps_exposures
     and not risk_private.reserve_exposures(v_entries, v_at) then
+    return true;
+  end if;
+  if v_keeps_obligations and not risk_private.reserve_obligations(v_entries, v_at) then
     return true;
   end if;
   if not risk_private.number_acceptances(
@@ -5613,6 +5622,37 @@ comment on function risk_private.add_obligations(
   'Adds what an order changes to every row of obligations of its chain, by the keys of the '
   'underlying and its sector. False, to be rolled back, where one is missing or would reach a '
   'warning level. The caller holds the firm''s counter.';
+
+create function risk_private.reserve_obligations(entries risk_private.entry[], at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v record;
+begin
+  for v in
+    select e.account_id, e.underlying_id,
+      case when a.is_narrowed
+        then risk_private.obligation_levels(e.account_id, e.underlying_id, at)
+        else a.obligations end as levels
+    from (select distinct x.account_id, x.underlying_id from unnest(entries) as x) as e
+    join risk_private.account_levels as a on a.account_id = e.account_id
+    where a.obligations is not null
+  loop
+    if not risk_private.add_obligations(
+      risk_private.obligation_change(v.account_id, v.underlying_id),
+      risk_private.obligation_keys(v.underlying_id), v.levels) then
+      return false;
+    end if;
+  end loop;
+  return true;
+end
+$$;
+comment on function risk_private.reserve_obligations(risk_private.entry[], timestamptz) is
+  'Adds the orders of a batch, which are stored and in their positions, to obligations. False, to '
+  'be rolled back, where a row is missing or would reach a warning level with all of them: each '
+  'open order only adds to what may be owed. The caller holds the firm''s counter.';
 
 -- 42_checks.sql
 -- Every rule, spelled out: what an order is checked against, and how much of it would pass.
