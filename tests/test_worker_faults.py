@@ -233,6 +233,18 @@ def test_it_comes_back_when_its_connections_are_cut(db: Database, firm: Caller, 
         halts(firm)
 
 
+def test_it_comes_back_when_the_database_takes_writes_again(db: Database, firm: Caller) -> None:
+    with worker(db.url) as process:
+        trades(firm)
+        firm.rows(f'alter database "{db.name}" set default_transaction_read_only = on')
+        firm.rows(f"select pg_terminate_backend(pid) from ({CONNECTIONS}) as c")
+        wait_until(lambda: reason(firm) == "STALE_DATA")
+        assert "read-only" in process.wait_for("connection_lost", 3)["error"]
+        breach(firm)
+        firm.rows(f'alter database "{db.name}" reset default_transaction_read_only')
+        halts(firm)
+
+
 def poison(firm: Caller) -> None:
     """Messages that nobody can handle: malformed ones, and one of A2 that cannot be taken off."""
     firm.rows(
