@@ -32,8 +32,8 @@ demo: $(READY)
 # The second run is the same suite, with fewer random histories, on the oldest PostgreSQL that pgrisk
 # supports.
 test: $(READY)
-	PGRISK_TEST_POSTGRES=18 $(BIN)/python -m pytest -n $(WORKERS) --cov $(TEST_ARGS)
-	PGRISK_TEST_POSTGRES=16 PGRISK_RUNS=100 $(BIN)/python -m pytest -n $(WORKERS) $(TEST_ARGS)
+	PGRISK_TEST_POSTGRES=18 $(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1 --cov $(TEST_ARGS)
+	PGRISK_TEST_POSTGRES=16 PGRISK_RUNS=100 $(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 1 $(TEST_ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench

@@ -19,6 +19,13 @@ from tests.databases import FAST, TEST_MAJOR, Database, create_database, create_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+LONG = ("tests/test_stateful.py", "tests/test_crash.py", "tests/test_storm.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes begins first, lest one process be left with it in the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
