@@ -142,8 +142,8 @@ def check_breakers(db: Database, text: str) -> None:
         refused = connection.execute(
             "select decided_at from risk.decisions where reason = 'CIRCUIT_BREAKER_TRIPPED'"
             """ and detail -> 'violations' @> '[{"breaker": "vix-40", "scope": "FIRM"}]'"""
-            # One that had begun before the data may see the breaker too, and so does one that begins
-            # while the reset is being committed; the demo leaves out both.
+            # One that had begun before the data may see the breaker too, and one that begins while
+            # the reset is being committed does; the demo leaves out both.
             " and decided_at > %s and decided_at < %s order by 1",
             [data_at, reset_at],
         ).fetchall()
