@@ -1,4 +1,4 @@
--- Answers: what a stored decision says, to whom asks with the same content.
+-- Answers: what a stored decision says to whoever asks with the same content.
 
 create type risk_private.decision as (
   order_id uuid,

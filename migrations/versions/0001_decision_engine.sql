@@ -5107,8 +5107,7 @@ create type risk_private.reservation as (
   changes risk_private.change[],
   is_plain boolean,
   keeps_fingerprints boolean,
-  duplicate_window numeric,
-  keeps_exposures boolean
+  duplicate_window numeric
 );
 comment on type risk_private.reservation is
   'What orders change in each counter, ascending; whether the accounts'' own position limits are '
@@ -5180,8 +5179,7 @@ begin
           (m.open_buy = 0 or m.open_sell + coalesce(m.was_open_sell, 0) = 0)
           and (m.open_sell = 0 or m.open_buy + coalesce(m.was_open_buy, 0) = 0)))) is true
         as is_plain,
-      l.keeps_fingerprints, l.duplicate_window, l.counters,
-      l.exposures is not null as keeps_exposures
+      l.keeps_fingerprints, l.duplicate_window, l.counters
     from carried as m
     join risk_private.account_levels as a on a.account_id = m.account_id
     cross join lateral (
@@ -5207,8 +5205,7 @@ begin
       l.counter_id | case l.dimension when 0 then 0 when 1 then j.sector_id
         when 2 then j.underlying_id else j.instrument_id end as counter_id,
       j.open_buy, j.open_sell, j.gross_position, j.gross_notional, j.traded_notional, j.orders,
-      j.opened, j.is_plain, j.keeps_fingerprints, j.duplicate_window,
-      j.keeps_exposures, l as level
+      j.opened, j.is_plain, j.keeps_fingerprints, j.duplicate_window, l as level
     from judged as j
     cross join lateral unnest(j.counters) as l
     where l.dimension <> 1 or j.sector_id is not null
@@ -5220,7 +5217,7 @@ begin
       sum(i.traded_notional) as traded_notional, sum(i.orders)::integer as orders,
       sum(i.opened)::integer as opened, bool_and(i.is_plain) as is_plain,
       bool_or(i.keeps_fingerprints) as keeps_fingerprints,
-      max(i.duplicate_window) as duplicate_window, bool_or(i.keeps_exposures) as keeps_exposures,
+      max(i.duplicate_window) as duplicate_window,
       any_value(i.level) as level
     from increments as i
     group by i.counter_id
@@ -5231,7 +5228,7 @@ begin
       s.gross_notional, s.traded_notional, s.orders, s.opened, s.orders, (s.level).keeps_rate,
       null, s.level)::risk_private.change order by s.counter_id),
     bool_and(s.is_plain), bool_or(s.keeps_fingerprints),
-    max(s.duplicate_window), bool_or(s.keeps_exposures)
+    max(s.duplicate_window)
   into v_reservation
   from summed as s;
   return v_reservation;
@@ -5255,6 +5252,7 @@ declare
   v_at timestamptz;
   v_entries risk_private.entry[];
   v_is_doubtful boolean;
+  v_keeps_exposures boolean;
   v_keeps_obligations boolean;
   v_is_plain boolean;
   v_reservation risk_private.reservation;
@@ -5274,8 +5272,8 @@ begin
   select
     bool_or(a.needs_equity
       and not risk_private.has_plain_equity(a.losses, s.max_mark_age, v_at)),
-    bool_or(a.obligations is not null)
-  into v_is_doubtful, v_keeps_obligations
+    bool_or(a.exposures is not null), bool_or(a.obligations is not null)
+  into v_is_doubtful, v_keeps_exposures, v_keeps_obligations
   from risk_private.scopes as s
   join risk_private.account_levels as a on a.account_id = s.scope_id
   where s.code = any (accounts);
@@ -5327,8 +5325,7 @@ begin
   if v_moved < cardinality(v_reservation.changes) then
     return true;
   end if;
-  if v_reservation.keeps_exposures
-    and not risk_private.reserve_exposures(v_entries, v_at) then
+  if v_keeps_exposures and not risk_private.reserve_exposures(v_entries, v_at) then
     return true;
   end if;
   if v_keeps_obligations and not risk_private.reserve_obligations(v_entries, v_at) then
@@ -7317,7 +7314,7 @@ comment on function risk_private.obligation_checks(
   'Every limit on what the account may come to owe.';
 
 -- 45_answers.sql
--- Answers: what a stored decision says, to whom asks with the same content.
+-- Answers: what a stored decision says to whoever asks with the same content.
 
 create type risk_private.decision as (
   order_id uuid,
