@@ -96,10 +96,11 @@ create table risk_private.account_levels (
   losses risk_private.loss_level[],
   needs_equity boolean,
   version bigint
-);
+) with (toast_tuple_target = 8160);
 create sequence risk_private.level_versions;
 comment on column risk_private.account_levels.version is
   'Changes with every limit that concerns the account.';
+-- Decompressing it would cost every order more than the few pages it takes.
 comment on table risk_private.account_levels is
   'Compiled from warning_levels: per leaf, the lowest level of each type on its whole chain, among '
   'those that hold for all instruments. Infinity: no limit.';

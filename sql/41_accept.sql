@@ -55,7 +55,7 @@ declare
   v_sell numeric;
   v_unit_price numeric;
   v_traded numeric;
-  v_position risk_private.positions;
+  v_position record;
   v_long numeric;
   v_short numeric;
   v_after numeric;
@@ -68,6 +68,7 @@ declare
   v_open_orders integer;
   v_open_positions integer;
   v_moved integer;
+  v_cost numeric;
   v_obligation risk_private.obligation;
 begin
   -- A few orders in hand keep the firm's row busy. More would wait for it and each other holding
@@ -101,27 +102,33 @@ begin
   select l.* into v_levels
   from risk_private.account_levels as l where l.account_id = v_account_id;
 
-  -- offset 0 keeps the states from becoming a join, which would take another plan node.
+  -- The subqueries have a place of their own: where a statement has them itself, all of it is gone
+  -- through once more every time its plan is used.
   select p.instrument_id, p.sector_id, p.underlying_id, p.factor, p.price,
     case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference,
-    array[p.sector_id, p.underlying_id, p.instrument_id] as keys, p.as_of, p.rate_as_of, p.kind, (
-      select u.as_of from risk_private.marks as u where u.instrument_id = p.underlying_id
-    ) as underlying_as_of,
-    exists (select from risk_private.granted_scopes as g where g.scope_id = any (v_chain))
-      as is_granted
+    array[p.sector_id, p.underlying_id, p.instrument_id] as keys, p.as_of, p.rate_as_of, p.kind,
+    s.underlying_as_of, s.is_granted
   into i
   from risk_private.priced_instruments as p
+  cross join lateral (
+    select (
+        select u.as_of from risk_private.marks as u where u.instrument_id = p.underlying_id
+      ) as underlying_as_of,
+      exists (select from risk_private.granted_scopes as g where g.scope_id = any (v_chain))
+        as is_granted,
+      exists (
+        select from risk_private.trading_states as t
+        where t.scope_id = any (v_chain) and t.underlying_id in (0, p.underlying_id)
+          and t.state <> 'ACTIVE'
+      ) as is_halted
+  ) as s
   where p.symbol = accept_order.symbol and p.status = 'ACTIVE'
     and (p.expiry is null or p.expiry >= risk_private.trading_date())
     and accept_order.quantity % p.lot = 0
     and (accept_order.price is null
       or (p.tick is null or accept_order.price % p.tick = 0)
       and (accept_order.price > 0 or p.allow_negative_price))
-    and not exists (
-      select from risk_private.trading_states as t
-      where t.scope_id = any (v_chain) and t.underlying_id in (0, p.underlying_id)
-        and t.state <> 'ACTIVE'
-      offset 0);
+    and not s.is_halted;
   if i.is_granted is not true then
     if i.instrument_id is null or not risk_private.is_owner() then
       return v_account_id;
@@ -195,7 +202,7 @@ begin
     open_sell = p.open_sell + v_sell
   where p.account_id = v_account_id and p.instrument_id = i.instrument_id
     and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)
-  returning p.* into v_position;
+  returning p.quantity, p.open_buy, p.open_sell, p.unit_notional, p as held into v_position;
   if not found then
     -- Greeks are carried where a limit needs them: tracking begins with a revaluation.
     if v_levels.exposures is null then
@@ -219,7 +226,7 @@ begin
       unit_dollar_delta = excluded.unit_dollar_delta,
       unit_dollar_gamma = excluded.unit_dollar_gamma, unit_vega = excluded.unit_vega,
       unit_theta = excluded.unit_theta, has_greeks = excluded.has_greeks
-    returning p.* into v_position;
+    returning p.quantity, p.open_buy, p.open_sell, p.unit_notional, p as held into v_position;
   end if;
   v_long := v_position.quantity + v_position.open_buy;
   v_short := v_position.open_sell - v_position.quantity;
@@ -248,10 +255,9 @@ begin
     return null;
   end if;
   if v_levels.obligations is not null then
-    v_obligation := risk_private.plain_obligation(
-      v_position, i.kind, i.rate_as_of,
-      (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
-    if v_obligation.max_loss is null then
+    if risk_private.owes_its_cost(v_position.held, i.kind, i.rate_as_of) then
+      v_cost := greatest(0, (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
+    else
       v_obligation := risk_private.obligation_change(v_account_id, i.underlying_id);
     end if;
   end if;
@@ -278,17 +284,26 @@ begin
     end if;
   end if;
   if v_levels.exposures is not null then
-    if not risk_private.reserve_exposures(
-      v_position, i.keys, v_buy - v_sell, v_growth, v_levels.exposures) then
+    if not (case
+      when (v_position.held).unit_gamma = 0 and (v_position.held).unit_vega = 0 and (v_position.held).unit_theta = 0
+        then risk_private.reserve_deltas(
+          v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures)
+      else risk_private.reserve_exposures(
+        v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures) end) then
       return null;
     end if;
   end if;
-  if v_levels.obligations is not null and not risk_private.add_obligations(
-    v_obligation,
-    case when i.underlying_id = i.instrument_id then i.keys
-      else risk_private.obligation_keys(i.underlying_id) end,
-    v_levels.obligations) then
-    return null;
+  if v_levels.obligations is not null then
+    if i.underlying_id <> i.instrument_id then
+      i.keys := risk_private.obligation_keys(i.underlying_id);
+    end if;
+    if not (case when v_cost is null
+      then risk_private.add_obligations(v_obligation, i.keys, v_levels.obligations)
+      else risk_private.add_cost(
+        v_cost, case when i.kind = 'future' then 0 else v_cost end, i.keys,
+        v_levels.obligations) end) then
+      return null;
+    end if;
   end if;
   if v_levels.rates is not null
     and not risk_private.number_acceptances(v_levels.rates, v_at) then

@@ -22,15 +22,16 @@ begin
     from risk_private.counters as c
     where c.counter_id = v_rate.counter_id
       and (least(v_rate.order_rate, v_rate.order_rate_minute) <= 1) is not true
-      and (
-        select e.accepted_at > at - interval '1 second' from risk_private.rate_events as e
-        where e.counter_id = c.counter_id and e.number = c.accepted_orders - v_rate.order_rate + 1
-      ) is not true
-      and (
-        select e.accepted_at > at - interval '60 seconds' from risk_private.rate_events as e
+      and not exists (
+        select from risk_private.rate_events as e
         where e.counter_id = c.counter_id
-          and e.number = c.accepted_orders - v_rate.order_rate_minute + 1
-      ) is not true;
+          and e.number in (
+            c.accepted_orders - v_rate.order_rate + 1,
+            c.accepted_orders - v_rate.order_rate_minute + 1)
+          and e.accepted_at > at - case e.number
+            when c.accepted_orders - v_rate.order_rate_minute + 1 then interval '60 seconds'
+            else interval '1 second' end
+        offset 0);
     if not found then
       return false;
     end if;

@@ -18,6 +18,8 @@ comment on function risk_private.is_within(
   'Whether every measure of a row of exposures, the larger of its two sides with orders already in '
   'it, is known and below its warning level: then no limit on it can fail.';
 
+-- Either side plus the change, whatever its sign, is no less than what comes of it: where that is
+-- below the level, so is the side, and where it is not, the explained path decides.
 create function risk_private.reserve_exposures(
   held risk_private.positions, keys integer[], quantity numeric, growth numeric,
   levels risk_private.exposure_level[])
@@ -53,19 +55,19 @@ begin
     theta_down = x.theta_down + least(0, v_theta),
     gross_exposure = x.gross_exposure + v_gross_exposure
   from unnest(levels) as l
+  cross join lateral (
+    select (select q.equity from risk_private.equities as q where q.scope_id = l.scope_id) as equity
+  ) as e
   where x.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
     and risk_private.is_within(
       l, x.unknown,
-      greatest(x.delta_up + greatest(0, v_delta), -x.delta_down - least(0, v_delta)),
-      greatest(x.gamma_up + greatest(0, v_gamma), -x.gamma_down - least(0, v_gamma)),
-      greatest(x.dollar_delta_up + greatest(0, v_dollar_delta),
-        -x.dollar_delta_down - least(0, v_dollar_delta)),
-      greatest(x.dollar_gamma_up + greatest(0, v_dollar_gamma),
-        -x.dollar_gamma_down - least(0, v_dollar_gamma)),
-      greatest(x.vega_up + greatest(0, v_vega), -x.vega_down - least(0, v_vega)),
-      greatest(x.theta_up + greatest(0, v_theta), -x.theta_down - least(0, v_theta)),
-      x.gross_exposure + v_gross_exposure,
-      (select q.equity from risk_private.equities as q where q.scope_id = l.scope_id));
+      greatest(x.delta_up, -x.delta_down) + abs(v_delta),
+      greatest(x.gamma_up, -x.gamma_down) + abs(v_gamma),
+      greatest(x.dollar_delta_up, -x.dollar_delta_down) + abs(v_dollar_delta),
+      greatest(x.dollar_gamma_up, -x.dollar_gamma_down) + abs(v_dollar_gamma),
+      greatest(x.vega_up, -x.vega_down) + abs(v_vega),
+      greatest(x.theta_up, -x.theta_down) + abs(v_theta),
+      x.gross_exposure + v_gross_exposure, e.equity);
   get diagnostics v_moved = row_count;
   if v_moved = cardinality(levels) then
     return true;
@@ -78,7 +80,56 @@ comment on function risk_private.reserve_exposures(
   risk_private.positions, integer[], numeric, numeric, risk_private.exposure_level[]) is
   'Adds an order of a signed quantity, by which the worst case of the position grows, to every '
   'row of exposures of its chain, by the keys of its sector, underlying and instrument. False, to '
-  'be rolled back, where one is missing, incomplete or would reach a warning level.';
+  'be rolled back, where one is missing, incomplete or might reach a warning level.';
+
+-- By itself because it is cheaper by a third, and this is what most orders in shares need.
+create function risk_private.reserve_deltas(
+  held risk_private.positions, keys integer[], quantity numeric, growth numeric,
+  levels risk_private.exposure_level[])
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_delta numeric := quantity * held.unit_delta;
+  v_dollar_delta numeric := quantity * held.unit_dollar_delta;
+  v_gross_exposure numeric := growth * abs(held.unit_dollar_delta);
+  v_moved integer;
+begin
+  if not held.has_greeks then
+    return false;
+  end if;
+  update risk_private.exposures as x set
+    delta_up = x.delta_up + greatest(0, v_delta),
+    delta_down = x.delta_down + least(0, v_delta),
+    dollar_delta_up = x.dollar_delta_up + greatest(0, v_dollar_delta),
+    dollar_delta_down = x.dollar_delta_down + least(0, v_dollar_delta),
+    gross_exposure = x.gross_exposure + v_gross_exposure
+  from unnest(levels) as l
+  cross join lateral (
+    select (select q.equity from risk_private.equities as q where q.scope_id = l.scope_id) as equity
+  ) as e
+  where x.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
+    and risk_private.is_within(
+      l, x.unknown,
+      greatest(x.delta_up, -x.delta_down) + abs(v_delta),
+      greatest(x.gamma_up, -x.gamma_down),
+      greatest(x.dollar_delta_up, -x.dollar_delta_down) + abs(v_dollar_delta),
+      greatest(x.dollar_gamma_up, -x.dollar_gamma_down),
+      greatest(x.vega_up, -x.vega_down),
+      greatest(x.theta_up, -x.theta_down),
+      x.gross_exposure + v_gross_exposure, e.equity);
+  get diagnostics v_moved = row_count;
+  if v_moved = cardinality(levels) then
+    return true;
+  end if;
+  return keys[1] is null
+    and v_moved = (select count(*) from unnest(levels) as l where l.dimension <> 1);
+end
+$$;
+comment on function risk_private.reserve_deltas(
+  risk_private.positions, integer[], numeric, numeric, risk_private.exposure_level[]) is
+  'Likewise for what has no gamma, vega or theta, so that an order moves delta alone.';
 
 create function risk_private.reserve_exposures(entries risk_private.entry[], at timestamptz)
 returns boolean

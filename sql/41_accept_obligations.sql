@@ -1,34 +1,62 @@
 -- The lean path's part for accounts with limits on what they may come to owe.
 
-create function risk_private.plain_obligation(
-  held risk_private.positions, kind text, rate_as_of timestamptz, cost numeric)
-returns risk_private.obligation
+create function risk_private.owes_its_cost(
+  held risk_private.positions, kind text, rate_as_of timestamptz)
+returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- Held long and not oversold, a position loses most at a price of 0, where every open order adds
-  -- what it costs.
-  if kind <> 'option' and rate_as_of is null and held.cost >= 0
+  return kind <> 'option' and rate_as_of is null and held.cost >= 0
     and held.quantity >= greatest(0, held.open_sell)
     and not exists (
       select from risk_private.positions as p
       where p.account_id = held.account_id and p.underlying_id = held.underlying_id
         and p.instrument_id <> held.instrument_id
-        and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell)) then
-    return row(0, 0, greatest(0, cost), 0,
-      case when kind = 'future' then 0 else greatest(0, cost) end, 0, 0, 0, 0,
-      0)::risk_private.obligation;
-  end if;
-  return null;
+        and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell));
 end
 $$;
-comment on function risk_private.plain_obligation(
-  risk_private.positions, text, timestamptz, numeric) is
-  'What an order, already in the open quantities of its position, changes in the obligations of '
-  'the underlying, where that is plain: in base currency (rate_as_of NULL), no option, held long '
-  'or flat, not oversold by open orders, and all that the account has there. cost: what the order '
-  'pays, below 0 for a sale. Else NULL.';
+comment on function risk_private.owes_its_cost(risk_private.positions, text, timestamptz) is
+  'Whether an order, already in the open quantities of its position, adds what it costs to the '
+  'obligations of the underlying and nothing else: in base currency (rate_as_of NULL), no option, '
+  'held long or flat, not oversold by open orders, and all that the account has there. It loses '
+  'most at a price of 0.';
+
+create function risk_private.add_cost(
+  max_loss numeric, cash_need numeric, keys integer[], levels risk_private.obligation_level[])
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_moved integer;
+begin
+  update risk_private.obligations as o set
+    max_loss = o.max_loss + add_cost.max_loss,
+    cash_need = o.cash_need + add_cost.cash_need
+  from unnest(levels) as l
+  cross join lateral (
+    select (
+      select q.cash from risk_private.equities as q
+      where q.scope_id = l.scope_id and q.unknown = 0) as cash
+  ) as e
+  where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
+    and greatest(o.bull, o.bear) < l.same_side
+    and o.max_loss + add_cost.max_loss < l.max_loss
+    and (o.unlimited = 0 or l.max_loss = 'Infinity')
+    and (l.buying_power = 'Infinity'
+      or o.cash_need + add_cost.cash_need - e.cash < l.buying_power);
+  get diagnostics v_moved = row_count;
+  if v_moved = cardinality(levels) then
+    return true;
+  end if;
+  return keys[1] is null
+    and v_moved = (select count(*) from unnest(levels) as l where l.dimension <> 1);
+end
+$$;
+comment on function risk_private.add_cost(
+  numeric, numeric, integer[], risk_private.obligation_level[]) is
+  'add_obligations for an order that owes its cost and nothing else.';
 
 create function risk_private.obligation_keys(underlying_id integer) returns integer[]
 language plpgsql stable
@@ -59,13 +87,16 @@ begin
     unlimited = o.unlimited + change.unlimited,
     cash_need = o.cash_need + change.cash_need
   from unnest(levels) as l
+  cross join lateral (
+    select (
+      select q.cash from risk_private.equities as q
+      where q.scope_id = l.scope_id and q.unknown = 0) as cash
+  ) as e
   where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
     and greatest(o.bull + change.bull, o.bear + change.bear) < l.same_side
     and o.max_loss + change.max_loss < l.max_loss
     and (o.unlimited + change.unlimited = 0 or l.max_loss = 'Infinity')
-    and (l.buying_power = 'Infinity' or o.cash_need + change.cash_need - (
-      select q.cash from risk_private.equities as q
-      where q.scope_id = l.scope_id and q.unknown = 0) < l.buying_power);
+    and (l.buying_power = 'Infinity' or o.cash_need + change.cash_need - e.cash < l.buying_power);
   get diagnostics v_moved = row_count;
   if v_moved = cardinality(levels) then
     return true;
