@@ -4698,9 +4698,9 @@ begin
   into i
   from risk_private.priced_instruments as p
   cross join lateral (
-    select (
+    select case when p.underlying_id = p.instrument_id then p.as_of else (
         select u.as_of from risk_private.marks as u where u.instrument_id = p.underlying_id
-      ) as underlying_as_of,
+      ) end as underlying_as_of,
       exists (select from risk_private.granted_scopes as g where g.scope_id = any (v_chain))
         as is_granted,
       exists (
