@@ -24,6 +24,16 @@ comment on function risk_private.is_below(
   'Whether every measure of a counter, so increased, stays below its warning level: then no limit'
   ' on it can fail. Orders of an account on one side only cannot cross each other.';
 
+create function risk_private.are_all(moved integer, dimensions integer[], keys integer[])
+returns boolean
+language sql immutable
+return moved = pg_catalog.cardinality(dimensions)
+  - case when keys[1] is null
+    then pg_catalog.cardinality(pg_catalog.array_positions(dimensions, 1)) else 0 end;
+comment on function risk_private.are_all(integer, integer[], integer[]) is
+  'Whether as many rows moved as there are levels of these dimensions: without a sector (the first '
+  'key NULL) there is no row for it.';
+
 -- One long function and no branch that is not needed, because this is what every order waits for:
 -- each operator, plan node and call costs. What most orders do not need is done by others.
 -- Lock order: the account, then the counters of its chain, ascending.
@@ -278,8 +288,8 @@ begin
       c, l, v_buy, v_sell, v_growth, v_notional, v_traded, 1, v_opened);
   get diagnostics v_moved = row_count;
   if v_moved < cardinality(v_levels.counters) then
-    if i.sector_id is not null or v_moved < (
-      select count(*) from unnest(v_levels.counters) as l where l.dimension <> 1) then
+    if not risk_private.are_all(
+      v_moved, array(select l.dimension from unnest(v_levels.counters) as l), i.keys) then
       return null;
     end if;
   end if;

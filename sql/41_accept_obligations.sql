@@ -50,8 +50,7 @@ begin
   if v_moved = cardinality(levels) then
     return true;
   end if;
-  return keys[1] is null
-    and v_moved = (select count(*) from unnest(levels) as l where l.dimension <> 1);
+  return risk_private.are_all(v_moved, array(select l.dimension from unnest(levels) as l), keys);
 end
 $$;
 comment on function risk_private.add_cost(
@@ -101,8 +100,7 @@ begin
   if v_moved = cardinality(levels) then
     return true;
   end if;
-  return keys[1] is null
-    and v_moved = (select count(*) from unnest(levels) as l where l.dimension <> 1);
+  return risk_private.are_all(v_moved, array(select l.dimension from unnest(levels) as l), keys);
 end
 $$;
 comment on function risk_private.add_obligations(
