@@ -70,6 +70,7 @@ create type risk_private.loss_level as (
 comment on type risk_private.loss_level is
   'The warning levels in force on the losses of a scope (Infinity: no limit).';
 
+-- Not compressed: decompressing it would cost every order more than the pages it takes.
 create table risk_private.account_levels (
   account_id integer primary key,
   is_narrowed boolean not null,
@@ -100,7 +101,6 @@ create table risk_private.account_levels (
 create sequence risk_private.level_versions;
 comment on column risk_private.account_levels.version is
   'Changes with every limit that concerns the account.';
--- Decompressing it would cost every order more than the few pages it takes.
 comment on table risk_private.account_levels is
   'Compiled from warning_levels: per leaf, the lowest level of each type on its whole chain, among '
   'those that hold for all instruments. Infinity: no limit.';

@@ -295,7 +295,8 @@ begin
   end if;
   if v_levels.exposures is not null then
     if not (case
-      when (v_position.held).unit_gamma = 0 and (v_position.held).unit_vega = 0 and (v_position.held).unit_theta = 0
+      when (v_position.held).unit_gamma = 0 and (v_position.held).unit_vega = 0
+        and (v_position.held).unit_theta = 0
         then risk_private.reserve_deltas(
           v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures)
       else risk_private.reserve_exposures(
