@@ -76,8 +76,8 @@ comment on function risk_private.revaluation_gains(integer, risk_private.unit_va
   'What carrying an account''s positions at those values adds to each dimension and key, open '
   'orders apart.';
 
--- Lock order: the scope's counter. Whoever moves any counter or row of exposures of a scope holds it
--- first, so those need no locks of their own. What is held has its rows already.
+-- Lock order: the scope's counter. Whoever moves any counter or row of exposures of a scope holds
+-- it first, so those need no locks of their own. What is held has its rows already.
 create function risk_private.add_gains(
   scope risk_private.scopes, gains risk_private.revaluation_gain[])
 returns void

@@ -8801,8 +8801,8 @@ comment on function risk_private.revaluation_gains(integer, risk_private.unit_va
   'What carrying an account''s positions at those values adds to each dimension and key, open '
   'orders apart.';
 
--- Lock order: the scope's counter. Whoever moves any counter or row of exposures of a scope holds it
--- first, so those need no locks of their own. What is held has its rows already.
+-- Lock order: the scope's counter. Whoever moves any counter or row of exposures of a scope holds
+-- it first, so those need no locks of their own. What is held has its rows already.
 create function risk_private.add_gains(
   scope risk_private.scopes, gains risk_private.revaluation_gain[])
 returns void
@@ -9274,8 +9274,8 @@ create table risk_private.moved_marks (
 comment on table risk_private.moved_marks is
   'Instruments whose values moved, and which positions have yet to follow: a row per batch.';
 comment on column risk_private.moved_marks.settles_at is
-  'NULL: no pass has followed it. Else an order in flight during the last pass may have read the '
-  'values before the batch: once all transactions below this one have ended, one more pass sees '
+  'NULL: no pass has followed it. Else an order in flight during the last pass may have read '
+  'the values before the batch: once all transactions below this one have ended, one more pass sees '
   'it.';
 comment on column risk_private.moved_marks.followed_by is
   'Accounts that the first pass locked, and so waited for: whoever locks one later reads the values '
