@@ -12,11 +12,11 @@ comment on table risk_private.moved_marks is
   'Instruments whose values moved, and which positions have yet to follow: a row per batch.';
 comment on column risk_private.moved_marks.settles_at is
   'NULL: no pass has followed it. Else an order in flight during the last pass may have read '
-  'the values before the batch: once all transactions below this one have ended, one more pass sees '
-  'it.';
+  'the values before the batch: once all transactions below this one have ended, one more pass '
+  'sees it.';
 comment on column risk_private.moved_marks.followed_by is
-  'Accounts that the first pass locked, and so waited for: whoever locks one later reads the values '
-  'of the batch. The last pass passes over them.';
+  'Accounts that the first pass locked, and so waited for: whoever locks one later reads the '
+  'values of the batch. The last pass passes over them.';
 
 create table risk_private.followed_expiries (
   singleton boolean primary key default true check (singleton),
