@@ -69,6 +69,30 @@ def test_equal_passes_and_one_contract_more_does_not(
         firm.call("remove_limit", scope=scope, limit_type=limit_type, **KEYS[dimension])
 
 
+@pytest.mark.parametrize("limit_type", ["delta", "net_exposure", "gross_exposure"])
+@pytest.mark.parametrize("side", ["buy", "sell"])
+def test_shares_are_bound_by_the_delta_that_they_move(
+    firm: Caller, limit_type: str, side: str
+) -> None:
+    firm.limit("D1", limit_type, EXACT[limit_type])
+    assert firm.check("A1", "no", "AAPL", side, 501, 100).failed == {(limit_type, "D1", "all")}
+    assert firm.check("A1", "below", "AAPL", side, 300, 100).is_accepted
+    assert used(firm, "D1", limit_type) == (0, 3 * EXACT[limit_type] // 5, "OK")
+    assert firm.check("A2", "no", "AAPL", side, 201, 100).allowed_quantity == 200
+    assert firm.check("A2", "equal", "AAPL", side, 200, 100).is_accepted
+    assert not firm.check("A1", "above", "AAPL", side, 1, 100).is_accepted
+
+
+def test_shares_show_warnings_of_greeks_that_they_do_not_move(firm: Caller) -> None:
+    firm.limit("D1", "gamma", 20, warn_pct=80)
+    assert firm.check("A1", "1", "AAPL C100", "buy", 7, 5).warnings == ()
+    assert firm.check("A1", "2", "AAPL", "buy", 100, 100).warnings == ()
+    assert firm.check("A1", "3", "AAPL C100", "buy", 1, 5).is_accepted
+    loud = firm.check("A1", "4", "AAPL", "buy", 100, 100)
+    assert loud.is_accepted
+    assert [w["limit_type"] for w in loud.warnings] == ["gamma"]
+
+
 def test_zero_permits_nothing_that_moves_the_greek(firm: Caller) -> None:
     firm.limit("A1", "vega", 0)
     assert firm.check("A1", "1", "AAPL", "buy", 100).is_accepted
