@@ -184,6 +184,17 @@ def test_each_dimension_has_its_own_sum(firm: Caller, rest: dict[str, str], bind
     assert firm.check("A2", "b", "AAPL C100", "buy", 1, "3.8").is_accepted
 
 
+@pytest.mark.parametrize("price", [100, None])
+def test_shares_lose_no_more_than_they_cost(firm: Caller, price: int | None) -> None:
+    firm.limit("D1", "max_loss", 10_000)
+    assert firm.check("A1", "no", "AAPL", "buy", 101, price).allowed_quantity == 100
+    assert firm.check("A1", "a", "AAPL", "buy", 60, price).is_accepted
+    assert firm.check("A2", "no", "AAPL", "buy", 41, price).failed == {("max_loss", "D1", "all")}
+    assert firm.check("A2", "b", "AAPL", "buy", 40, price).is_accepted
+    assert (loss(firm, "D1"), loss(firm, "A1", "AAPL")) == (10_000, 6_000)
+    assert not firm.check("A1", "above", "AAPL", "buy", 1, price).is_accepted
+
+
 def test_a_symbol_has_no_worst_loss(firm: Caller) -> None:
     for limit_type in ("max_loss", "same_side"):
         with pytest.raises(Exception, match="measured per underlying") as caught:
