@@ -24,6 +24,7 @@ comment on function risk_private.is_below(
   'Whether every measure of a counter, so increased, stays below its warning level: then no limit'
   ' on it can fail. Orders of an account on one side only cannot cross each other.';
 
+-- Asked where fewer moved than there are levels: to gather their dimensions is not free.
 create function risk_private.are_all(moved integer, dimensions integer[], keys integer[])
 returns boolean
 language sql immutable
@@ -78,6 +79,7 @@ declare
   v_open_orders integer;
   v_open_positions integer;
   v_moved integer;
+  v_obligation_keys integer[];
   v_cost numeric;
   v_obligation risk_private.obligation;
 begin
@@ -265,6 +267,8 @@ begin
     return null;
   end if;
   if v_levels.obligations is not null then
+    v_obligation_keys := case when i.underlying_id = i.instrument_id then i.keys
+      else risk_private.obligation_keys(i.underlying_id) end;
     if risk_private.owes_its_cost(v_position.held, i.kind, i.rate_as_of) then
       v_cost := greatest(0, (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
     else
@@ -305,13 +309,10 @@ begin
     end if;
   end if;
   if v_levels.obligations is not null then
-    if i.underlying_id <> i.instrument_id then
-      i.keys := risk_private.obligation_keys(i.underlying_id);
-    end if;
     if not (case when v_cost is null
-      then risk_private.add_obligations(v_obligation, i.keys, v_levels.obligations)
+      then risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
       else risk_private.add_cost(
-        v_cost, case when i.kind = 'future' then 0 else v_cost end, i.keys,
+        v_cost, case when i.kind = 'future' then 0 else v_cost end, v_obligation_keys,
         v_levels.obligations) end) then
       return null;
     end if;

@@ -1,4 +1,5 @@
 -- The lean path for exposures: add an order where every measure stays below its warning level.
+-- Subqueries stand in a lateral of their own for the reason that accept_order gives.
 
 create function risk_private.is_within(
   l risk_private.exposure_level, unknown integer, delta numeric, gamma numeric,

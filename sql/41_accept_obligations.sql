@@ -1,4 +1,5 @@
--- The lean path's part for accounts with limits on what they may come to owe.
+-- The lean path's part for accounts with limits on what they may come to owe. Subqueries stand in a
+-- lateral of their own for the reason that accept_order gives.
 
 create function risk_private.owes_its_cost(
   held risk_private.positions, kind text, rate_as_of timestamptz)
@@ -22,6 +23,7 @@ comment on function risk_private.owes_its_cost(risk_private.positions, text, tim
   'held long or flat, not oversold by open orders, and all that the account has there. It loses '
   'most at a price of 0.';
 
+-- By itself because most orders in shares need no more of add_obligations, which costs them more.
 create function risk_private.add_cost(
   max_loss numeric, cash_need numeric, keys integer[], levels risk_private.obligation_level[])
 returns boolean
@@ -55,7 +57,8 @@ end
 $$;
 comment on function risk_private.add_cost(
   numeric, numeric, integer[], risk_private.obligation_level[]) is
-  'add_obligations for an order that owes its cost and nothing else.';
+  'add_obligations for an order that owes its cost and nothing else: what it may lose of it, and '
+  'the cash that it takes, 0 where it is margined.';
 
 create function risk_private.obligation_keys(underlying_id integer) returns integer[]
 language plpgsql stable

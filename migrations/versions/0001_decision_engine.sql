@@ -4611,6 +4611,7 @@ comment on function risk_private.is_below(
   'Whether every measure of a counter, so increased, stays below its warning level: then no limit'
   ' on it can fail. Orders of an account on one side only cannot cross each other.';
 
+-- Asked where fewer moved than there are levels: to gather their dimensions is not free.
 create function risk_private.are_all(moved integer, dimensions integer[], keys integer[])
 returns boolean
 language sql immutable
@@ -4665,6 +4666,7 @@ declare
   v_open_orders integer;
   v_open_positions integer;
   v_moved integer;
+  v_obligation_keys integer[];
   v_cost numeric;
   v_obligation risk_private.obligation;
 begin
@@ -4852,6 +4854,8 @@ begin
     return null;
   end if;
   if v_levels.obligations is not null then
+    v_obligation_keys := case when i.underlying_id = i.instrument_id then i.keys
+      else risk_private.obligation_keys(i.underlying_id) end;
     if risk_private.owes_its_cost(v_position.held, i.kind, i.rate_as_of) then
       v_cost := greatest(0, (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
     else
@@ -4892,13 +4896,10 @@ begin
     end if;
   end if;
   if v_levels.obligations is not null then
-    if i.underlying_id <> i.instrument_id then
-      i.keys := risk_private.obligation_keys(i.underlying_id);
-    end if;
     if not (case when v_cost is null
-      then risk_private.add_obligations(v_obligation, i.keys, v_levels.obligations)
+      then risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
       else risk_private.add_cost(
-        v_cost, case when i.kind = 'future' then 0 else v_cost end, i.keys,
+        v_cost, case when i.kind = 'future' then 0 else v_cost end, v_obligation_keys,
         v_levels.obligations) end) then
       return null;
     end if;
@@ -5377,6 +5378,7 @@ comment on function risk_private.accept(text[], risk_private.request[]) is
 
 -- 41_accept_greeks.sql
 -- The lean path for exposures: add an order where every measure stays below its warning level.
+-- Subqueries stand in a lateral of their own for the reason that accept_order gives.
 
 create function risk_private.is_within(
   l risk_private.exposure_level, unknown integer, delta numeric, gamma numeric,
@@ -5615,7 +5617,8 @@ comment on function risk_private.reserve_exposures(risk_private.entry[], timesta
   'what they do together is the worst that each of them could meet.';
 
 -- 41_accept_obligations.sql
--- The lean path's part for accounts with limits on what they may come to owe.
+-- The lean path's part for accounts with limits on what they may come to owe. Subqueries stand in a
+-- lateral of their own for the reason that accept_order gives.
 
 create function risk_private.owes_its_cost(
   held risk_private.positions, kind text, rate_as_of timestamptz)
@@ -5639,6 +5642,7 @@ comment on function risk_private.owes_its_cost(risk_private.positions, text, tim
   'held long or flat, not oversold by open orders, and all that the account has there. It loses '
   'most at a price of 0.';
 
+-- By itself because most orders in shares need no more of add_obligations, which costs them more.
 create function risk_private.add_cost(
   max_loss numeric, cash_need numeric, keys integer[], levels risk_private.obligation_level[])
 returns boolean
@@ -5672,7 +5676,8 @@ end
 $$;
 comment on function risk_private.add_cost(
   numeric, numeric, integer[], risk_private.obligation_level[]) is
-  'add_obligations for an order that owes its cost and nothing else.';
+  'add_obligations for an order that owes its cost and nothing else: what it may lose of it, and '
+  'the cash that it takes, 0 where it is margined.';
 
 create function risk_private.obligation_keys(underlying_id integer) returns integer[]
 language plpgsql stable
