@@ -76,8 +76,9 @@ comment on function risk_private.revaluation_gains(integer, risk_private.unit_va
   'What carrying an account''s positions at those values adds to each dimension and key, open '
   'orders apart.';
 
--- Lock order: the scope's counter. Whoever moves any counter or row of exposures of a scope holds
--- it first, so those need no locks of their own. What is held has its rows already.
+-- Lock order: the scope's counter; then its others, in the order of the gains, which is ascending:
+-- an order that is about to be rolled back may hold some of them and not the scope's own. Exposures
+-- are moved by nobody without it. What is held has its rows already.
 create function risk_private.add_gains(
   scope risk_private.scopes, gains risk_private.revaluation_gain[])
 returns void
@@ -126,8 +127,8 @@ comment on function risk_private.add_gains(
   'held, and so to both sides.';
 
 -- Lock order: the caller holds the account; then its chain's counters, ascending: the firm's comes
--- last, as late as can be. An order that is about to be rolled back may hold one of a scope's
--- counters and not the scope's own: whoever waits for it must not hold a scope above.
+-- last, as late as can be: whoever waits for an order that is about to be rolled back must not hold
+-- a scope above.
 create function risk_private.carry_at(account_id integer, units risk_private.unit_values[])
 returns numeric
 language plpgsql volatile
@@ -135,7 +136,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_gains risk_private.revaluation_gain[] := array(
-    select g from risk_private.revaluation_gains(account_id, units) as g);
+    select g from risk_private.revaluation_gains(account_id, units) as g
+    order by g.dimension, g.key_id);
   v_parts risk_private.exposure_part[] := '{}';
   v_scope risk_private.scopes;
 begin

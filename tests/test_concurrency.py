@@ -28,6 +28,8 @@ from tests.orders import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from psycopg import Connection
+
     from tests.databases import Database
 
     Way = Callable[[Caller, str, str], Answer]
@@ -200,11 +202,57 @@ def test_an_account_that_is_locked_holds_up_no_other(db: Database, firm: Caller)
         assert [each.result().decision for each in waiting] == ["ACCEPTED"] * 8
 
 
-def test_many_trade_new_instruments_at_once(db: Database, firm: Caller) -> None:
+def new_stocks(firm: Caller) -> list[str]:
     symbols = [f"NEW{number}" for number in range(12)]
     stocks = [{"symbol": symbol, "kind": "stock", "sector": "New"} for symbol in symbols]
     firm.call("upsert_instruments", instruments=Jsonb(stocks))
     firm.mark(dict.fromkeys(symbols, 10))
+    return symbols
+
+
+def waits_for(firm: Caller, caller: Caller, *holders: Connection) -> bool:
+    """Whether what a caller waits for is a lock of one of these."""
+    query = "select pg_blocking_pids(%s) && %s::integer[]"
+    pids = [holder.info.backend_pid for holder in holders]
+    return firm.value(query, caller.connection.info.backend_pid, pids) is True
+
+
+def test_a_revaluation_and_a_batch_that_finds_no_room_do_not_deadlock(
+    db: Database, firm: Caller
+) -> None:
+    """Without room at the firm, the batch waits for its other counters only, to give them back."""
+    symbols = new_stocks(firm)
+    for symbol in symbols:
+        firm.hold("B1", symbol, 10)
+    firm.limit("F", "gross_notional", PLENTY, underlying="NEW0")
+    firm.limit("F", "gross_position", 121)
+    lock = """
+      select from risk_private.counters where counter_id in (
+        select c.counter_id from risk_private.counters as c
+        join risk_private.scopes as s using (scope_id) where s.code = 'F' and c.dimension = 2
+        order by c.counter_id offset {} limit {}) for no key update"""
+    with (
+        ThreadPoolExecutor(2) as pool,
+        callers(db, 2) as (feed, trader),
+        db.connect(autocommit=False) as second,
+        db.connect(autocommit=False) as others,
+    ):
+        second.execute(lock.format(1, 1))
+        others.execute(lock.format(2, 10))
+        items = [item("A1", trader.new_name(), f"buy {symbol}", 1) for symbol in symbols]
+        asked = pool.submit(trader.batch, items)
+        wait_until(lambda: waits_for(firm, trader, second))
+        marked = pool.submit(feed.mark, dict.fromkeys(symbols, 20))
+        wait_until(lambda: is_waiting(firm, feed))
+        others.rollback()
+        wait_until(lambda: waits_for(firm, feed, second, trader.connection))
+        second.rollback()
+        assert [answer.is_accepted for answer in asked.result()] == [True] + [False] * 11
+        marked.result()
+
+
+def test_many_trade_new_instruments_at_once(db: Database, firm: Caller) -> None:
+    symbols = new_stocks(firm)
     for scope, key in itertools.product(
         ("F", "D1", "D2", "B2"), ({"sector": "New"}, {"symbol": "NEW0"})
     ):
