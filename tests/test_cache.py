@@ -361,8 +361,16 @@ def test_many_threads_that_miss_together_read_once(client: Client) -> None:
 
 
 def test_processes_that_miss_together_read_once(
-    db: Database, firm: Caller, valkey: CacheServer, store: Plain
+    db: Database,
+    firm: Caller,
+    valkey: CacheServer,
+    store: Plain,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """All the patience they need: who waits too long reads for himself."""
+    monkeypatch.setattr("pgrisk.client.cache.WAIT_SECONDS", 60)
+    monkeypatch.setattr("pgrisk.client.cache_store.LEASE_MILLISECONDS", 60_000)
+    monkeypatch.setattr("pgrisk.client.cache_store.TIMEOUT_SECONDS", 60)
     with clients(db, valkey, 4) as opened:
         for each in opened:
             each.get("MSFT")

@@ -8858,11 +8858,14 @@ comment on function risk_private.add_gains(
 
 -- Lock order: the caller holds the account; then its chain's counters, ascending: the firm's comes
 -- last, as late as can be: whoever waits for an order that is about to be rolled back must not hold
--- a scope above.
+-- a scope above. Only nested loops keep the order of the gains.
 create function risk_private.carry_at(account_id integer, units risk_private.unit_values[])
 returns numeric
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 declare
   v_gains risk_private.revaluation_gain[] := array(
