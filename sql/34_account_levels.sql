@@ -96,6 +96,7 @@ create table risk_private.account_levels (
   obligations risk_private.obligation_level[],
   losses risk_private.loss_level[],
   needs_equity boolean,
+  are_own boolean,
   version bigint
 ) with (toast_tuple_target = 8160);
 create sequence risk_private.level_versions;
@@ -119,6 +120,9 @@ comment on column risk_private.account_levels.exposures is
   'limited, losses.';
 comment on column risk_private.account_levels.needs_equity is
   'Whether a limit on the chain goes by equity: daily_loss, drawdown_pct or concentration_pct.';
+comment on column risk_private.account_levels.are_own is
+  'Whether rates and obligations are limited at the account alone, so that nobody else moves them; '
+  'NULL: neither is limited.';
 comment on column risk_private.account_levels.counters is
   'Every counter that an order of the account moves, ascending.';
 
@@ -232,6 +236,14 @@ begin
   v_levels.losses := risk_private.loss_levels(account_id, at);
   v_levels.needs_equity := v_levels.losses is not null or exists (
     select from unnest(v_levels.exposures) as x where x.concentration_pct < 'Infinity');
+  -- A scope's counters are numbered below those of the scopes above it.
+  v_levels.are_own := (
+    select bool_and(x.counter_id < risk_private.counter_id(account_id + 1))
+    from (
+      select r.counter_id from unnest(v_levels.rates) as r
+      union all
+      select o.counter_id from unnest(v_levels.obligations) as o
+    ) as x);
   return v_levels;
 end
 $$;
@@ -309,7 +321,7 @@ begin
     duplicate_window = n.duplicate_window, keeps_fingerprints = n.keeps_fingerprints,
     rates = n.rates, counters = n.counters,
     exposures = n.exposures, obligations = n.obligations, losses = n.losses,
-    needs_equity = n.needs_equity
+    needs_equity = n.needs_equity, are_own = n.are_own
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n
   where l.account_id = n.account_id;

@@ -79,8 +79,8 @@ declare
   v_open_orders integer;
   v_open_positions integer;
   v_moved integer;
+  v_has_room boolean;
   v_obligation_keys integer[];
-  v_cost numeric;
   v_obligation risk_private.obligation;
 begin
   -- A few orders in hand keep the firm's row busy. More would wait for it and each other holding
@@ -172,9 +172,10 @@ begin
         greatest(i.as_of, i.underlying_as_of, i.rate_as_of), v_mark_age, v_at)) is not true then
     return v_account_id;
   end if;
-  if v_levels.needs_equity
-    and not risk_private.has_plain_equity(v_levels.losses, v_mark_age, v_at) then
-    return v_account_id;
+  if v_levels.needs_equity then
+    if not risk_private.has_plain_equity(v_levels.losses, v_mark_age, v_at) then
+      return v_account_id;
+    end if;
   end if;
   if v_levels.price_collar_pct < 'Infinity' then
     if (price is null
@@ -259,20 +260,30 @@ begin
     return null;
   end if;
 
-  if v_levels.keeps_fingerprints and not risk_private.remember(
-    v_account_id,
-    risk_private.fingerprint(
-      array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
-    v_levels.duplicate_window, v_at) then
-    return null;
+  if v_levels.keeps_fingerprints then
+    if not risk_private.remember(
+      v_account_id,
+      risk_private.fingerprint(
+        array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
+      v_levels.duplicate_window, v_at) then
+      return null;
+    end if;
   end if;
   if v_levels.obligations is not null then
     v_obligation_keys := case when i.underlying_id = i.instrument_id then i.keys
       else risk_private.obligation_keys(i.underlying_id) end;
     if risk_private.owes_its_cost(v_position.held, i.kind, i.rate_as_of) then
-      v_cost := greatest(0, (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
+      v_obligation.max_loss :=
+        greatest(0, (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
+      v_obligation.cash_need := case when i.kind = 'future' then 0 else v_obligation.max_loss end;
     else
       v_obligation := risk_private.obligation_change(v_account_id, i.underlying_id);
+    end if;
+  end if;
+  if v_levels.are_own then
+    if (risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
+      and risk_private.number_acceptances(v_levels.rates, 1, v_at)) is not true then
+      return null;
     end if;
   end if;
 
@@ -298,28 +309,23 @@ begin
     end if;
   end if;
   if v_levels.exposures is not null then
-    if not (case
-      when (v_position.held).unit_gamma = 0 and (v_position.held).unit_vega = 0
-        and (v_position.held).unit_theta = 0
-        then risk_private.reserve_deltas(
-          v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures)
-      else risk_private.reserve_exposures(
-        v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures) end) then
+    if (v_position.held).unit_gamma = 0 and (v_position.held).unit_vega = 0
+      and (v_position.held).unit_theta = 0 then
+      v_has_room := risk_private.reserve_deltas(
+        v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures);
+    else
+      v_has_room := risk_private.reserve_exposures(
+        v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures);
+    end if;
+    if v_has_room is not true then
       return null;
     end if;
   end if;
-  if v_levels.obligations is not null then
-    if not (case when v_cost is null
-      then risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
-      else risk_private.add_cost(
-        v_cost, case when i.kind = 'future' then 0 else v_cost end, v_obligation_keys,
-        v_levels.obligations) end) then
+  if not v_levels.are_own then
+    if (risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
+      and risk_private.number_acceptances(v_levels.rates, 0, v_at)) is not true then
       return null;
     end if;
-  end if;
-  if v_levels.rates is not null
-    and not risk_private.number_acceptances(v_levels.rates, v_at) then
-    return null;
   end if;
   return v_account_id;
 end

@@ -1,35 +1,34 @@
 -- The lean path's part for accounts with limits on rates and duplicates.
 
 create function risk_private.number_acceptances(
-  rates risk_private.rate_change[], at timestamptz)
+  rates risk_private.rate_change[], uncounted integer, at timestamptz)
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rate risk_private.rate_change;
+  v_number bigint;
 begin
   foreach v_rate in array coalesce(rates, '{}') loop
+    select c.accepted_orders + uncounted into v_number
+    from risk_private.counters as c where c.counter_id = v_rate.counter_id;
     if v_rate.accepted_orders > 1 then
       insert into risk_private.rate_events (counter_id, number, accepted_at)
-      select c.counter_id, c.accepted_orders - n, at
-      from risk_private.counters as c
-      cross join lateral generate_series(1, v_rate.accepted_orders - 1) as n
-      where c.counter_id = v_rate.counter_id;
+      select v_rate.counter_id, v_number - n, at
+      from generate_series(1, v_rate.accepted_orders - 1) as n;
     end if;
     insert into risk_private.rate_events (counter_id, number, accepted_at)
-    select c.counter_id, c.accepted_orders, at
-    from risk_private.counters as c
-    where c.counter_id = v_rate.counter_id
+    select v_rate.counter_id, v_number, at
+    where v_number is not null
       and (least(v_rate.order_rate, v_rate.order_rate_minute) <= 1) is not true
       and not exists (
         select from risk_private.rate_events as e
-        where e.counter_id = c.counter_id
+        where e.counter_id = v_rate.counter_id
           and e.number in (
-            c.accepted_orders - v_rate.order_rate + 1,
-            c.accepted_orders - v_rate.order_rate_minute + 1)
+            v_number - v_rate.order_rate + 1, v_number - v_rate.order_rate_minute + 1)
           and e.accepted_at > at - case e.number
-            when c.accepted_orders - v_rate.order_rate_minute + 1 then interval '60 seconds'
+            when v_number - v_rate.order_rate_minute + 1 then interval '60 seconds'
             else interval '1 second' end
         offset 0);
     if not found then
@@ -43,9 +42,11 @@ begin
   return true;
 end
 $$;
-comment on function risk_private.number_acceptances(risk_private.rate_change[], timestamptz) is
-  'Records when the orders just counted were accepted, and now and then forgets what no limit '
-  'looks back on any more. Returns false where a rate reaches its warning level.';
+comment on function risk_private.number_acceptances(
+  risk_private.rate_change[], integer, timestamptz) is
+  'Records when orders were accepted, so many of which the counters do not hold yet, and now and '
+  'then forgets what no limit looks back on any more. Returns false where a counter is missing or '
+  'a rate reaches its warning level.';
 
 create function risk_private.forget_acceptances(counter_id bigint, at timestamptz) returns void
 language plpgsql volatile

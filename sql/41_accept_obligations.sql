@@ -23,43 +23,6 @@ comment on function risk_private.owes_its_cost(risk_private.positions, text, tim
   'held long or flat, not oversold by open orders, and all that the account has there. It loses '
   'most at a price of 0.';
 
--- By itself because most orders in shares need no more of add_obligations, which costs them more.
-create function risk_private.add_cost(
-  max_loss numeric, cash_need numeric, keys integer[], levels risk_private.obligation_level[])
-returns boolean
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_moved integer;
-begin
-  update risk_private.obligations as o set
-    max_loss = o.max_loss + add_cost.max_loss,
-    cash_need = o.cash_need + add_cost.cash_need
-  from unnest(levels) as l
-  cross join lateral (
-    select (
-      select q.cash from risk_private.equities as q
-      where q.scope_id = l.scope_id and q.unknown = 0) as cash
-  ) as e
-  where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
-    and greatest(o.bull, o.bear) < l.same_side
-    and o.max_loss + add_cost.max_loss < l.max_loss
-    and (o.unlimited = 0 or l.max_loss = 'Infinity')
-    and (l.buying_power = 'Infinity'
-      or o.cash_need + add_cost.cash_need - e.cash < l.buying_power);
-  get diagnostics v_moved = row_count;
-  if v_moved = cardinality(levels) then
-    return true;
-  end if;
-  return risk_private.are_all(v_moved, array(select l.dimension from unnest(levels) as l), keys);
-end
-$$;
-comment on function risk_private.add_cost(
-  numeric, numeric, integer[], risk_private.obligation_level[]) is
-  'add_obligations for an order that owes its cost and nothing else: what it may lose of it, and '
-  'the cash that it takes, 0 where it is margined.';
-
 create function risk_private.obligation_keys(underlying_id integer) returns integer[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -73,6 +36,8 @@ $$;
 comment on function risk_private.obligation_keys(integer) is
   'The sector of an underlying and the underlying: keys of obligations by dimension.';
 
+-- What adds nothing but a cost, as most orders in shares do, has a statement of its own, because
+-- the other costs it more.
 create function risk_private.add_obligations(
   change risk_private.obligation, keys integer[], levels risk_private.obligation_level[])
 returns boolean
@@ -82,23 +47,45 @@ as $$
 declare
   v_moved integer;
 begin
-  update risk_private.obligations as o set
-    bull = o.bull + change.bull,
-    bear = o.bear + change.bear,
-    max_loss = o.max_loss + change.max_loss,
-    unlimited = o.unlimited + change.unlimited,
-    cash_need = o.cash_need + change.cash_need
-  from unnest(levels) as l
-  cross join lateral (
-    select (
-      select q.cash from risk_private.equities as q
-      where q.scope_id = l.scope_id and q.unknown = 0) as cash
-  ) as e
-  where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
-    and greatest(o.bull + change.bull, o.bear + change.bear) < l.same_side
-    and o.max_loss + change.max_loss < l.max_loss
-    and (o.unlimited + change.unlimited = 0 or l.max_loss = 'Infinity')
-    and (l.buying_power = 'Infinity' or o.cash_need + change.cash_need - e.cash < l.buying_power);
+  if levels is null then
+    return true;
+  end if;
+  if change.bull is null then
+    update risk_private.obligations as o set
+      max_loss = o.max_loss + change.max_loss,
+      cash_need = o.cash_need + change.cash_need
+    from unnest(levels) as l
+    cross join lateral (
+      select (
+        select q.cash from risk_private.equities as q
+        where q.scope_id = l.scope_id and q.unknown = 0) as cash
+    ) as e
+    where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
+      and greatest(o.bull, o.bear) < l.same_side
+      and o.max_loss + change.max_loss < l.max_loss
+      and (o.unlimited = 0 or l.max_loss = 'Infinity')
+      and (l.buying_power = 'Infinity'
+        or o.cash_need + change.cash_need - e.cash < l.buying_power);
+  else
+    update risk_private.obligations as o set
+      bull = o.bull + change.bull,
+      bear = o.bear + change.bear,
+      max_loss = o.max_loss + change.max_loss,
+      unlimited = o.unlimited + change.unlimited,
+      cash_need = o.cash_need + change.cash_need
+    from unnest(levels) as l
+    cross join lateral (
+      select (
+        select q.cash from risk_private.equities as q
+        where q.scope_id = l.scope_id and q.unknown = 0) as cash
+    ) as e
+    where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
+      and greatest(o.bull + change.bull, o.bear + change.bear) < l.same_side
+      and o.max_loss + change.max_loss < l.max_loss
+      and (o.unlimited + change.unlimited = 0 or l.max_loss = 'Infinity')
+      and (l.buying_power = 'Infinity'
+        or o.cash_need + change.cash_need - e.cash < l.buying_power);
+  end if;
   get diagnostics v_moved = row_count;
   if v_moved = cardinality(levels) then
     return true;
@@ -108,9 +95,10 @@ end
 $$;
 comment on function risk_private.add_obligations(
   risk_private.obligation, integer[], risk_private.obligation_level[]) is
-  'Adds what an order changes to every row of obligations of its chain, by the keys of the '
-  'underlying and its sector. False, to be rolled back, where one is missing or would reach a '
-  'warning level. The caller holds the firm''s counter.';
+  'Adds what an order changes (bull NULL: max_loss and cash_need alone) to every row of '
+  'obligations of its chain, by the keys of the underlying and its sector. False, to be rolled '
+  'back, where one is missing or would reach a warning level. The caller holds the firm''s '
+  'counter, or the rows are all of an account that it holds.';
 
 create function risk_private.reserve_obligations(entries risk_private.entry[], at timestamptz)
 returns boolean

@@ -2701,6 +2701,7 @@ create table risk_private.account_levels (
   obligations risk_private.obligation_level[],
   losses risk_private.loss_level[],
   needs_equity boolean,
+  are_own boolean,
   version bigint
 ) with (toast_tuple_target = 8160);
 create sequence risk_private.level_versions;
@@ -2724,6 +2725,9 @@ comment on column risk_private.account_levels.exposures is
   'limited, losses.';
 comment on column risk_private.account_levels.needs_equity is
   'Whether a limit on the chain goes by equity: daily_loss, drawdown_pct or concentration_pct.';
+comment on column risk_private.account_levels.are_own is
+  'Whether rates and obligations are limited at the account alone, so that nobody else moves them; '
+  'NULL: neither is limited.';
 comment on column risk_private.account_levels.counters is
   'Every counter that an order of the account moves, ascending.';
 
@@ -2837,6 +2841,14 @@ begin
   v_levels.losses := risk_private.loss_levels(account_id, at);
   v_levels.needs_equity := v_levels.losses is not null or exists (
     select from unnest(v_levels.exposures) as x where x.concentration_pct < 'Infinity');
+  -- A scope's counters are numbered below those of the scopes above it.
+  v_levels.are_own := (
+    select bool_and(x.counter_id < risk_private.counter_id(account_id + 1))
+    from (
+      select r.counter_id from unnest(v_levels.rates) as r
+      union all
+      select o.counter_id from unnest(v_levels.obligations) as o
+    ) as x);
   return v_levels;
 end
 $$;
@@ -2914,7 +2926,7 @@ begin
     duplicate_window = n.duplicate_window, keeps_fingerprints = n.keeps_fingerprints,
     rates = n.rates, counters = n.counters,
     exposures = n.exposures, obligations = n.obligations, losses = n.losses,
-    needs_equity = n.needs_equity
+    needs_equity = n.needs_equity, are_own = n.are_own
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n
   where l.account_id = n.account_id;
@@ -4666,8 +4678,8 @@ declare
   v_open_orders integer;
   v_open_positions integer;
   v_moved integer;
+  v_has_room boolean;
   v_obligation_keys integer[];
-  v_cost numeric;
   v_obligation risk_private.obligation;
 begin
   -- A few orders in hand keep the firm's row busy. More would wait for it and each other holding
@@ -4759,9 +4771,10 @@ begin
         greatest(i.as_of, i.underlying_as_of, i.rate_as_of), v_mark_age, v_at)) is not true then
     return v_account_id;
   end if;
-  if v_levels.needs_equity
-    and not risk_private.has_plain_equity(v_levels.losses, v_mark_age, v_at) then
-    return v_account_id;
+  if v_levels.needs_equity then
+    if not risk_private.has_plain_equity(v_levels.losses, v_mark_age, v_at) then
+      return v_account_id;
+    end if;
   end if;
   if v_levels.price_collar_pct < 'Infinity' then
     if (price is null
@@ -4846,20 +4859,30 @@ begin
     return null;
   end if;
 
-  if v_levels.keeps_fingerprints and not risk_private.remember(
-    v_account_id,
-    risk_private.fingerprint(
-      array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
-    v_levels.duplicate_window, v_at) then
-    return null;
+  if v_levels.keeps_fingerprints then
+    if not risk_private.remember(
+      v_account_id,
+      risk_private.fingerprint(
+        array[i.instrument_id], array[case when v_is_buy then 1 else -1 end], quantity, price),
+      v_levels.duplicate_window, v_at) then
+      return null;
+    end if;
   end if;
   if v_levels.obligations is not null then
     v_obligation_keys := case when i.underlying_id = i.instrument_id then i.keys
       else risk_private.obligation_keys(i.underlying_id) end;
     if risk_private.owes_its_cost(v_position.held, i.kind, i.rate_as_of) then
-      v_cost := greatest(0, (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
+      v_obligation.max_loss :=
+        greatest(0, (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
+      v_obligation.cash_need := case when i.kind = 'future' then 0 else v_obligation.max_loss end;
     else
       v_obligation := risk_private.obligation_change(v_account_id, i.underlying_id);
+    end if;
+  end if;
+  if v_levels.are_own then
+    if (risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
+      and risk_private.number_acceptances(v_levels.rates, 1, v_at)) is not true then
+      return null;
     end if;
   end if;
 
@@ -4885,28 +4908,23 @@ begin
     end if;
   end if;
   if v_levels.exposures is not null then
-    if not (case
-      when (v_position.held).unit_gamma = 0 and (v_position.held).unit_vega = 0
-        and (v_position.held).unit_theta = 0
-        then risk_private.reserve_deltas(
-          v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures)
-      else risk_private.reserve_exposures(
-        v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures) end) then
+    if (v_position.held).unit_gamma = 0 and (v_position.held).unit_vega = 0
+      and (v_position.held).unit_theta = 0 then
+      v_has_room := risk_private.reserve_deltas(
+        v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures);
+    else
+      v_has_room := risk_private.reserve_exposures(
+        v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures);
+    end if;
+    if v_has_room is not true then
       return null;
     end if;
   end if;
-  if v_levels.obligations is not null then
-    if not (case when v_cost is null
-      then risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
-      else risk_private.add_cost(
-        v_cost, case when i.kind = 'future' then 0 else v_cost end, v_obligation_keys,
-        v_levels.obligations) end) then
+  if not v_levels.are_own then
+    if (risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
+      and risk_private.number_acceptances(v_levels.rates, 0, v_at)) is not true then
       return null;
     end if;
-  end if;
-  if v_levels.rates is not null
-    and not risk_private.number_acceptances(v_levels.rates, v_at) then
-    return null;
   end if;
   return v_account_id;
 end
@@ -4945,35 +4963,34 @@ comment on function risk_private.accepted(integer, text, xid8) is
 -- The lean path's part for accounts with limits on rates and duplicates.
 
 create function risk_private.number_acceptances(
-  rates risk_private.rate_change[], at timestamptz)
+  rates risk_private.rate_change[], uncounted integer, at timestamptz)
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rate risk_private.rate_change;
+  v_number bigint;
 begin
   foreach v_rate in array coalesce(rates, '{}') loop
+    select c.accepted_orders + uncounted into v_number
+    from risk_private.counters as c where c.counter_id = v_rate.counter_id;
     if v_rate.accepted_orders > 1 then
       insert into risk_private.rate_events (counter_id, number, accepted_at)
-      select c.counter_id, c.accepted_orders - n, at
-      from risk_private.counters as c
-      cross join lateral generate_series(1, v_rate.accepted_orders - 1) as n
-      where c.counter_id = v_rate.counter_id;
+      select v_rate.counter_id, v_number - n, at
+      from generate_series(1, v_rate.accepted_orders - 1) as n;
     end if;
     insert into risk_private.rate_events (counter_id, number, accepted_at)
-    select c.counter_id, c.accepted_orders, at
-    from risk_private.counters as c
-    where c.counter_id = v_rate.counter_id
+    select v_rate.counter_id, v_number, at
+    where v_number is not null
       and (least(v_rate.order_rate, v_rate.order_rate_minute) <= 1) is not true
       and not exists (
         select from risk_private.rate_events as e
-        where e.counter_id = c.counter_id
+        where e.counter_id = v_rate.counter_id
           and e.number in (
-            c.accepted_orders - v_rate.order_rate + 1,
-            c.accepted_orders - v_rate.order_rate_minute + 1)
+            v_number - v_rate.order_rate + 1, v_number - v_rate.order_rate_minute + 1)
           and e.accepted_at > at - case e.number
-            when c.accepted_orders - v_rate.order_rate_minute + 1 then interval '60 seconds'
+            when v_number - v_rate.order_rate_minute + 1 then interval '60 seconds'
             else interval '1 second' end
         offset 0);
     if not found then
@@ -4987,9 +5004,11 @@ begin
   return true;
 end
 $$;
-comment on function risk_private.number_acceptances(risk_private.rate_change[], timestamptz) is
-  'Records when the orders just counted were accepted, and now and then forgets what no limit '
-  'looks back on any more. Returns false where a rate reaches its warning level.';
+comment on function risk_private.number_acceptances(
+  risk_private.rate_change[], integer, timestamptz) is
+  'Records when orders were accepted, so many of which the counters do not hold yet, and now and '
+  'then forgets what no limit looks back on any more. Returns false where a counter is missing or '
+  'a rate reaches its warning level.';
 
 create function risk_private.forget_acceptances(counter_id bigint, at timestamptz) returns void
 language plpgsql volatile
@@ -5361,7 +5380,7 @@ begin
     return true;
   end if;
   if not risk_private.number_acceptances(
-    risk_private.rate_changes(v_reservation.changes), v_at) then
+    risk_private.rate_changes(v_reservation.changes), 0, v_at) then
     return true;
   end if;
   return v_reservation.keeps_fingerprints and exists (
@@ -5642,43 +5661,6 @@ comment on function risk_private.owes_its_cost(risk_private.positions, text, tim
   'held long or flat, not oversold by open orders, and all that the account has there. It loses '
   'most at a price of 0.';
 
--- By itself because most orders in shares need no more of add_obligations, which costs them more.
-create function risk_private.add_cost(
-  max_loss numeric, cash_need numeric, keys integer[], levels risk_private.obligation_level[])
-returns boolean
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_moved integer;
-begin
-  update risk_private.obligations as o set
-    max_loss = o.max_loss + add_cost.max_loss,
-    cash_need = o.cash_need + add_cost.cash_need
-  from unnest(levels) as l
-  cross join lateral (
-    select (
-      select q.cash from risk_private.equities as q
-      where q.scope_id = l.scope_id and q.unknown = 0) as cash
-  ) as e
-  where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
-    and greatest(o.bull, o.bear) < l.same_side
-    and o.max_loss + add_cost.max_loss < l.max_loss
-    and (o.unlimited = 0 or l.max_loss = 'Infinity')
-    and (l.buying_power = 'Infinity'
-      or o.cash_need + add_cost.cash_need - e.cash < l.buying_power);
-  get diagnostics v_moved = row_count;
-  if v_moved = cardinality(levels) then
-    return true;
-  end if;
-  return risk_private.are_all(v_moved, array(select l.dimension from unnest(levels) as l), keys);
-end
-$$;
-comment on function risk_private.add_cost(
-  numeric, numeric, integer[], risk_private.obligation_level[]) is
-  'add_obligations for an order that owes its cost and nothing else: what it may lose of it, and '
-  'the cash that it takes, 0 where it is margined.';
-
 create function risk_private.obligation_keys(underlying_id integer) returns integer[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -5692,6 +5674,8 @@ $$;
 comment on function risk_private.obligation_keys(integer) is
   'The sector of an underlying and the underlying: keys of obligations by dimension.';
 
+-- What adds nothing but a cost, as most orders in shares do, has a statement of its own, because
+-- the other costs it more.
 create function risk_private.add_obligations(
   change risk_private.obligation, keys integer[], levels risk_private.obligation_level[])
 returns boolean
@@ -5701,23 +5685,45 @@ as $$
 declare
   v_moved integer;
 begin
-  update risk_private.obligations as o set
-    bull = o.bull + change.bull,
-    bear = o.bear + change.bear,
-    max_loss = o.max_loss + change.max_loss,
-    unlimited = o.unlimited + change.unlimited,
-    cash_need = o.cash_need + change.cash_need
-  from unnest(levels) as l
-  cross join lateral (
-    select (
-      select q.cash from risk_private.equities as q
-      where q.scope_id = l.scope_id and q.unknown = 0) as cash
-  ) as e
-  where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
-    and greatest(o.bull + change.bull, o.bear + change.bear) < l.same_side
-    and o.max_loss + change.max_loss < l.max_loss
-    and (o.unlimited + change.unlimited = 0 or l.max_loss = 'Infinity')
-    and (l.buying_power = 'Infinity' or o.cash_need + change.cash_need - e.cash < l.buying_power);
+  if levels is null then
+    return true;
+  end if;
+  if change.bull is null then
+    update risk_private.obligations as o set
+      max_loss = o.max_loss + change.max_loss,
+      cash_need = o.cash_need + change.cash_need
+    from unnest(levels) as l
+    cross join lateral (
+      select (
+        select q.cash from risk_private.equities as q
+        where q.scope_id = l.scope_id and q.unknown = 0) as cash
+    ) as e
+    where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
+      and greatest(o.bull, o.bear) < l.same_side
+      and o.max_loss + change.max_loss < l.max_loss
+      and (o.unlimited = 0 or l.max_loss = 'Infinity')
+      and (l.buying_power = 'Infinity'
+        or o.cash_need + change.cash_need - e.cash < l.buying_power);
+  else
+    update risk_private.obligations as o set
+      bull = o.bull + change.bull,
+      bear = o.bear + change.bear,
+      max_loss = o.max_loss + change.max_loss,
+      unlimited = o.unlimited + change.unlimited,
+      cash_need = o.cash_need + change.cash_need
+    from unnest(levels) as l
+    cross join lateral (
+      select (
+        select q.cash from risk_private.equities as q
+        where q.scope_id = l.scope_id and q.unknown = 0) as cash
+    ) as e
+    where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
+      and greatest(o.bull + change.bull, o.bear + change.bear) < l.same_side
+      and o.max_loss + change.max_loss < l.max_loss
+      and (o.unlimited + change.unlimited = 0 or l.max_loss = 'Infinity')
+      and (l.buying_power = 'Infinity'
+        or o.cash_need + change.cash_need - e.cash < l.buying_power);
+  end if;
   get diagnostics v_moved = row_count;
   if v_moved = cardinality(levels) then
     return true;
@@ -5727,9 +5733,10 @@ end
 $$;
 comment on function risk_private.add_obligations(
   risk_private.obligation, integer[], risk_private.obligation_level[]) is
-  'Adds what an order changes to every row of obligations of its chain, by the keys of the '
-  'underlying and its sector. False, to be rolled back, where one is missing or would reach a '
-  'warning level. The caller holds the firm''s counter.';
+  'Adds what an order changes (bull NULL: max_loss and cash_need alone) to every row of '
+  'obligations of its chain, by the keys of the underlying and its sector. False, to be rolled '
+  'back, where one is missing or would reach a warning level. The caller holds the firm''s '
+  'counter, or the rows are all of an account that it holds.';
 
 create function risk_private.reserve_obligations(entries risk_private.entry[], at timestamptz)
 returns boolean
@@ -7709,7 +7716,7 @@ begin
   perform risk_private.renew_obligations(p.account_id, array(
     select distinct l.underlying_id from pg_catalog.unnest(v_legs) as l));
   perform risk_private.number_acceptances(
-    risk_private.rate_changes(v_changes), v_at);
+    risk_private.rate_changes(v_changes), 0, v_at);
   if exists (select from pg_catalog.unnest(v_changes) as x where x.keeps_fingerprints) then
     insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
     values (p.account_id, risk_private.fingerprint(p.instrument_ids, p.ratios, p.quantity, p.price),
