@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
 
-from pgrisk.worker.background import run
+from pgrisk.worker.background import Background, run
 from pgrisk.worker.jobs import Context, Job, day, reconciliation, views
 from pgrisk.worker.log import create_log
 from pgrisk.worker.metrics import Metrics
-from tests.orders import Caller, open_firm
+from tests.orders import Caller, open_firm, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -269,3 +271,26 @@ def test_a_job_that_fails_is_logged_and_counted(
     assert b'pgrisk_worker_jobs_total{job="broken",outcome="failed"} 1.0' in (
         context.metrics.render()
     )
+
+
+def test_a_job_that_is_woken_while_it_runs_runs_again_within_its_share_of_the_time(
+    db: Database, context: Context
+) -> None:
+    runs: list[tuple[float, float]] = []
+
+    def busy(context: Context) -> None:
+        began = time.monotonic()
+        context.connection.execute("select pg_sleep(0.05)")
+        if len(runs) < 4:
+            background.wake("busy")
+        runs.append((began, time.monotonic()))
+
+    jobs = (Job("busy", 3600, busy, share=0.5),)
+    background = Background(db.url, context.epoch, jobs, context.metrics, context.log, print)
+    background.start()
+    try:
+        wait_until(lambda: len(runs) == 5)
+    finally:
+        background.stop()
+    for (began, ended), (next_began, _) in pairwise(runs):
+        assert next_began - ended >= ended - began

@@ -44,6 +44,8 @@ class Background:
         self._evaluate_soon = evaluate_soon
         now = time.monotonic()
         self._due = {job.name: 0.0 if job.at_once else now + job.interval for job in jobs}
+        self._not_before = dict.fromkeys(self._due, 0.0)
+        self._woken: set[str] = set()
         self._wake = Event()
         self._is_stopping = False
         self._connection: psycopg.Connection | None = None
@@ -54,9 +56,9 @@ class Background:
         self._thread.start()
 
     def wake(self, name: str) -> None:
-        """Let a job run now, if it is one of these."""
+        """Let a job run as soon as its share of the time allows, if it is one of these."""
         if name in self._due:
-            self._due[name] = 0.0
+            self._woken.add(name)
             self._wake.set()
 
     def stop(self) -> None:
@@ -91,7 +93,8 @@ class Background:
                 backoff.reset()
                 while not self._is_stopping:
                     self._run_due(self._connection)
-                    self._wake.wait(max(0.0, min(self._due.values()) - time.monotonic()))
+                    next_at = min(map(self._next_at, self._due))
+                    self._wake.wait(max(0.0, next_at - time.monotonic()))
                     self._wake.clear()
             except psycopg.Error as error:
                 if error.sqlstate == EPOCH_IS_OVER:
@@ -105,14 +108,16 @@ class Background:
     def _run_due(self, connection: psycopg.Connection) -> None:
         context = Context(connection, self._epoch, self._log, self._metrics, self._evaluate_soon)
         for job in self._jobs:
-            if self._is_stopping or self._due[job.name] > time.monotonic():
+            if self._is_stopping or self._next_at(job.name) > time.monotonic():
                 continue
             began = time.monotonic()
+            self._woken.discard(job.name)
             self._due[job.name] = began + job.interval
             run(job, context)
-            took = time.monotonic() - began
-            if took > job.interval * job.share:
-                self._due[job.name] = max(self._due[job.name], began + took / job.share)
+            self._not_before[job.name] = began + (time.monotonic() - began) / job.share
+
+    def _next_at(self, name: str) -> float:
+        return max(0.0 if name in self._woken else self._due[name], self._not_before[name])
 
 
 def run(job: Job, context: Context) -> bool:

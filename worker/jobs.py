@@ -120,7 +120,7 @@ def queues(context: Context) -> None:
 
 BACKGROUND = (
     (Job("cancels", 10, cancels, share=0.5),),
-    (Job("revaluation", 10, revaluation, share=1),),
+    (Job("revaluation", 10, revaluation, share=0.5),),
     (Job("breaches", 1, breaches, share=0.25),),
     (
         Job("lapsed_limits", 1, lapsed_limits),
