@@ -36,8 +36,9 @@ comment on function risk_private.are_all(integer, integer[], integer[]) is
   'key NULL) there is no row for it.';
 
 -- One long function and no branch that is not needed, because this is what every order waits for:
--- each operator, plan node and call costs. What most orders do not need is done by others, and asked
--- for in an `if` of its own: what an expression names is set up even where it is not evaluated.
+-- each operator, plan node and call costs. What most orders do not need is done by others, and
+-- asked for in an `if` of its own: what an expression names is set up even where it is not
+-- evaluated.
 -- Lock order: the account, then the counters of its chain, ascending.
 create function risk_private.accept_order(
   account text, client_order_id text, symbol text, side text, quantity numeric, price numeric,
