@@ -45,7 +45,6 @@ class Background:
         now = time.monotonic()
         self._due = {job.name: 0.0 if job.at_once else now + job.interval for job in jobs}
         self._not_before = dict.fromkeys(self._due, 0.0)
-        self._woken: set[str] = set()
         self._wake = Event()
         self._is_stopping = False
         self._connection: psycopg.Connection | None = None
@@ -58,7 +57,7 @@ class Background:
     def wake(self, name: str) -> None:
         """Let a job run as soon as its share of the time allows, if it is one of these."""
         if name in self._due:
-            self._woken.add(name)
+            self._due[name] = 0.0
             self._wake.set()
 
     def stop(self) -> None:
@@ -111,13 +110,12 @@ class Background:
             if self._is_stopping or self._next_at(job.name) > time.monotonic():
                 continue
             began = time.monotonic()
-            self._woken.discard(job.name)
             self._due[job.name] = began + job.interval
             run(job, context)
             self._not_before[job.name] = began + (time.monotonic() - began) / job.share
 
     def _next_at(self, name: str) -> float:
-        return max(0.0 if name in self._woken else self._due[name], self._not_before[name])
+        return max(self._due[name], self._not_before[name])
 
 
 def run(job: Job, context: Context) -> bool:

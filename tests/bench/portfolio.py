@@ -191,9 +191,9 @@ class Portfolio:
                     self._run, of.owner, marks, 1, rate=STREAM_RATE, mode="simple", is_feed=True
                 )
                 ratios.append(self._run(of.trader, check, 32, rate=1000).p99 / alone)
-                # Batches come at random: of a hundred, ten more or fewer are to be expected.
-                if feed.result().rate < 0.75 * STREAM_RATE:
-                    raise SystemExit(f"the feed sent {feed.result().rate:g} batches a second")
+                # Batches come at random, so how many came says little: one that is late, much.
+                if feed.result().p99 > 1000:
+                    raise SystemExit(f"the feed was {feed.result().p99:g} ms late")
         return median(ratios)
 
     def _limited(self, of: firm.Firm) -> float:
