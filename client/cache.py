@@ -176,6 +176,16 @@ class LimitCache:
             loaded = self._wait_for_other(name, oldest, store)
             if loaded is not None:
                 return loaded
+        elif holds_lease:
+            # Another process may have loaded it between the look and the lease.
+            entry = store.look(name)
+            if entry is None:
+                loaded = None
+            else:
+                loaded = self._usable(entry.document, max(oldest, entry.floor))
+            if loaded is not None:
+                store.release(name)
+                return loaded
         found, document = self._read(scope, symbol)
         if found.version < oldest:
             # Read after that floor was seen, so the floor cannot be of this database.

@@ -113,6 +113,10 @@ class Store:
             )
         )
 
+    def release(self, name: str) -> None:
+        """Gives back a lease under which nothing had to be loaded."""
+        self._forget(self._lease(name))
+
     def fill(self, name: str, version: int, document: bytes, milliseconds: int) -> bool:
         """Stores what was loaded under a lease, unless it came too late."""
         number = str(version).encode()

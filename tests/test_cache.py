@@ -15,6 +15,7 @@ import redis
 
 from pgrisk.client import embedded_cache
 from pgrisk.client.cache import LimitCache
+from pgrisk.client.cache_store import Store
 from pgrisk.client.errors import NotAllowed
 from pgrisk.client.limit_reader import LimitReader
 from pgrisk.client.risk_client import RiskClient
@@ -378,6 +379,29 @@ def test_processes_that_miss_together_read_once(
         answers = all_at_once([each.get for each in opened])
         assert len(set(answers)) == 1
         assert sum(each.reader.reads for each in opened) == before + 1
+
+
+def test_a_process_that_looked_before_another_had_loaded_reads_nothing(
+    db: Database,
+    firm: Caller,
+    valkey: CacheServer,
+    store: Plain,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with clients(db, valkey, 2) as (early, late):
+        late.get("MSFT")
+        before = late.reader.reads
+        lease = Store.lease
+
+        def lease_late(self: Store, name: str) -> bool | None:
+            monkeypatch.setattr(Store, "lease", lease)
+            early.get()
+            return lease(self, name)
+
+        monkeypatch.setattr(Store, "lease", lease_late)
+        assert late.get() == early.get()
+        assert late.reader.reads == before
+        assert store.keys("*lease*") == []
 
 
 # Trouble ------------------------------------------------------------------------------------------
