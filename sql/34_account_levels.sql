@@ -121,8 +121,8 @@ comment on column risk_private.account_levels.exposures is
 comment on column risk_private.account_levels.needs_equity is
   'Whether a limit on the chain goes by equity: daily_loss, drawdown_pct or concentration_pct.';
 comment on column risk_private.account_levels.are_own is
-  'Whether rates and obligations are limited at the account alone, so that nobody else moves them; '
-  'NULL: neither is limited.';
+  'Whether rates (of all its orders) and obligations are limited at the account alone, so that '
+  'nobody else moves them; NULL: neither is limited.';
 comment on column risk_private.account_levels.counters is
   'Every counter that an order of the account moves, ascending.';
 
@@ -238,11 +238,13 @@ begin
     select from unnest(v_levels.exposures) as x where x.concentration_pct < 'Infinity');
   -- A scope's counters are numbered below those of the scopes above it.
   v_levels.are_own := (
-    select bool_and(x.counter_id < risk_private.counter_id(account_id + 1))
+    select bool_and(x.is_own)
     from (
-      select r.counter_id from unnest(v_levels.rates) as r
+      select r.counter_id = risk_private.counter_id(account_id) as is_own
+      from unnest(v_levels.rates) as r
       union all
-      select o.counter_id from unnest(v_levels.obligations) as o
+      select o.counter_id < risk_private.counter_id(account_id + 1)
+      from unnest(v_levels.obligations) as o
     ) as x);
   return v_levels;
 end

@@ -80,6 +80,7 @@ declare
   v_traded_notional numeric;
   v_open_orders integer;
   v_open_positions integer;
+  v_accepted_orders bigint;
   v_moved integer;
   v_has_room boolean;
   v_obligation_keys integer[];
@@ -98,12 +99,13 @@ begin
   end if;
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-    set_config('synchronous_commit', 'off', true)
+    c.accepted_orders, set_config('synchronous_commit', 'off', true)
   into v_account_id, v_chain, v_mark_age, v_heartbeat_age, v_required_types, v_gross_position,
-    v_gross_notional, v_traded_notional, v_open_orders, v_open_positions
+    v_gross_notional, v_traded_notional, v_open_orders, v_open_positions, v_accepted_orders
   from risk_private.scopes as s
   cross join lateral (
-    select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions
+    select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
+      c.accepted_orders
     from risk_private.counters as c where c.counter_id = s.counter_id
     for no key update skip locked
   ) as c
@@ -284,7 +286,8 @@ begin
   end if;
   if v_levels.are_own then
     if (risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
-      and risk_private.number_acceptances(v_levels.rates, 1, v_at)) is not true then
+      and risk_private.number_acceptances(
+        v_levels.rates, v_accepted_orders + 1, v_at)) is not true then
       return null;
     end if;
   end if;
@@ -325,7 +328,7 @@ begin
   end if;
   if not v_levels.are_own then
     if (risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
-      and risk_private.number_acceptances(v_levels.rates, 0, v_at)) is not true then
+      and risk_private.number_acceptances(v_levels.rates, null, v_at)) is not true then
       return null;
     end if;
   end if;

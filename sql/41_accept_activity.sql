@@ -1,18 +1,20 @@
 -- The lean path's part for accounts with limits on rates and duplicates.
 
 create function risk_private.number_acceptances(
-  rates risk_private.rate_change[], uncounted integer, at timestamptz)
+  rates risk_private.rate_change[], last_number bigint, at timestamptz)
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rate risk_private.rate_change;
-  v_number bigint;
+  v_number bigint := last_number;
 begin
   foreach v_rate in array coalesce(rates, '{}') loop
-    select c.accepted_orders + uncounted into v_number
-    from risk_private.counters as c where c.counter_id = v_rate.counter_id;
+    if last_number is null then
+      select c.accepted_orders into v_number
+      from risk_private.counters as c where c.counter_id = v_rate.counter_id;
+    end if;
     if v_rate.accepted_orders > 1 then
       insert into risk_private.rate_events (counter_id, number, accepted_at)
       select v_rate.counter_id, v_number - n, at
@@ -43,10 +45,11 @@ begin
 end
 $$;
 comment on function risk_private.number_acceptances(
-  risk_private.rate_change[], integer, timestamptz) is
-  'Records when orders were accepted, so many of which the counters do not hold yet, and now and '
-  'then forgets what no limit looks back on any more. Returns false where a counter is missing or '
-  'a rate reaches its warning level.';
+  risk_private.rate_change[], bigint, timestamptz) is
+  'Records when orders were accepted, and now and then forgets what no limit looks back on any '
+  'more. last_number: how many there are with the last of them, where only one counter''s rates '
+  'are limited and the caller knows; else (NULL) the counters hold that. Returns false where a '
+  'counter is missing or a rate reaches its warning level.';
 
 create function risk_private.forget_acceptances(counter_id bigint, at timestamptz) returns void
 language plpgsql volatile

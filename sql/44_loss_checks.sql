@@ -70,23 +70,31 @@ returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_level risk_private.loss_level;
 begin
-  return not exists (
-    select from risk_private.fx_rates as f
-    where max_age <> 0 and f.currency <> risk_private.base_currency()
-      and not risk_private.is_fresh(f.as_of, max_age, at)
-      and exists (select from risk_private.cash_balances as b where b.currency = f.currency)
-  ) and not exists (
-    select from unnest(levels) as l
-    left join lateral (
-      select q.peak, q.equity, risk_private.daily_loss(q) as daily_loss
-      from risk_private.equities as q where q.scope_id = l.scope_id
-      offset 0
-    ) as e on true
-    where (
-      (l.daily_loss = 'Infinity' or e.daily_loss < l.daily_loss)
-      and (l.drawdown_pct = 'Infinity' or e.peak > 0 and e.equity > 0
-        and (e.peak - e.equity) * 100 < l.drawdown_pct * e.peak)) is not true);
+  -- Most firms have no foreign rates at all, and that is cheaper to see.
+  if exists (
+    select from risk_private.fx_rates as f where f.currency <> risk_private.base_currency()) then
+    if exists (
+      select from risk_private.fx_rates as f
+      where f.currency <> risk_private.base_currency()
+        and not risk_private.is_fresh(f.as_of, max_age, at)
+        and exists (select from risk_private.cash_balances as b where b.currency = f.currency)) then
+      return false;
+    end if;
+  end if;
+  foreach v_level in array coalesce(levels, '{}') loop
+    perform from risk_private.equities as e
+    where e.scope_id = v_level.scope_id
+      and (v_level.daily_loss = 'Infinity' or risk_private.daily_loss(e) < v_level.daily_loss)
+      and (v_level.drawdown_pct = 'Infinity' or e.peak > 0 and e.equity > 0
+        and (e.peak - e.equity) * 100 < v_level.drawdown_pct * e.peak);
+    if not found then
+      return false;
+    end if;
+  end loop;
+  return true;
 end
 $$;
 comment on function risk_private.has_plain_equity(

@@ -2726,8 +2726,8 @@ comment on column risk_private.account_levels.exposures is
 comment on column risk_private.account_levels.needs_equity is
   'Whether a limit on the chain goes by equity: daily_loss, drawdown_pct or concentration_pct.';
 comment on column risk_private.account_levels.are_own is
-  'Whether rates and obligations are limited at the account alone, so that nobody else moves them; '
-  'NULL: neither is limited.';
+  'Whether rates (of all its orders) and obligations are limited at the account alone, so that '
+  'nobody else moves them; NULL: neither is limited.';
 comment on column risk_private.account_levels.counters is
   'Every counter that an order of the account moves, ascending.';
 
@@ -2843,11 +2843,13 @@ begin
     select from unnest(v_levels.exposures) as x where x.concentration_pct < 'Infinity');
   -- A scope's counters are numbered below those of the scopes above it.
   v_levels.are_own := (
-    select bool_and(x.counter_id < risk_private.counter_id(account_id + 1))
+    select bool_and(x.is_own)
     from (
-      select r.counter_id from unnest(v_levels.rates) as r
+      select r.counter_id = risk_private.counter_id(account_id) as is_own
+      from unnest(v_levels.rates) as r
       union all
-      select o.counter_id from unnest(v_levels.obligations) as o
+      select o.counter_id < risk_private.counter_id(account_id + 1)
+      from unnest(v_levels.obligations) as o
     ) as x);
   return v_levels;
 end
@@ -4679,6 +4681,7 @@ declare
   v_traded_notional numeric;
   v_open_orders integer;
   v_open_positions integer;
+  v_accepted_orders bigint;
   v_moved integer;
   v_has_room boolean;
   v_obligation_keys integer[];
@@ -4697,12 +4700,13 @@ begin
   end if;
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-    set_config('synchronous_commit', 'off', true)
+    c.accepted_orders, set_config('synchronous_commit', 'off', true)
   into v_account_id, v_chain, v_mark_age, v_heartbeat_age, v_required_types, v_gross_position,
-    v_gross_notional, v_traded_notional, v_open_orders, v_open_positions
+    v_gross_notional, v_traded_notional, v_open_orders, v_open_positions, v_accepted_orders
   from risk_private.scopes as s
   cross join lateral (
-    select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions
+    select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
+      c.accepted_orders
     from risk_private.counters as c where c.counter_id = s.counter_id
     for no key update skip locked
   ) as c
@@ -4883,7 +4887,8 @@ begin
   end if;
   if v_levels.are_own then
     if (risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
-      and risk_private.number_acceptances(v_levels.rates, 1, v_at)) is not true then
+      and risk_private.number_acceptances(
+        v_levels.rates, v_accepted_orders + 1, v_at)) is not true then
       return null;
     end if;
   end if;
@@ -4924,7 +4929,7 @@ begin
   end if;
   if not v_levels.are_own then
     if (risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
-      and risk_private.number_acceptances(v_levels.rates, 0, v_at)) is not true then
+      and risk_private.number_acceptances(v_levels.rates, null, v_at)) is not true then
       return null;
     end if;
   end if;
@@ -4965,18 +4970,20 @@ comment on function risk_private.accepted(integer, text, xid8) is
 -- The lean path's part for accounts with limits on rates and duplicates.
 
 create function risk_private.number_acceptances(
-  rates risk_private.rate_change[], uncounted integer, at timestamptz)
+  rates risk_private.rate_change[], last_number bigint, at timestamptz)
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rate risk_private.rate_change;
-  v_number bigint;
+  v_number bigint := last_number;
 begin
   foreach v_rate in array coalesce(rates, '{}') loop
-    select c.accepted_orders + uncounted into v_number
-    from risk_private.counters as c where c.counter_id = v_rate.counter_id;
+    if last_number is null then
+      select c.accepted_orders into v_number
+      from risk_private.counters as c where c.counter_id = v_rate.counter_id;
+    end if;
     if v_rate.accepted_orders > 1 then
       insert into risk_private.rate_events (counter_id, number, accepted_at)
       select v_rate.counter_id, v_number - n, at
@@ -5007,10 +5014,11 @@ begin
 end
 $$;
 comment on function risk_private.number_acceptances(
-  risk_private.rate_change[], integer, timestamptz) is
-  'Records when orders were accepted, so many of which the counters do not hold yet, and now and '
-  'then forgets what no limit looks back on any more. Returns false where a counter is missing or '
-  'a rate reaches its warning level.';
+  risk_private.rate_change[], bigint, timestamptz) is
+  'Records when orders were accepted, and now and then forgets what no limit looks back on any '
+  'more. last_number: how many there are with the last of them, where only one counter''s rates '
+  'are limited and the caller knows; else (NULL) the counters hold that. Returns false where a '
+  'counter is missing or a rate reaches its warning level.';
 
 create function risk_private.forget_acceptances(counter_id bigint, at timestamptz) returns void
 language plpgsql volatile
@@ -5382,7 +5390,7 @@ begin
     return true;
   end if;
   if not risk_private.number_acceptances(
-    risk_private.rate_changes(v_reservation.changes), 0, v_at) then
+    risk_private.rate_changes(v_reservation.changes), null, v_at) then
     return true;
   end if;
   return v_reservation.keeps_fingerprints and exists (
@@ -7063,23 +7071,31 @@ returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_level risk_private.loss_level;
 begin
-  return not exists (
-    select from risk_private.fx_rates as f
-    where max_age <> 0 and f.currency <> risk_private.base_currency()
-      and not risk_private.is_fresh(f.as_of, max_age, at)
-      and exists (select from risk_private.cash_balances as b where b.currency = f.currency)
-  ) and not exists (
-    select from unnest(levels) as l
-    left join lateral (
-      select q.peak, q.equity, risk_private.daily_loss(q) as daily_loss
-      from risk_private.equities as q where q.scope_id = l.scope_id
-      offset 0
-    ) as e on true
-    where (
-      (l.daily_loss = 'Infinity' or e.daily_loss < l.daily_loss)
-      and (l.drawdown_pct = 'Infinity' or e.peak > 0 and e.equity > 0
-        and (e.peak - e.equity) * 100 < l.drawdown_pct * e.peak)) is not true);
+  -- Most firms have no foreign rates at all, and that is cheaper to see.
+  if exists (
+    select from risk_private.fx_rates as f where f.currency <> risk_private.base_currency()) then
+    if exists (
+      select from risk_private.fx_rates as f
+      where f.currency <> risk_private.base_currency()
+        and not risk_private.is_fresh(f.as_of, max_age, at)
+        and exists (select from risk_private.cash_balances as b where b.currency = f.currency)) then
+      return false;
+    end if;
+  end if;
+  foreach v_level in array coalesce(levels, '{}') loop
+    perform from risk_private.equities as e
+    where e.scope_id = v_level.scope_id
+      and (v_level.daily_loss = 'Infinity' or risk_private.daily_loss(e) < v_level.daily_loss)
+      and (v_level.drawdown_pct = 'Infinity' or e.peak > 0 and e.equity > 0
+        and (e.peak - e.equity) * 100 < v_level.drawdown_pct * e.peak);
+    if not found then
+      return false;
+    end if;
+  end loop;
+  return true;
 end
 $$;
 comment on function risk_private.has_plain_equity(
@@ -7718,7 +7734,7 @@ begin
   perform risk_private.renew_obligations(p.account_id, array(
     select distinct l.underlying_id from pg_catalog.unnest(v_legs) as l));
   perform risk_private.number_acceptances(
-    risk_private.rate_changes(v_changes), 0, v_at);
+    risk_private.rate_changes(v_changes), null, v_at);
   if exists (select from pg_catalog.unnest(v_changes) as x where x.keeps_fingerprints) then
     insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
     values (p.account_id, risk_private.fingerprint(p.instrument_ids, p.ratios, p.quantity, p.price),
