@@ -82,7 +82,13 @@ declare
   v_open_positions integer;
   v_accepted_orders bigint;
   v_moved integer;
-  v_has_room boolean;
+  v_delta numeric;
+  v_dollar_delta numeric;
+  v_gross_exposure numeric;
+  v_gamma numeric;
+  v_dollar_gamma numeric;
+  v_vega numeric;
+  v_theta numeric;
   v_obligation_keys integer[];
   v_obligation risk_private.obligation;
 begin
@@ -314,16 +320,77 @@ begin
     end if;
   end if;
   if v_levels.exposures is not null then
-    if (v_position.held).unit_gamma = 0 and (v_position.held).unit_vega = 0
-      and (v_position.held).unit_theta = 0 then
-      v_has_room := risk_private.reserve_deltas(
-        v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures);
-    else
-      v_has_room := risk_private.reserve_exposures(
-        v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures);
-    end if;
-    if v_has_room is not true then
+    if not (v_position.held).has_greeks then
       return null;
+    end if;
+    v_delta := (v_buy - v_sell) * (v_position.held).unit_delta;
+    v_dollar_delta := (v_buy - v_sell) * (v_position.held).unit_dollar_delta;
+    v_gross_exposure := v_growth * abs((v_position.held).unit_dollar_delta);
+    -- Either side plus the change, whatever its sign, is no less than what comes of it: where that
+    -- is below the level, so is the side. What is no option moves delta alone, cheaper by a third.
+    if i.kind <> 'option' then
+      update risk_private.exposures as x set
+        delta_up = x.delta_up + greatest(0, v_delta),
+        delta_down = x.delta_down + least(0, v_delta),
+        dollar_delta_up = x.dollar_delta_up + greatest(0, v_dollar_delta),
+        dollar_delta_down = x.dollar_delta_down + least(0, v_dollar_delta),
+        gross_exposure = x.gross_exposure + v_gross_exposure
+      from unnest(v_levels.exposures) as l
+      cross join lateral (
+        select (
+          select q.equity from risk_private.equities as q where q.scope_id = l.scope_id) as equity
+      ) as e
+      where x.counter_id = l.counter_id + coalesce(i.keys[l.dimension], 0)
+        and risk_private.is_within(
+          l, x.unknown,
+          greatest(x.delta_up, -x.delta_down) + abs(v_delta),
+          greatest(x.gamma_up, -x.gamma_down),
+          greatest(x.dollar_delta_up, -x.dollar_delta_down) + abs(v_dollar_delta),
+          greatest(x.dollar_gamma_up, -x.dollar_gamma_down),
+          greatest(x.vega_up, -x.vega_down),
+          greatest(x.theta_up, -x.theta_down),
+          x.gross_exposure + v_gross_exposure, e.equity);
+    else
+      v_gamma := (v_buy - v_sell) * (v_position.held).unit_gamma;
+      v_dollar_gamma := (v_buy - v_sell) * (v_position.held).unit_dollar_gamma;
+      v_vega := (v_buy - v_sell) * (v_position.held).unit_vega;
+      v_theta := (v_buy - v_sell) * (v_position.held).unit_theta;
+      update risk_private.exposures as x set
+        delta_up = x.delta_up + greatest(0, v_delta),
+        delta_down = x.delta_down + least(0, v_delta),
+        gamma_up = x.gamma_up + greatest(0, v_gamma),
+        gamma_down = x.gamma_down + least(0, v_gamma),
+        dollar_delta_up = x.dollar_delta_up + greatest(0, v_dollar_delta),
+        dollar_delta_down = x.dollar_delta_down + least(0, v_dollar_delta),
+        dollar_gamma_up = x.dollar_gamma_up + greatest(0, v_dollar_gamma),
+        dollar_gamma_down = x.dollar_gamma_down + least(0, v_dollar_gamma),
+        vega_up = x.vega_up + greatest(0, v_vega),
+        vega_down = x.vega_down + least(0, v_vega),
+        theta_up = x.theta_up + greatest(0, v_theta),
+        theta_down = x.theta_down + least(0, v_theta),
+        gross_exposure = x.gross_exposure + v_gross_exposure
+      from unnest(v_levels.exposures) as l
+      cross join lateral (
+        select (
+          select q.equity from risk_private.equities as q where q.scope_id = l.scope_id) as equity
+      ) as e
+      where x.counter_id = l.counter_id + coalesce(i.keys[l.dimension], 0)
+        and risk_private.is_within(
+          l, x.unknown,
+          greatest(x.delta_up, -x.delta_down) + abs(v_delta),
+          greatest(x.gamma_up, -x.gamma_down) + abs(v_gamma),
+          greatest(x.dollar_delta_up, -x.dollar_delta_down) + abs(v_dollar_delta),
+          greatest(x.dollar_gamma_up, -x.dollar_gamma_down) + abs(v_dollar_gamma),
+          greatest(x.vega_up, -x.vega_down) + abs(v_vega),
+          greatest(x.theta_up, -x.theta_down) + abs(v_theta),
+          x.gross_exposure + v_gross_exposure, e.equity);
+    end if;
+    get diagnostics v_moved = row_count;
+    if v_moved < cardinality(v_levels.exposures) then
+      if not risk_private.are_all(
+        v_moved, array(select l.dimension from unnest(v_levels.exposures) as l), i.keys) then
+        return null;
+      end if;
     end if;
   end if;
   if not v_levels.are_own then

@@ -4683,7 +4683,13 @@ declare
   v_open_positions integer;
   v_accepted_orders bigint;
   v_moved integer;
-  v_has_room boolean;
+  v_delta numeric;
+  v_dollar_delta numeric;
+  v_gross_exposure numeric;
+  v_gamma numeric;
+  v_dollar_gamma numeric;
+  v_vega numeric;
+  v_theta numeric;
   v_obligation_keys integer[];
   v_obligation risk_private.obligation;
 begin
@@ -4915,16 +4921,77 @@ begin
     end if;
   end if;
   if v_levels.exposures is not null then
-    if (v_position.held).unit_gamma = 0 and (v_position.held).unit_vega = 0
-      and (v_position.held).unit_theta = 0 then
-      v_has_room := risk_private.reserve_deltas(
-        v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures);
-    else
-      v_has_room := risk_private.reserve_exposures(
-        v_position.held, i.keys, v_buy - v_sell, v_growth, v_levels.exposures);
-    end if;
-    if v_has_room is not true then
+    if not (v_position.held).has_greeks then
       return null;
+    end if;
+    v_delta := (v_buy - v_sell) * (v_position.held).unit_delta;
+    v_dollar_delta := (v_buy - v_sell) * (v_position.held).unit_dollar_delta;
+    v_gross_exposure := v_growth * abs((v_position.held).unit_dollar_delta);
+    -- Either side plus the change, whatever its sign, is no less than what comes of it: where that
+    -- is below the level, so is the side. What is no option moves delta alone, cheaper by a third.
+    if i.kind <> 'option' then
+      update risk_private.exposures as x set
+        delta_up = x.delta_up + greatest(0, v_delta),
+        delta_down = x.delta_down + least(0, v_delta),
+        dollar_delta_up = x.dollar_delta_up + greatest(0, v_dollar_delta),
+        dollar_delta_down = x.dollar_delta_down + least(0, v_dollar_delta),
+        gross_exposure = x.gross_exposure + v_gross_exposure
+      from unnest(v_levels.exposures) as l
+      cross join lateral (
+        select (
+          select q.equity from risk_private.equities as q where q.scope_id = l.scope_id) as equity
+      ) as e
+      where x.counter_id = l.counter_id + coalesce(i.keys[l.dimension], 0)
+        and risk_private.is_within(
+          l, x.unknown,
+          greatest(x.delta_up, -x.delta_down) + abs(v_delta),
+          greatest(x.gamma_up, -x.gamma_down),
+          greatest(x.dollar_delta_up, -x.dollar_delta_down) + abs(v_dollar_delta),
+          greatest(x.dollar_gamma_up, -x.dollar_gamma_down),
+          greatest(x.vega_up, -x.vega_down),
+          greatest(x.theta_up, -x.theta_down),
+          x.gross_exposure + v_gross_exposure, e.equity);
+    else
+      v_gamma := (v_buy - v_sell) * (v_position.held).unit_gamma;
+      v_dollar_gamma := (v_buy - v_sell) * (v_position.held).unit_dollar_gamma;
+      v_vega := (v_buy - v_sell) * (v_position.held).unit_vega;
+      v_theta := (v_buy - v_sell) * (v_position.held).unit_theta;
+      update risk_private.exposures as x set
+        delta_up = x.delta_up + greatest(0, v_delta),
+        delta_down = x.delta_down + least(0, v_delta),
+        gamma_up = x.gamma_up + greatest(0, v_gamma),
+        gamma_down = x.gamma_down + least(0, v_gamma),
+        dollar_delta_up = x.dollar_delta_up + greatest(0, v_dollar_delta),
+        dollar_delta_down = x.dollar_delta_down + least(0, v_dollar_delta),
+        dollar_gamma_up = x.dollar_gamma_up + greatest(0, v_dollar_gamma),
+        dollar_gamma_down = x.dollar_gamma_down + least(0, v_dollar_gamma),
+        vega_up = x.vega_up + greatest(0, v_vega),
+        vega_down = x.vega_down + least(0, v_vega),
+        theta_up = x.theta_up + greatest(0, v_theta),
+        theta_down = x.theta_down + least(0, v_theta),
+        gross_exposure = x.gross_exposure + v_gross_exposure
+      from unnest(v_levels.exposures) as l
+      cross join lateral (
+        select (
+          select q.equity from risk_private.equities as q where q.scope_id = l.scope_id) as equity
+      ) as e
+      where x.counter_id = l.counter_id + coalesce(i.keys[l.dimension], 0)
+        and risk_private.is_within(
+          l, x.unknown,
+          greatest(x.delta_up, -x.delta_down) + abs(v_delta),
+          greatest(x.gamma_up, -x.gamma_down) + abs(v_gamma),
+          greatest(x.dollar_delta_up, -x.dollar_delta_down) + abs(v_dollar_delta),
+          greatest(x.dollar_gamma_up, -x.dollar_gamma_down) + abs(v_dollar_gamma),
+          greatest(x.vega_up, -x.vega_down) + abs(v_vega),
+          greatest(x.theta_up, -x.theta_down) + abs(v_theta),
+          x.gross_exposure + v_gross_exposure, e.equity);
+    end if;
+    get diagnostics v_moved = row_count;
+    if v_moved < cardinality(v_levels.exposures) then
+      if not risk_private.are_all(
+        v_moved, array(select l.dimension from unnest(v_levels.exposures) as l), i.keys) then
+        return null;
+      end if;
     end if;
   end if;
   if not v_levels.are_own then
@@ -5406,8 +5473,7 @@ comment on function risk_private.accept(text[], risk_private.request[]) is
   'must be rolled back: an id was used, or there is no room; false says nothing about the orders.';
 
 -- 41_accept_greeks.sql
--- The lean path for exposures: add an order where every measure stays below its warning level.
--- Subqueries stand in a lateral of their own for the reason that accept_order gives.
+-- The lean path for exposures: add orders where every measure stays below its warning level.
 
 create function risk_private.is_within(
   l risk_private.exposure_level, unknown integer, delta numeric, gamma numeric,
@@ -5426,117 +5492,6 @@ comment on function risk_private.is_within(
   numeric, numeric) is
   'Whether every measure of a row of exposures, the larger of its two sides with orders already in '
   'it, is known and below its warning level: then no limit on it can fail.';
-
--- Either side plus the change, whatever its sign, is no less than what comes of it: where that is
--- below the level, so is the side, and where it is not, the explained path decides.
-create function risk_private.reserve_exposures(
-  held risk_private.positions, keys integer[], quantity numeric, growth numeric,
-  levels risk_private.exposure_level[])
-returns boolean
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_delta numeric := quantity * held.unit_delta;
-  v_gamma numeric := quantity * held.unit_gamma;
-  v_dollar_delta numeric := quantity * held.unit_dollar_delta;
-  v_dollar_gamma numeric := quantity * held.unit_dollar_gamma;
-  v_vega numeric := quantity * held.unit_vega;
-  v_theta numeric := quantity * held.unit_theta;
-  v_gross_exposure numeric := growth * abs(held.unit_dollar_delta);
-  v_moved integer;
-begin
-  if not held.has_greeks then
-    return false;
-  end if;
-  update risk_private.exposures as x set
-    delta_up = x.delta_up + greatest(0, v_delta),
-    delta_down = x.delta_down + least(0, v_delta),
-    gamma_up = x.gamma_up + greatest(0, v_gamma),
-    gamma_down = x.gamma_down + least(0, v_gamma),
-    dollar_delta_up = x.dollar_delta_up + greatest(0, v_dollar_delta),
-    dollar_delta_down = x.dollar_delta_down + least(0, v_dollar_delta),
-    dollar_gamma_up = x.dollar_gamma_up + greatest(0, v_dollar_gamma),
-    dollar_gamma_down = x.dollar_gamma_down + least(0, v_dollar_gamma),
-    vega_up = x.vega_up + greatest(0, v_vega),
-    vega_down = x.vega_down + least(0, v_vega),
-    theta_up = x.theta_up + greatest(0, v_theta),
-    theta_down = x.theta_down + least(0, v_theta),
-    gross_exposure = x.gross_exposure + v_gross_exposure
-  from unnest(levels) as l
-  cross join lateral (
-    select (select q.equity from risk_private.equities as q where q.scope_id = l.scope_id) as equity
-  ) as e
-  where x.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
-    and risk_private.is_within(
-      l, x.unknown,
-      greatest(x.delta_up, -x.delta_down) + abs(v_delta),
-      greatest(x.gamma_up, -x.gamma_down) + abs(v_gamma),
-      greatest(x.dollar_delta_up, -x.dollar_delta_down) + abs(v_dollar_delta),
-      greatest(x.dollar_gamma_up, -x.dollar_gamma_down) + abs(v_dollar_gamma),
-      greatest(x.vega_up, -x.vega_down) + abs(v_vega),
-      greatest(x.theta_up, -x.theta_down) + abs(v_theta),
-      x.gross_exposure + v_gross_exposure, e.equity);
-  get diagnostics v_moved = row_count;
-  if v_moved = cardinality(levels) then
-    return true;
-  end if;
-  return risk_private.are_all(v_moved, array(select l.dimension from unnest(levels) as l), keys);
-end
-$$;
-comment on function risk_private.reserve_exposures(
-  risk_private.positions, integer[], numeric, numeric, risk_private.exposure_level[]) is
-  'Adds an order of a signed quantity, by which the worst case of the position grows, to every '
-  'row of exposures of its chain, by the keys of its sector, underlying and instrument. False, to '
-  'be rolled back, where one is missing, incomplete or might reach a warning level.';
-
--- By itself because it is cheaper by a third, and this is what most orders in shares need.
-create function risk_private.reserve_deltas(
-  held risk_private.positions, keys integer[], quantity numeric, growth numeric,
-  levels risk_private.exposure_level[])
-returns boolean
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_delta numeric := quantity * held.unit_delta;
-  v_dollar_delta numeric := quantity * held.unit_dollar_delta;
-  v_gross_exposure numeric := growth * abs(held.unit_dollar_delta);
-  v_moved integer;
-begin
-  if not held.has_greeks then
-    return false;
-  end if;
-  update risk_private.exposures as x set
-    delta_up = x.delta_up + greatest(0, v_delta),
-    delta_down = x.delta_down + least(0, v_delta),
-    dollar_delta_up = x.dollar_delta_up + greatest(0, v_dollar_delta),
-    dollar_delta_down = x.dollar_delta_down + least(0, v_dollar_delta),
-    gross_exposure = x.gross_exposure + v_gross_exposure
-  from unnest(levels) as l
-  cross join lateral (
-    select (select q.equity from risk_private.equities as q where q.scope_id = l.scope_id) as equity
-  ) as e
-  where x.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
-    and risk_private.is_within(
-      l, x.unknown,
-      greatest(x.delta_up, -x.delta_down) + abs(v_delta),
-      greatest(x.gamma_up, -x.gamma_down),
-      greatest(x.dollar_delta_up, -x.dollar_delta_down) + abs(v_dollar_delta),
-      greatest(x.dollar_gamma_up, -x.dollar_gamma_down),
-      greatest(x.vega_up, -x.vega_down),
-      greatest(x.theta_up, -x.theta_down),
-      x.gross_exposure + v_gross_exposure, e.equity);
-  get diagnostics v_moved = row_count;
-  if v_moved = cardinality(levels) then
-    return true;
-  end if;
-  return risk_private.are_all(v_moved, array(select l.dimension from unnest(levels) as l), keys);
-end
-$$;
-comment on function risk_private.reserve_deltas(
-  risk_private.positions, integer[], numeric, numeric, risk_private.exposure_level[]) is
-  'Likewise for what has no gamma, vega or theta, so that an order moves delta alone.';
 
 create function risk_private.reserve_exposures(entries risk_private.entry[], at timestamptz)
 returns boolean
