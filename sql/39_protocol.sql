@@ -19,30 +19,37 @@ comment on function risk_private.begin_change() is
   'locks are short; the commit after flush() waits. Other isolation levels would read limits and '
   'halts as of the past: refused.';
 
-create function risk_private.flush() returns void
+create function risk_private.flush_by_commit() returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_lsn pg_lsn;
 begin
-  -- From PostgreSQL 17 on, WAL can be flushed here and now: nothing that is not durable is told,
-  -- even to a caller who sits in a transaction. Only the commit waits for a synchronous standby.
-  if current_setting('server_version_num')::integer >= 170000
-    and current_setting('synchronous_standby_names') = '' then
-    -- An assignment, because PERFORM would run it as a query.
-    v_lsn := pg_logical_emit_message(false, 'pgrisk', '', true);
-    return;
-  end if;
   if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
     perform set_config('synchronous_commit', 'on', true);
   end if;
-  perform pg_logical_emit_message(true, 'pgrisk', '');
+  return pg_logical_emit_message(true, 'pgrisk', '') is not null;
+end
+$$;
+comment on function risk_private.flush_by_commit() is
+  'Makes the coming commit wait until everything committed so far is durable: WAL is ordered.';
+
+-- From PostgreSQL 17 on, WAL can be flushed here and now: nothing that is not durable is told, even
+-- to a caller who sits in a transaction. Only the commit waits for a synchronous standby.
+-- One expression, so that it is inlined: every answer is flushed. A server brought up from 16 with
+-- its databases goes on flushing by the commit.
+do $$
+begin
+  execute 'create function risk_private.flush() returns boolean language sql volatile return '
+    || case when current_setting('server_version_num')::integer < 170000
+      then 'risk_private.flush_by_commit()'
+      else $sql$case when pg_catalog.current_setting('synchronous_standby_names') = ''
+        then pg_catalog.pg_logical_emit_message(false, 'pgrisk', '', true) is not null
+        else risk_private.flush_by_commit() end$sql$ end;
 end
 $$;
 comment on function risk_private.flush() is
-  'Makes the coming commit wait until everything committed so far is durable: WAL is ordered. It '
-  'holds no lock meanwhile.';
+  'Makes everything committed so far durable, at once or by the coming commit. It holds no lock '
+  'meanwhile.';
 
 create view risk_private.granted_scopes as
 select g.scope_id

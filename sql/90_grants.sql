@@ -95,7 +95,8 @@ grant execute on procedure risk.cancel_orders, risk_private.cancel_orders
 to risk_trader, risk_admin;
 grant execute on function risk_private.accounts_to_cancel, risk_private.request_cancels
 to risk_trader, risk_admin;
-grant execute on function risk_private.flush to risk_trader, risk_execution, risk_admin;
+grant execute on function risk_private.flush, risk_private.flush_by_commit
+to risk_trader, risk_execution, risk_admin;
 
 -- Administration
 grant execute on procedure

@@ -55,6 +55,7 @@ ARGUMENTS = {
     "risk_private.accounts_to_cancel": "'A1', 'why', null",
     "risk_private.request_cancels": f"{ACCOUNT}, 'why', null, null, true, true",
     "risk_private.flush": "",
+    "risk_private.flush_by_commit": "",
     "risk_private.order_id": "'A1', 'mine'",
     "risk_private.visible_accounts": "",
     "risk_private.is_settled": "",
