@@ -65,10 +65,11 @@ comment on type risk_private.obligation_level is
 create type risk_private.loss_level as (
   scope_id integer,
   daily_loss numeric,
-  drawdown_pct numeric
+  equity_ratio numeric
 );
 comment on type risk_private.loss_level is
-  'The warning levels in force on the losses of a scope (Infinity: no limit).';
+  'The warning levels in force on the losses of a scope (NULL: no limit). equity_ratio: at what '
+  'part of its peak the equity has fallen by that of drawdown_pct.';
 
 -- Not compressed: decompressing it would cost every order more than the pages it takes.
 create table risk_private.account_levels (

@@ -2670,10 +2670,11 @@ comment on type risk_private.obligation_level is
 create type risk_private.loss_level as (
   scope_id integer,
   daily_loss numeric,
-  drawdown_pct numeric
+  equity_ratio numeric
 );
 comment on type risk_private.loss_level is
-  'The warning levels in force on the losses of a scope (Infinity: no limit).';
+  'The warning levels in force on the losses of a scope (NULL: no limit). equity_ratio: at what '
+  'part of its peak the equity has fallen by that of drawdown_pct.';
 
 -- Not compressed: decompressing it would cost every order more than the pages it takes.
 create table risk_private.account_levels (
@@ -7013,9 +7014,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
-    select array_agg(row(
-      w.scope_id, coalesce(w.daily_loss, 'Infinity'),
-      coalesce(w.drawdown_pct, 'Infinity'))::risk_private.loss_level order by w.scope_id)
+    select array_agg(
+      row(w.scope_id, w.daily_loss, 1 - w.drawdown_pct * 0.01)::risk_private.loss_level
+      order by w.scope_id)
     from risk_private.scopes as s
     join risk_private.warning_levels as w
       on w.scope_id = any (s.chain) and w.dimension = 0 and w.key_id = 0
@@ -7050,9 +7051,9 @@ begin
   foreach v_level in array coalesce(levels, '{}') loop
     perform from risk_private.equities as e
     where e.scope_id = v_level.scope_id
-      and (v_level.daily_loss = 'Infinity' or risk_private.daily_loss(e) < v_level.daily_loss)
-      and (v_level.drawdown_pct = 'Infinity' or e.peak > 0 and e.equity > 0
-        and (e.peak - e.equity) * 100 < v_level.drawdown_pct * e.peak);
+      and (v_level.daily_loss is null or risk_private.daily_loss(e) < v_level.daily_loss)
+      and (v_level.equity_ratio is null
+        or least(e.peak, e.equity) > 0 and e.equity > e.peak * v_level.equity_ratio);
     if not found then
       return false;
     end if;
