@@ -53,7 +53,7 @@ set enable_mergejoin = off
 set enable_bitmapscan = off
 as $$
 declare
-  v_is_buy boolean := side = 'buy';
+  v_is_buy boolean;
   v_is_admitted boolean;
   v_account_id integer;
   v_chain integer[];
@@ -105,9 +105,11 @@ begin
   end if;
   select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
     c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-    c.accepted_orders, set_config('synchronous_commit', 'off', true)
+    c.accepted_orders, side = 'buy', risk_private.clock(),
+    set_config('synchronous_commit', 'off', true)
   into v_account_id, v_chain, v_mark_age, v_heartbeat_age, v_required_types, v_gross_position,
-    v_gross_notional, v_traded_notional, v_open_orders, v_open_positions, v_accepted_orders
+    v_gross_notional, v_traded_notional, v_open_orders, v_open_positions, v_accepted_orders,
+    v_is_buy, v_at
   from risk_private.scopes as s
   cross join lateral (
     select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
@@ -119,7 +121,6 @@ begin
   if in_line and v_account_id is null then
     return 0;
   end if;
-  v_at := risk_private.clock();
 
   select l.* into v_levels
   from risk_private.account_levels as l where l.account_id = v_account_id;
@@ -147,9 +148,9 @@ begin
   where p.symbol = accept_order.symbol and p.status = 'ACTIVE'
     and (p.expiry is null or p.expiry >= risk_private.trading_date())
     and accept_order.quantity % p.lot = 0
-    and (accept_order.price is null
-      or (p.tick is null or accept_order.price % p.tick = 0)
-      and (accept_order.price > 0 or p.allow_negative_price))
+    and (accept_order.price is null or p.tick is null or accept_order.price % p.tick = 0)
+    and least(
+      accept_order.quantity, case when not p.allow_negative_price then accept_order.price end) > 0
     and not s.is_halted;
   if i.is_granted is not true then
     if i.instrument_id is null or not risk_private.is_owner() then
@@ -169,7 +170,7 @@ begin
     else greatest(price, i.reference) end) * i.factor;
   v_traded := quantity * v_unit_price;
   -- greatest() and least() pass over NULL: no price, agent or rate to look at.
-  if (quantity > 0 and greatest(quantity, abs(price)) <= 1e12
+  if (greatest(quantity, abs(price)) <= 1e12
       and greatest(min_scale(quantity), min_scale(price)) <= 8
       and quantity < v_levels.order_quantity and v_traded < v_levels.order_notional
       and v_levels.types & v_required_types = v_required_types
@@ -197,8 +198,9 @@ begin
   if v_heartbeat_age <> 0 then
     if not exists (
       select from risk_private.heartbeat as h
-      where risk_private.is_fresh(h.beat_at, v_heartbeat_age, v_at)
-        and risk_private.is_fresh(h.inputs_as_of, v_heartbeat_age, v_at)) then
+      where h.beat_at is not null and h.inputs_as_of is not null
+        and risk_private.are_fresh(least(h.beat_at, h.inputs_as_of),
+          greatest(h.beat_at, h.inputs_as_of), v_heartbeat_age, v_at)) then
       return v_account_id;
     end if;
   end if;
