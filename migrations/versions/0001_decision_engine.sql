@@ -4735,17 +4735,21 @@ begin
   from risk_private.account_levels as l where l.account_id = v_account_id;
 
   -- The subqueries have a place of their own: where a statement has them itself, all of it is gone
-  -- through once more every time its plan is used.
-  select p.instrument_id, p.sector_id, p.underlying_id, p.factor, p.price,
-    case when v_is_buy then coalesce(p.ask, p.price) else coalesce(p.bid, p.price) end as reference,
-    array[p.sector_id, p.underlying_id, p.instrument_id] as keys, p.as_of, p.rate_as_of, p.kind,
-    s.underlying_as_of, s.is_granted
+  -- through once more every time its plan is used. offset 0: the mark is looked up by key, whatever
+  -- the statistics say.
+  select p.instrument_id, p.sector_id, p.underlying_id, p.kind, p.currency, m.price,
+    case when v_is_buy then coalesce(m.ask, m.price) else coalesce(m.bid, m.price) end as reference,
+    array[p.sector_id, p.underlying_id, p.instrument_id] as keys, p.multiplier as factor, m.as_of,
+    m.as_of as underlying_as_of, null::timestamptz as rate_as_of, s.is_granted
   into i
-  from risk_private.priced_instruments as p
+  from risk_private.instruments as p
   cross join lateral (
-    select case when p.underlying_id = p.instrument_id then p.as_of else (
-        select u.as_of from risk_private.marks as u where u.instrument_id = p.underlying_id
-      ) end as underlying_as_of,
+    select m.price, m.bid, m.ask, m.as_of
+    from risk_private.marks as m where m.instrument_id = p.instrument_id
+    offset 0
+  ) as m
+  cross join lateral (
+    select
       exists (select from risk_private.granted_scopes as g where g.scope_id = any (v_chain))
         as is_granted,
       exists (
@@ -4773,6 +4777,16 @@ begin
     end if;
     v_levels := risk_private.kept_levels(
       v_levels, i.sector_id, i.underlying_id, i.instrument_id, v_at);
+  end if;
+
+  -- Most instruments are their own underlying, in the base currency, which is at 1.
+  if i.underlying_id <> i.instrument_id then
+    select u.as_of into i.underlying_as_of
+    from risk_private.marks as u where u.instrument_id = i.underlying_id;
+  end if;
+  if i.currency <> risk_private.base_currency() then
+    select i.factor * f.rate, f.as_of into i.factor, i.rate_as_of
+    from risk_private.fx_rates as f where f.currency = i.currency;
   end if;
 
   v_unit_price := abs(case when v_is_buy then coalesce(price, i.reference)
