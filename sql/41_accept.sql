@@ -151,8 +151,7 @@ begin
   ) as s
   where p.symbol = accept_order.symbol and p.status = 'ACTIVE'
     and (p.expiry is null or p.expiry >= risk_private.trading_date())
-    and accept_order.quantity % p.lot = 0
-    and (accept_order.price is null or p.tick is null or accept_order.price % p.tick = 0)
+    and 0 = all (array[accept_order.quantity % p.lot, coalesce(accept_order.price % p.tick, 0)])
     and least(
       accept_order.quantity, case when not p.allow_negative_price then accept_order.price end) > 0
     and not s.is_halted;
