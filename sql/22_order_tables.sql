@@ -178,7 +178,7 @@ comment on table risk_private.rate_events is
 
 create table risk_private.recent_orders (
   account_id integer not null,
-  fingerprint uuid not null,
+  fingerprint bigint not null,
   accepted_at timestamptz not null,
   primary key (account_id, fingerprint)
 ) with (fillfactor = 70);

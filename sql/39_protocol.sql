@@ -109,10 +109,9 @@ comment on function risk_private.is_fresh(timestamptz, double precision, timesta
 
 create function risk_private.fingerprint(
   instrument_ids integer[], ratios integer[], quantity numeric, price numeric)
-returns uuid
+returns bigint
 language sql stable
-return pg_catalog.md5(pg_catalog.concat_ws('|',
-  instrument_ids::text, ratios::text, pg_catalog.trim_scale(quantity)::text,
-  pg_catalog.trim_scale(price)::text))::uuid;
+return pg_catalog.hash_record_extended(row(instrument_ids, ratios, quantity, price), 0);
 comment on function risk_private.fingerprint(integer[], integer[], numeric, numeric) is
-  'What makes two orders of an account duplicates: legs with their sides, quantity and price.';
+  'What makes two orders of an account duplicates: legs with their sides, quantity and price. Of 64 '
+  'bits, so that two others have the same once in 10^19.';

@@ -56,6 +56,7 @@ declare
   v_is_buy boolean;
   v_is_admitted boolean;
   v_account_id integer;
+  v_counter_id bigint;
   v_chain integer[];
   v_mark_age double precision;
   v_heartbeat_age double precision;
@@ -89,7 +90,7 @@ declare
   v_dollar_gamma numeric;
   v_vega numeric;
   v_theta numeric;
-  v_obligation_keys integer[];
+  v_has_room boolean;
   v_obligation risk_private.obligation;
 begin
   -- A few orders in hand keep the firm's row busy. More would wait for it and each other holding
@@ -103,22 +104,19 @@ begin
     where s.code = account
     for no key update of c;
   end if;
-  select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
-    c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-    c.accepted_orders, side = 'buy', risk_private.clock(),
-    set_config('synchronous_commit', 'off', true)
-  into v_account_id, v_chain, v_mark_age, v_heartbeat_age, v_required_types, v_gross_position,
-    v_gross_notional, v_traded_notional, v_open_orders, v_open_positions, v_accepted_orders,
-    v_is_buy, v_at
+  select s.scope_id, s.counter_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
+    side = 'buy', set_config('synchronous_commit', 'off', true)
+  into v_account_id, v_counter_id, v_chain, v_mark_age, v_heartbeat_age, v_required_types, v_is_buy
   from risk_private.scopes as s
-  cross join lateral (
-    select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-      c.accepted_orders
-    from risk_private.counters as c where c.counter_id = s.counter_id
-    for no key update skip locked
-  ) as c
   where s.code = account;
-  if in_line and v_account_id is null then
+  select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
+    c.accepted_orders, risk_private.clock()
+  into v_gross_position, v_gross_notional, v_traded_notional, v_open_orders, v_open_positions,
+    v_accepted_orders, v_at
+  from risk_private.counters as c
+  where c.counter_id = v_counter_id
+  for no key update skip locked;
+  if in_line and v_at is null then
     return 0;
   end if;
 
@@ -151,7 +149,8 @@ begin
   ) as s
   where p.symbol = accept_order.symbol and p.status = 'ACTIVE'
     and (p.expiry is null or p.expiry >= risk_private.trading_date())
-    and 0 = all (array[accept_order.quantity % p.lot, coalesce(accept_order.price % p.tick, 0)])
+    and accept_order.quantity % p.lot = 0
+    and (accept_order.price is null or p.tick is null or accept_order.price % p.tick = 0)
     and least(
       accept_order.quantity, case when not p.allow_negative_price then accept_order.price end) > 0
     and not s.is_halted;
@@ -169,7 +168,7 @@ begin
       v_levels, i.sector_id, i.underlying_id, i.instrument_id, v_at);
   end if;
 
-  -- Most instruments are their own underlying, in the base currency, which is at 1.
+  -- What is its own underlying, in the base currency, which is at 1, needs neither.
   if i.underlying_id <> i.instrument_id then
     select u.as_of into i.underlying_as_of
     from risk_private.marks as u where u.instrument_id = i.underlying_id;
@@ -294,22 +293,28 @@ begin
       return null;
     end if;
   end if;
-  if v_levels.obligations is not null then
-    v_obligation_keys := case when i.underlying_id = i.instrument_id then i.keys
-      else risk_private.obligation_keys(i.underlying_id) end;
-    if risk_private.owes_its_cost(v_position.held, i.kind, i.rate_as_of) then
-      v_obligation.max_loss :=
-        greatest(0, (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
-      v_obligation.cash_need := case when i.kind = 'future' then 0 else v_obligation.max_loss end;
-    else
-      v_obligation := risk_private.obligation_change(v_account_id, i.underlying_id);
-    end if;
-  end if;
   if v_levels.are_own then
-    if (risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
-      and risk_private.number_acceptances(
-        v_levels.rates, v_accepted_orders + 1, v_at)) is not true then
-      return null;
+    if v_levels.obligations is not null then
+      if risk_private.reserve_obligations(
+        v_position.held, i.kind, i.rate_as_of,
+        risk_private.payment(v_buy - v_sell, price, i.reference, i.factor), i.keys,
+        v_levels.obligations) is not true then
+        return null;
+      end if;
+    end if;
+    if v_levels.rates is not null then
+      if risk_private.number_acceptance(
+        v_levels.rates[1], v_accepted_orders + 1, v_at) is not true then
+        return null;
+      end if;
+    end if;
+  elsif v_levels.obligations is not null then
+    -- Not while the firm's row is held: it takes long.
+    if risk_private.owes_its_cost(
+        i.kind, i.rate_as_of, (v_position.held).cost, v_position.quantity,
+        v_position.open_sell) is not true
+      or exists (select from risk_private.others_of(v_position.held)) then
+      v_obligation := risk_private.obligation_change(v_account_id, i.underlying_id);
     end if;
   end if;
 
@@ -409,8 +414,21 @@ begin
     end if;
   end if;
   if not v_levels.are_own then
-    if (risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
-      and risk_private.number_acceptances(v_levels.rates, null, v_at)) is not true then
+    if v_levels.obligations is not null then
+      if v_obligation.bull is null then
+        v_has_room := risk_private.reserve_obligations(
+          v_position.held, i.kind, i.rate_as_of,
+          risk_private.payment(v_buy - v_sell, price, i.reference, i.factor), i.keys,
+          v_levels.obligations);
+      else
+        v_has_room := risk_private.add_obligations(
+          v_obligation, i.underlying_id, v_levels.obligations);
+      end if;
+      if v_has_room is not true then
+        return null;
+      end if;
+    end if;
+    if risk_private.number_acceptances(v_levels.rates, v_at) is not true then
       return null;
     end if;
   end if;

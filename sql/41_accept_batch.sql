@@ -332,7 +332,7 @@ begin
     return true;
   end if;
   if not risk_private.number_acceptances(
-    risk_private.rate_changes(v_reservation.changes), null, v_at) then
+    risk_private.rate_changes(v_reservation.changes), v_at) then
     return true;
   end if;
   return v_reservation.keeps_fingerprints and exists (

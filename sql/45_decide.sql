@@ -164,7 +164,7 @@ begin
   perform risk_private.renew_obligations(p.account_id, array(
     select distinct l.underlying_id from pg_catalog.unnest(v_legs) as l));
   perform risk_private.number_acceptances(
-    risk_private.rate_changes(v_changes), null, v_at);
+    risk_private.rate_changes(v_changes), v_at);
   if exists (select from pg_catalog.unnest(v_changes) as x where x.keeps_fingerprints) then
     insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
     values (p.account_id, risk_private.fingerprint(p.instrument_ids, p.ratios, p.quantity, p.price),

@@ -725,7 +725,7 @@ comment on table risk_private.rate_events is
 
 create table risk_private.recent_orders (
   account_id integer not null,
-  fingerprint uuid not null,
+  fingerprint bigint not null,
   accepted_at timestamptz not null,
   primary key (account_id, fingerprint)
 ) with (fillfactor = 70);
@@ -3986,13 +3986,12 @@ comment on function risk_private.is_fresh(timestamptz, double precision, timesta
 
 create function risk_private.fingerprint(
   instrument_ids integer[], ratios integer[], quantity numeric, price numeric)
-returns uuid
+returns bigint
 language sql stable
-return pg_catalog.md5(pg_catalog.concat_ws('|',
-  instrument_ids::text, ratios::text, pg_catalog.trim_scale(quantity)::text,
-  pg_catalog.trim_scale(price)::text))::uuid;
+return pg_catalog.hash_record_extended(row(instrument_ids, ratios, quantity, price), 0);
 comment on function risk_private.fingerprint(integer[], integer[], numeric, numeric) is
-  'What makes two orders of an account duplicates: legs with their sides, quantity and price.';
+  'What makes two orders of an account duplicates: legs with their sides, quantity and price. Of 64 '
+  'bits, so that two others have the same once in 10^19.';
 
 -- 40_exposure.sql
 -- How orders and fills move positions and counters. One place computes the increments (changes),
@@ -4665,6 +4664,7 @@ declare
   v_is_buy boolean;
   v_is_admitted boolean;
   v_account_id integer;
+  v_counter_id bigint;
   v_chain integer[];
   v_mark_age double precision;
   v_heartbeat_age double precision;
@@ -4698,7 +4698,7 @@ declare
   v_dollar_gamma numeric;
   v_vega numeric;
   v_theta numeric;
-  v_obligation_keys integer[];
+  v_has_room boolean;
   v_obligation risk_private.obligation;
 begin
   -- A few orders in hand keep the firm's row busy. More would wait for it and each other holding
@@ -4712,22 +4712,19 @@ begin
     where s.code = account
     for no key update of c;
   end if;
-  select s.scope_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
-    c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-    c.accepted_orders, side = 'buy', risk_private.clock(),
-    set_config('synchronous_commit', 'off', true)
-  into v_account_id, v_chain, v_mark_age, v_heartbeat_age, v_required_types, v_gross_position,
-    v_gross_notional, v_traded_notional, v_open_orders, v_open_positions, v_accepted_orders,
-    v_is_buy, v_at
+  select s.scope_id, s.counter_id, s.chain, s.max_mark_age, s.max_heartbeat_age, s.required_types,
+    side = 'buy', set_config('synchronous_commit', 'off', true)
+  into v_account_id, v_counter_id, v_chain, v_mark_age, v_heartbeat_age, v_required_types, v_is_buy
   from risk_private.scopes as s
-  cross join lateral (
-    select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
-      c.accepted_orders
-    from risk_private.counters as c where c.counter_id = s.counter_id
-    for no key update skip locked
-  ) as c
   where s.code = account;
-  if in_line and v_account_id is null then
+  select c.gross_position, c.gross_notional, c.traded_notional, c.open_orders, c.open_positions,
+    c.accepted_orders, risk_private.clock()
+  into v_gross_position, v_gross_notional, v_traded_notional, v_open_orders, v_open_positions,
+    v_accepted_orders, v_at
+  from risk_private.counters as c
+  where c.counter_id = v_counter_id
+  for no key update skip locked;
+  if in_line and v_at is null then
     return 0;
   end if;
 
@@ -4760,7 +4757,8 @@ begin
   ) as s
   where p.symbol = accept_order.symbol and p.status = 'ACTIVE'
     and (p.expiry is null or p.expiry >= risk_private.trading_date())
-    and 0 = all (array[accept_order.quantity % p.lot, coalesce(accept_order.price % p.tick, 0)])
+    and accept_order.quantity % p.lot = 0
+    and (accept_order.price is null or p.tick is null or accept_order.price % p.tick = 0)
     and least(
       accept_order.quantity, case when not p.allow_negative_price then accept_order.price end) > 0
     and not s.is_halted;
@@ -4778,7 +4776,7 @@ begin
       v_levels, i.sector_id, i.underlying_id, i.instrument_id, v_at);
   end if;
 
-  -- Most instruments are their own underlying, in the base currency, which is at 1.
+  -- What is its own underlying, in the base currency, which is at 1, needs neither.
   if i.underlying_id <> i.instrument_id then
     select u.as_of into i.underlying_as_of
     from risk_private.marks as u where u.instrument_id = i.underlying_id;
@@ -4903,22 +4901,28 @@ begin
       return null;
     end if;
   end if;
-  if v_levels.obligations is not null then
-    v_obligation_keys := case when i.underlying_id = i.instrument_id then i.keys
-      else risk_private.obligation_keys(i.underlying_id) end;
-    if risk_private.owes_its_cost(v_position.held, i.kind, i.rate_as_of) then
-      v_obligation.max_loss :=
-        greatest(0, (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
-      v_obligation.cash_need := case when i.kind = 'future' then 0 else v_obligation.max_loss end;
-    else
-      v_obligation := risk_private.obligation_change(v_account_id, i.underlying_id);
-    end if;
-  end if;
   if v_levels.are_own then
-    if (risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
-      and risk_private.number_acceptances(
-        v_levels.rates, v_accepted_orders + 1, v_at)) is not true then
-      return null;
+    if v_levels.obligations is not null then
+      if risk_private.reserve_obligations(
+        v_position.held, i.kind, i.rate_as_of,
+        risk_private.payment(v_buy - v_sell, price, i.reference, i.factor), i.keys,
+        v_levels.obligations) is not true then
+        return null;
+      end if;
+    end if;
+    if v_levels.rates is not null then
+      if risk_private.number_acceptance(
+        v_levels.rates[1], v_accepted_orders + 1, v_at) is not true then
+        return null;
+      end if;
+    end if;
+  elsif v_levels.obligations is not null then
+    -- Not while the firm's row is held: it takes long.
+    if risk_private.owes_its_cost(
+        i.kind, i.rate_as_of, (v_position.held).cost, v_position.quantity,
+        v_position.open_sell) is not true
+      or exists (select from risk_private.others_of(v_position.held)) then
+      v_obligation := risk_private.obligation_change(v_account_id, i.underlying_id);
     end if;
   end if;
 
@@ -5018,8 +5022,21 @@ begin
     end if;
   end if;
   if not v_levels.are_own then
-    if (risk_private.add_obligations(v_obligation, v_obligation_keys, v_levels.obligations)
-      and risk_private.number_acceptances(v_levels.rates, null, v_at)) is not true then
+    if v_levels.obligations is not null then
+      if v_obligation.bull is null then
+        v_has_room := risk_private.reserve_obligations(
+          v_position.held, i.kind, i.rate_as_of,
+          risk_private.payment(v_buy - v_sell, price, i.reference, i.factor), i.keys,
+          v_levels.obligations);
+      else
+        v_has_room := risk_private.add_obligations(
+          v_obligation, i.underlying_id, v_levels.obligations);
+      end if;
+      if v_has_room is not true then
+        return null;
+      end if;
+    end if;
+    if risk_private.number_acceptances(v_levels.rates, v_at) is not true then
       return null;
     end if;
   end if;
@@ -5059,55 +5076,69 @@ comment on function risk_private.accepted(integer, text, xid8) is
 -- 41_accept_activity.sql
 -- The lean path's part for accounts with limits on rates and duplicates.
 
+create function risk_private.number_acceptance(
+  rate risk_private.rate_change, number bigint, at timestamptz)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_second bigint := number - rate.order_rate + 1;
+  v_minute bigint := number - rate.order_rate_minute + 1;
+begin
+  insert into risk_private.rate_events (counter_id, number, accepted_at)
+  select rate.counter_id, number_acceptance.number, at
+  where number_acceptance.number is not null
+    and (least(rate.order_rate, rate.order_rate_minute) <= 1) is not true
+    and not exists (
+      select from risk_private.rate_events as e
+      where e.counter_id = rate.counter_id and e.number in (v_second, v_minute)
+        and e.accepted_at > at
+          - case e.number when v_minute then interval '60 seconds' else interval '1 second' end);
+  if not found then
+    return false;
+  end if;
+  -- Now and then, so that it costs nothing.
+  if number % 256 < rate.accepted_orders then
+    perform risk_private.forget_acceptances(rate.counter_id, at);
+  end if;
+  return true;
+end
+$$;
+comment on function risk_private.number_acceptance(
+  risk_private.rate_change, bigint, timestamptz) is
+  'Records when a counter''s order of that number was accepted, the last of those in rate, and now '
+  'and then forgets what no limit looks back on any more. Returns false where the number is '
+  'unknown or a rate reaches its warning level.';
+
 create function risk_private.number_acceptances(
-  rates risk_private.rate_change[], last_number bigint, at timestamptz)
+  rates risk_private.rate_change[], at timestamptz)
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_rate risk_private.rate_change;
-  v_number bigint := last_number;
+  v_number bigint;
 begin
   foreach v_rate in array coalesce(rates, '{}') loop
-    if last_number is null then
-      select c.accepted_orders into v_number
-      from risk_private.counters as c where c.counter_id = v_rate.counter_id;
-    end if;
+    select c.accepted_orders into v_number
+    from risk_private.counters as c where c.counter_id = v_rate.counter_id;
     if v_rate.accepted_orders > 1 then
       insert into risk_private.rate_events (counter_id, number, accepted_at)
       select v_rate.counter_id, v_number - n, at
       from generate_series(1, v_rate.accepted_orders - 1) as n;
     end if;
-    insert into risk_private.rate_events (counter_id, number, accepted_at)
-    select v_rate.counter_id, v_number, at
-    where v_number is not null
-      and (least(v_rate.order_rate, v_rate.order_rate_minute) <= 1) is not true
-      and not exists (
-        select from risk_private.rate_events as e
-        where e.counter_id = v_rate.counter_id
-          and e.number in (
-            v_number - v_rate.order_rate + 1, v_number - v_rate.order_rate_minute + 1)
-          and e.accepted_at > at - case e.number
-            when v_number - v_rate.order_rate_minute + 1 then interval '60 seconds'
-            else interval '1 second' end
-        offset 0);
-    if not found then
+    if risk_private.number_acceptance(v_rate, v_number, at) is not true then
       return false;
-    end if;
-    -- Now and then, so that it costs nothing.
-    if random() * 256 < v_rate.accepted_orders then
-      perform risk_private.forget_acceptances(v_rate.counter_id, at);
     end if;
   end loop;
   return true;
 end
 $$;
 comment on function risk_private.number_acceptances(
-  risk_private.rate_change[], bigint, timestamptz) is
-  'Records when orders were accepted, and now and then forgets what no limit looks back on any '
-  'more. last_number: how many there are with the last of them, where only one counter''s rates '
-  'are limited and the caller knows; else (NULL) the counters hold that. Returns false where a '
+  risk_private.rate_change[], timestamptz) is
+  'Records when orders were accepted that the counters count already. Returns false where a '
   'counter is missing or a rate reaches its warning level.';
 
 create function risk_private.forget_acceptances(counter_id bigint, at timestamptz) returns void
@@ -5127,7 +5158,7 @@ comment on function risk_private.forget_acceptances(bigint, timestamptz) is
   'Forgets the acceptances of a counter that no limit looks back on any more.';
 
 create function risk_private.remember(
-  account_id integer, fingerprint uuid, duplicate_window numeric, at timestamptz)
+  account_id integer, fingerprint bigint, duplicate_window numeric, at timestamptz)
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -5141,7 +5172,7 @@ begin
   return found;
 end
 $$;
-comment on function risk_private.remember(integer, uuid, numeric, timestamptz) is
+comment on function risk_private.remember(integer, bigint, numeric, timestamptz) is
   'Records when an order of that content was accepted. Returns false where it repeats one that was '
   'accepted less than duplicate_window seconds ago.';
 
@@ -5480,7 +5511,7 @@ begin
     return true;
   end if;
   if not risk_private.number_acceptances(
-    risk_private.rate_changes(v_reservation.changes), null, v_at) then
+    risk_private.rate_changes(v_reservation.changes), v_at) then
     return true;
   end if;
   return v_reservation.keeps_fingerprints and exists (
@@ -5628,26 +5659,36 @@ comment on function risk_private.reserve_exposures(risk_private.entry[], timesta
 -- lateral of their own for the reason that accept_order gives.
 
 create function risk_private.owes_its_cost(
-  held risk_private.positions, kind text, rate_as_of timestamptz)
+  kind text, rate_as_of timestamptz, cost numeric, quantity numeric, open_sell numeric)
 returns boolean
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return kind <> 'option' and rate_as_of is null and held.cost >= 0
-    and held.quantity >= greatest(0, held.open_sell)
-    and not exists (
-      select from risk_private.positions as p
-      where p.account_id = held.account_id and p.underlying_id = held.underlying_id
-        and p.instrument_id <> held.instrument_id
-        and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell));
-end
-$$;
-comment on function risk_private.owes_its_cost(risk_private.positions, text, timestamptz) is
+language sql immutable
+return kind <> 'option' and rate_as_of is null and cost >= 0
+  and quantity >= greatest(0, open_sell);
+comment on function risk_private.owes_its_cost(text, timestamptz, numeric, numeric, numeric) is
   'Whether an order, already in the open quantities of its position, adds what it costs to the '
-  'obligations of the underlying and nothing else: in base currency (rate_as_of NULL), no option, '
-  'held long or flat, not oversold by open orders, and all that the account has there. It loses '
+  'obligations of the underlying and nothing else, if the account has nothing else there: in base '
+  'currency (rate_as_of NULL), no option, held long or flat, not oversold by open orders. It loses '
   'most at a price of 0.';
+
+create function risk_private.payment(
+  quantity numeric, price numeric, reference numeric, factor numeric)
+returns numeric
+language sql immutable
+return greatest(0, quantity * coalesce(price, reference) * factor);
+comment on function risk_private.payment(numeric, numeric, numeric, numeric) is
+  'What an order for a signed quantity pays; 0 where it is paid.';
+
+create function risk_private.others_of(held risk_private.positions)
+returns setof risk_private.positions
+language sql stable
+begin atomic
+  select p.* from risk_private.positions as p
+  where p.account_id = held.account_id and p.underlying_id = held.underlying_id
+    and p.instrument_id <> held.instrument_id
+    and not risk_private.is_flat(p.quantity, p.open_buy, p.open_sell);
+end;
+comment on function risk_private.others_of(risk_private.positions) is
+  'What else the account of a position holds or may come to hold in its underlying.';
 
 create function risk_private.obligation_keys(underlying_id integer) returns integer[]
 language plpgsql stable
@@ -5662,69 +5703,103 @@ $$;
 comment on function risk_private.obligation_keys(integer) is
   'The sector of an underlying and the underlying: keys of obligations by dimension.';
 
--- What adds nothing but a cost, as most orders in shares do, has a statement of its own, because
--- the other costs it more.
 create function risk_private.add_obligations(
-  change risk_private.obligation, keys integer[], levels risk_private.obligation_level[])
+  change risk_private.obligation, underlying_id integer, levels risk_private.obligation_level[])
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_keys integer[] := risk_private.obligation_keys(underlying_id);
   v_moved integer;
 begin
-  if levels is null then
-    return true;
-  end if;
-  if change.bull is null then
-    update risk_private.obligations as o set
-      max_loss = o.max_loss + change.max_loss,
-      cash_need = o.cash_need + change.cash_need
-    from unnest(levels) as l
-    cross join lateral (
-      select (
-        select q.cash from risk_private.equities as q
-        where q.scope_id = l.scope_id and q.unknown = 0) as cash
-    ) as e
-    where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
-      and greatest(o.bull, o.bear) < l.same_side
-      and o.max_loss + change.max_loss < l.max_loss
-      and (o.unlimited = 0 or l.max_loss = 'Infinity')
-      and (l.buying_power = 'Infinity'
-        or o.cash_need + change.cash_need - e.cash < l.buying_power);
-  else
-    update risk_private.obligations as o set
-      bull = o.bull + change.bull,
-      bear = o.bear + change.bear,
-      max_loss = o.max_loss + change.max_loss,
-      unlimited = o.unlimited + change.unlimited,
-      cash_need = o.cash_need + change.cash_need
-    from unnest(levels) as l
-    cross join lateral (
-      select (
-        select q.cash from risk_private.equities as q
-        where q.scope_id = l.scope_id and q.unknown = 0) as cash
-    ) as e
-    where o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
-      and greatest(o.bull + change.bull, o.bear + change.bear) < l.same_side
-      and o.max_loss + change.max_loss < l.max_loss
-      and (o.unlimited + change.unlimited = 0 or l.max_loss = 'Infinity')
-      and (l.buying_power = 'Infinity'
-        or o.cash_need + change.cash_need - e.cash < l.buying_power);
-  end if;
+  update risk_private.obligations as o set
+    bull = o.bull + change.bull,
+    bear = o.bear + change.bear,
+    max_loss = o.max_loss + change.max_loss,
+    unlimited = o.unlimited + change.unlimited,
+    cash_need = o.cash_need + change.cash_need
+  from unnest(levels) as l
+  cross join lateral (
+    select (
+      select q.cash from risk_private.equities as q
+      where q.scope_id = l.scope_id and q.unknown = 0) as cash
+  ) as e
+  where o.counter_id = l.counter_id + coalesce(v_keys[l.dimension], 0)
+    and greatest(o.bull + change.bull, o.bear + change.bear) < l.same_side
+    and o.max_loss + change.max_loss < l.max_loss
+    and (o.unlimited + change.unlimited = 0 or l.max_loss = 'Infinity')
+    and (l.buying_power = 'Infinity'
+      or o.cash_need + change.cash_need - e.cash < l.buying_power);
   get diagnostics v_moved = row_count;
   if v_moved = cardinality(levels) then
     return true;
   end if;
-  return risk_private.are_all(v_moved, array(select l.dimension from unnest(levels) as l), keys);
+  return risk_private.are_all(
+    v_moved, array(select l.dimension from unnest(levels) as l), v_keys);
 end
 $$;
 comment on function risk_private.add_obligations(
-  risk_private.obligation, integer[], risk_private.obligation_level[]) is
-  'Adds what an order changes (bull NULL: max_loss and cash_need alone) to every row of '
-  'obligations of its chain, by the keys of the underlying and its sector. False, to be rolled '
-  'back, where one is missing or would reach a warning level. The caller holds the firm''s '
+  risk_private.obligation, integer, risk_private.obligation_level[]) is
+  'Adds what orders in one underlying change to every row of obligations of a chain. False, to be '
+  'rolled back, where one is missing or would reach a warning level. The caller holds the firm''s '
   'counter, or the rows are all of an account that it holds.';
+
+-- What adds nothing but a cost, as most orders in shares do, has a statement of its own, because
+-- the other costs it more. Whether it does is asked once for all rows: none of them moves where
+-- the account has something else.
+create function risk_private.reserve_obligations(
+  held risk_private.positions, kind text, rate_as_of timestamptz, cost numeric, keys integer[],
+  levels risk_private.obligation_level[])
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_cash_need numeric;
+  v_moved integer;
+begin
+  if risk_private.owes_its_cost(kind, rate_as_of, held.cost, held.quantity, held.open_sell) then
+    if held.underlying_id <> held.instrument_id then
+      keys := risk_private.obligation_keys(held.underlying_id);
+    end if;
+    v_cash_need := case when kind = 'future' then 0 else cost end;
+    update risk_private.obligations as o set
+      max_loss = o.max_loss + reserve_obligations.cost,
+      cash_need = o.cash_need + v_cash_need
+    from unnest(levels) as l
+    cross join lateral (
+      select (
+          select q.cash from risk_private.equities as q
+          where q.scope_id = l.scope_id and q.unknown = 0
+        ) as cash,
+        exists (select from risk_private.others_of(held)) as has_others
+    ) as e
+    where not e.has_others
+      and o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
+      and greatest(o.bull, o.bear) < l.same_side
+      and o.max_loss + reserve_obligations.cost < l.max_loss
+      and (o.unlimited = 0 or l.max_loss = 'Infinity')
+      and (l.buying_power = 'Infinity' or o.cash_need + v_cash_need - e.cash < l.buying_power);
+    get diagnostics v_moved = row_count;
+    if v_moved = cardinality(levels) then
+      return true;
+    end if;
+    if v_moved > 0 or not exists (select from risk_private.others_of(held)) then
+      return risk_private.are_all(
+        v_moved, array(select l.dimension from unnest(levels) as l), keys);
+    end if;
+  end if;
+  return risk_private.add_obligations(
+    risk_private.obligation_change(held.account_id, held.underlying_id), held.underlying_id,
+    levels);
+end
+$$;
+comment on function risk_private.reserve_obligations(
+  risk_private.positions, text, timestamptz, numeric, integer[],
+  risk_private.obligation_level[]) is
+  'Adds an order, which is stored and in its position, to obligations; cost: its payment; keys: '
+  'its sector, underlying and instrument. Else as add_obligations.';
 
 create function risk_private.reserve_obligations(entries risk_private.entry[], at timestamptz)
 returns boolean
@@ -5744,8 +5819,8 @@ begin
     where a.obligations is not null
   loop
     if not risk_private.add_obligations(
-      risk_private.obligation_change(v.account_id, v.underlying_id),
-      risk_private.obligation_keys(v.underlying_id), v.levels) then
+      risk_private.obligation_change(v.account_id, v.underlying_id), v.underlying_id,
+      v.levels) then
       return false;
     end if;
   end loop;
@@ -7712,7 +7787,7 @@ begin
   perform risk_private.renew_obligations(p.account_id, array(
     select distinct l.underlying_id from pg_catalog.unnest(v_legs) as l));
   perform risk_private.number_acceptances(
-    risk_private.rate_changes(v_changes), null, v_at);
+    risk_private.rate_changes(v_changes), v_at);
   if exists (select from pg_catalog.unnest(v_changes) as x where x.keeps_fingerprints) then
     insert into risk_private.recent_orders as r (account_id, fingerprint, accepted_at)
     values (p.account_id, risk_private.fingerprint(p.instrument_ids, p.ratios, p.quantity, p.price),
