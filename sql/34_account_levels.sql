@@ -96,7 +96,7 @@ create table risk_private.account_levels (
   exposures risk_private.exposure_level[],
   obligations risk_private.obligation_level[],
   losses risk_private.loss_level[],
-  needs_equity boolean,
+  needs_rates boolean,
   are_own boolean,
   version bigint
 ) with (toast_tuple_target = 8160);
@@ -119,8 +119,9 @@ comment on column risk_private.account_levels.rates is
 comment on column risk_private.account_levels.exposures is
   'The same for exposures; NULL where none are kept. Likewise obligations and, where they are '
   'limited, losses.';
-comment on column risk_private.account_levels.needs_equity is
-  'Whether a limit on the chain goes by equity: daily_loss, drawdown_pct or concentration_pct.';
+comment on column risk_private.account_levels.needs_rates is
+  'Whether a limit on the chain goes by equity (daily_loss, drawdown_pct or concentration_pct), '
+  'and there are foreign rates by which it may be stale.';
 comment on column risk_private.account_levels.are_own is
   'Whether rates (of all its orders) and obligations are limited at the account alone, so that '
   'nobody else moves them; NULL: neither is limited.';
@@ -235,8 +236,9 @@ begin
     account_id, sector_id, underlying_id, instrument_id, at);
   v_levels.obligations := risk_private.obligation_levels(account_id, underlying_id, at);
   v_levels.losses := risk_private.loss_levels(account_id, at);
-  v_levels.needs_equity := v_levels.losses is not null or exists (
-    select from unnest(v_levels.exposures) as x where x.concentration_pct < 'Infinity');
+  v_levels.needs_rates := risk_private.has_foreign_rates() and (
+    v_levels.losses is not null or exists (
+      select from unnest(v_levels.exposures) as x where x.concentration_pct < 'Infinity'));
   -- A scope's counters are numbered below those of the scopes above it.
   v_levels.are_own := (
     select bool_and(x.is_own)
@@ -324,7 +326,7 @@ begin
     duplicate_window = n.duplicate_window, keeps_fingerprints = n.keeps_fingerprints,
     rates = n.rates, counters = n.counters,
     exposures = n.exposures, obligations = n.obligations, losses = n.losses,
-    needs_equity = n.needs_equity, are_own = n.are_own
+    needs_rates = n.needs_rates, are_own = n.are_own
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n
   where l.account_id = n.account_id;

@@ -113,5 +113,5 @@ returns bigint
 language sql stable
 return pg_catalog.hash_record_extended(row(instrument_ids, ratios, quantity, price), 0);
 comment on function risk_private.fingerprint(integer[], integer[], numeric, numeric) is
-  'What makes two orders of an account duplicates: legs with their sides, quantity and price. Of 64 '
-  'bits, so that two others have the same once in 10^19.';
+  'What makes two orders of an account duplicates: legs with their sides, quantity and price. Of '
+  '64 bits: two others have the same once in 10^19.';

@@ -195,8 +195,13 @@ begin
         greatest(i.as_of, i.underlying_as_of, i.rate_as_of), v_mark_age, v_at)) is not true then
     return v_account_id;
   end if;
-  if v_levels.needs_equity then
-    if not risk_private.has_plain_equity(v_levels.losses, v_mark_age, v_at) then
+  if v_levels.needs_rates then
+    if not risk_private.has_fresh_rates(v_mark_age, v_at) then
+      return v_account_id;
+    end if;
+  end if;
+  if v_levels.losses is not null then
+    if not risk_private.has_plain_losses(v_levels.losses) then
       return v_account_id;
     end if;
   end if;

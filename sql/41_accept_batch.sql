@@ -270,8 +270,8 @@ begin
   join risk_private.account_levels as a on a.account_id = s.scope_id
   where s.code = any (accounts) and not (v_at >= a.valid_from and v_at < a.valid_until);
   select
-    bool_or(a.needs_equity
-      and not risk_private.has_plain_equity(a.losses, s.max_mark_age, v_at)),
+    bool_or(a.needs_rates and not risk_private.has_fresh_rates(s.max_mark_age, v_at)
+      or a.losses is not null and not risk_private.has_plain_losses(a.losses)),
     bool_or(a.exposures is not null), bool_or(a.obligations is not null)
   into v_is_doubtful, v_keeps_exposures, v_keeps_obligations
   from risk_private.scopes as s

@@ -64,27 +64,37 @@ $$;
 comment on function risk_private.loss_levels(integer, timestamptz) is
   'The warning levels on losses of every scope of an account''s chain that has any; NULL: none.';
 
-create function risk_private.has_plain_equity(
-  levels risk_private.loss_level[], max_age double precision, at timestamptz)
+create function risk_private.has_foreign_rates() returns boolean
+language sql stable
+return exists (
+  select from risk_private.fx_rates as f where f.currency <> risk_private.base_currency());
+comment on function risk_private.has_foreign_rates() is
+  'Whether any currency but the base has ever had a rate.';
+
+create function risk_private.has_fresh_rates(max_age double precision, at timestamptz)
 returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return not exists (
+    select from risk_private.fx_rates as f
+    where f.currency <> risk_private.base_currency()
+      and not risk_private.is_fresh(f.as_of, max_age, at)
+      and exists (select from risk_private.cash_balances as b where b.currency = f.currency));
+end
+$$;
+comment on function risk_private.has_fresh_rates(double precision, timestamptz) is
+  'Whether no money at all is in a currency whose rate is too old.';
+
+create function risk_private.has_plain_losses(levels risk_private.loss_level[]) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_level risk_private.loss_level;
 begin
-  -- Most firms have no foreign rates at all, and that is cheaper to see.
-  if exists (
-    select from risk_private.fx_rates as f where f.currency <> risk_private.base_currency()) then
-    if exists (
-      select from risk_private.fx_rates as f
-      where f.currency <> risk_private.base_currency()
-        and not risk_private.is_fresh(f.as_of, max_age, at)
-        and exists (select from risk_private.cash_balances as b where b.currency = f.currency)) then
-      return false;
-    end if;
-  end if;
-  foreach v_level in array coalesce(levels, '{}') loop
+  foreach v_level in array levels loop
     perform from risk_private.equities as e
     where e.scope_id = v_level.scope_id
       and (v_level.daily_loss is null or risk_private.daily_loss(e) < v_level.daily_loss)
@@ -97,10 +107,8 @@ begin
   return true;
 end
 $$;
-comment on function risk_private.has_plain_equity(
-  risk_private.loss_level[], double precision, timestamptz) is
-  'Whether no money at all is in a currency whose rate is too old, and every loss that is limited '
-  'is known and below its warning level.';
+comment on function risk_private.has_plain_losses(risk_private.loss_level[]) is
+  'Whether every loss that is limited is known and below its warning level.';
 
 create function risk_private.loss_checks(
   p risk_private.proposal, limits risk_private.applicable_limit[], closable numeric,

@@ -1,5 +1,6 @@
 -- Exchange rates, and what moves with them: cash, and the values at which positions are carried.
 
+-- Lock order: for the first foreign rate, changes of limits: accounts learn that rates matter now.
 create function risk_private.set_fx(currency text, rate numeric, as_of timestamptz)
 returns bigint
 language plpgsql volatile security definer
@@ -7,6 +8,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_number bigint;
+  v_is_first boolean := false;
 begin
   perform risk_private.begin_change();
   if (currency ~ '^[A-Z]{3}$') is not true then
@@ -25,6 +27,10 @@ begin
   if as_of in ('infinity', '-infinity') then
     perform risk_private.fail('RK400', 'as_of must be a moment', 'argument: as_of');
   end if;
+  if not risk_private.has_foreign_rates() then
+    perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.limits'));
+    v_is_first := true;
+  end if;
   insert into risk_private.fx_rates as f (currency, rate, as_of)
   values (set_fx.currency, set_fx.rate, coalesce(set_fx.as_of, risk_private.clock()))
   on conflict on constraint fx_rates_pkey do update set rate = excluded.rate, as_of = excluded.as_of
@@ -37,6 +43,10 @@ begin
     perform risk_private.note_moved(array(
       select i.instrument_id from risk_private.instruments as i
       where i.currency = set_fx.currency));
+  end if;
+  if v_is_first then
+    perform risk_private.compile_account_levels(s.scope_id, risk_private.clock())
+    from risk_private.scopes as s where s.parent_id is null;
   end if;
   return v_number;
 end

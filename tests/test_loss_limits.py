@@ -142,16 +142,24 @@ def test_what_is_unknown_stops_all_but_reductions(db: Database) -> None:
         assert firm.differences() == []
 
 
+@pytest.mark.parametrize("comes_first", ["limit", "narrow limit", "rate"])
 def test_a_stale_rate_stops_its_currency_and_every_loss_limit_on_it(
-    db: Database, firm: Caller
+    db: Database, firm: Caller, comes_first: str
 ) -> None:
     firm.call(
         "upsert_instruments",
         instruments=Jsonb([{"symbol": "SAP", "kind": "stock", "currency": "EUR"}]),
     )
-    firm.call("set_fx", currency="EUR", rate=1)
     firm.call("set_setting", name="max_mark_age", value="60")
-    firm.limit("D1", "daily_loss", 10**9)
+    firm.mark({"MSFT": 50})
+    if comes_first == "narrow limit":
+        firm.limit("A1", "long_position", 10**9, symbol="MSFT")
+    if comes_first != "rate":
+        firm.limit("D1", "daily_loss", 10**9)
+        assert buy(firm) is None
+    firm.call("set_fx", currency="EUR", rate=1)
+    if comes_first == "rate":
+        firm.limit("D1", "daily_loss", 10**9)
     firm.mark({"SAP": 50})
     post(firm, "A1", 100, "deposit", currency="EUR")
     assert firm.check("A1", "sap", "SAP", "buy", 1, 50).is_accepted

@@ -2701,7 +2701,7 @@ create table risk_private.account_levels (
   exposures risk_private.exposure_level[],
   obligations risk_private.obligation_level[],
   losses risk_private.loss_level[],
-  needs_equity boolean,
+  needs_rates boolean,
   are_own boolean,
   version bigint
 ) with (toast_tuple_target = 8160);
@@ -2724,8 +2724,9 @@ comment on column risk_private.account_levels.rates is
 comment on column risk_private.account_levels.exposures is
   'The same for exposures; NULL where none are kept. Likewise obligations and, where they are '
   'limited, losses.';
-comment on column risk_private.account_levels.needs_equity is
-  'Whether a limit on the chain goes by equity: daily_loss, drawdown_pct or concentration_pct.';
+comment on column risk_private.account_levels.needs_rates is
+  'Whether a limit on the chain goes by equity (daily_loss, drawdown_pct or concentration_pct), '
+  'and there are foreign rates by which it may be stale.';
 comment on column risk_private.account_levels.are_own is
   'Whether rates (of all its orders) and obligations are limited at the account alone, so that '
   'nobody else moves them; NULL: neither is limited.';
@@ -2840,8 +2841,9 @@ begin
     account_id, sector_id, underlying_id, instrument_id, at);
   v_levels.obligations := risk_private.obligation_levels(account_id, underlying_id, at);
   v_levels.losses := risk_private.loss_levels(account_id, at);
-  v_levels.needs_equity := v_levels.losses is not null or exists (
-    select from unnest(v_levels.exposures) as x where x.concentration_pct < 'Infinity');
+  v_levels.needs_rates := risk_private.has_foreign_rates() and (
+    v_levels.losses is not null or exists (
+      select from unnest(v_levels.exposures) as x where x.concentration_pct < 'Infinity'));
   -- A scope's counters are numbered below those of the scopes above it.
   v_levels.are_own := (
     select bool_and(x.is_own)
@@ -2929,7 +2931,7 @@ begin
     duplicate_window = n.duplicate_window, keeps_fingerprints = n.keeps_fingerprints,
     rates = n.rates, counters = n.counters,
     exposures = n.exposures, obligations = n.obligations, losses = n.losses,
-    needs_equity = n.needs_equity, are_own = n.are_own
+    needs_rates = n.needs_rates, are_own = n.are_own
   from risk_private.fold_levels(
     refresh_account_levels.account_id, null, null, null, at) as n
   where l.account_id = n.account_id;
@@ -3990,8 +3992,8 @@ returns bigint
 language sql stable
 return pg_catalog.hash_record_extended(row(instrument_ids, ratios, quantity, price), 0);
 comment on function risk_private.fingerprint(integer[], integer[], numeric, numeric) is
-  'What makes two orders of an account duplicates: legs with their sides, quantity and price. Of 64 '
-  'bits, so that two others have the same once in 10^19.';
+  'What makes two orders of an account duplicates: legs with their sides, quantity and price. Of '
+  '64 bits: two others have the same once in 10^19.';
 
 -- 40_exposure.sql
 -- How orders and fills move positions and counters. One place computes the increments (changes),
@@ -4803,8 +4805,13 @@ begin
         greatest(i.as_of, i.underlying_as_of, i.rate_as_of), v_mark_age, v_at)) is not true then
     return v_account_id;
   end if;
-  if v_levels.needs_equity then
-    if not risk_private.has_plain_equity(v_levels.losses, v_mark_age, v_at) then
+  if v_levels.needs_rates then
+    if not risk_private.has_fresh_rates(v_mark_age, v_at) then
+      return v_account_id;
+    end if;
+  end if;
+  if v_levels.losses is not null then
+    if not risk_private.has_plain_losses(v_levels.losses) then
       return v_account_id;
     end if;
   end if;
@@ -5449,8 +5456,8 @@ begin
   join risk_private.account_levels as a on a.account_id = s.scope_id
   where s.code = any (accounts) and not (v_at >= a.valid_from and v_at < a.valid_until);
   select
-    bool_or(a.needs_equity
-      and not risk_private.has_plain_equity(a.losses, s.max_mark_age, v_at)),
+    bool_or(a.needs_rates and not risk_private.has_fresh_rates(s.max_mark_age, v_at)
+      or a.losses is not null and not risk_private.has_plain_losses(a.losses)),
     bool_or(a.exposures is not null), bool_or(a.obligations is not null)
   into v_is_doubtful, v_keeps_exposures, v_keeps_obligations
   from risk_private.scopes as s
@@ -7118,27 +7125,37 @@ $$;
 comment on function risk_private.loss_levels(integer, timestamptz) is
   'The warning levels on losses of every scope of an account''s chain that has any; NULL: none.';
 
-create function risk_private.has_plain_equity(
-  levels risk_private.loss_level[], max_age double precision, at timestamptz)
+create function risk_private.has_foreign_rates() returns boolean
+language sql stable
+return exists (
+  select from risk_private.fx_rates as f where f.currency <> risk_private.base_currency());
+comment on function risk_private.has_foreign_rates() is
+  'Whether any currency but the base has ever had a rate.';
+
+create function risk_private.has_fresh_rates(max_age double precision, at timestamptz)
 returns boolean
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return not exists (
+    select from risk_private.fx_rates as f
+    where f.currency <> risk_private.base_currency()
+      and not risk_private.is_fresh(f.as_of, max_age, at)
+      and exists (select from risk_private.cash_balances as b where b.currency = f.currency));
+end
+$$;
+comment on function risk_private.has_fresh_rates(double precision, timestamptz) is
+  'Whether no money at all is in a currency whose rate is too old.';
+
+create function risk_private.has_plain_losses(levels risk_private.loss_level[]) returns boolean
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_level risk_private.loss_level;
 begin
-  -- Most firms have no foreign rates at all, and that is cheaper to see.
-  if exists (
-    select from risk_private.fx_rates as f where f.currency <> risk_private.base_currency()) then
-    if exists (
-      select from risk_private.fx_rates as f
-      where f.currency <> risk_private.base_currency()
-        and not risk_private.is_fresh(f.as_of, max_age, at)
-        and exists (select from risk_private.cash_balances as b where b.currency = f.currency)) then
-      return false;
-    end if;
-  end if;
-  foreach v_level in array coalesce(levels, '{}') loop
+  foreach v_level in array levels loop
     perform from risk_private.equities as e
     where e.scope_id = v_level.scope_id
       and (v_level.daily_loss is null or risk_private.daily_loss(e) < v_level.daily_loss)
@@ -7151,10 +7168,8 @@ begin
   return true;
 end
 $$;
-comment on function risk_private.has_plain_equity(
-  risk_private.loss_level[], double precision, timestamptz) is
-  'Whether no money at all is in a currency whose rate is too old, and every loss that is limited '
-  'is known and below its warning level.';
+comment on function risk_private.has_plain_losses(risk_private.loss_level[]) is
+  'Whether every loss that is limited is known and below its warning level.';
 
 create function risk_private.loss_checks(
   p risk_private.proposal, limits risk_private.applicable_limit[], closable numeric,
@@ -11059,6 +11074,7 @@ comment on procedure risk.open_day(date, jsonb) is
 -- 55_rates.sql
 -- Exchange rates, and what moves with them: cash, and the values at which positions are carried.
 
+-- Lock order: for the first foreign rate, changes of limits: accounts learn that rates matter now.
 create function risk_private.set_fx(currency text, rate numeric, as_of timestamptz)
 returns bigint
 language plpgsql volatile security definer
@@ -11066,6 +11082,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_number bigint;
+  v_is_first boolean := false;
 begin
   perform risk_private.begin_change();
   if (currency ~ '^[A-Z]{3}$') is not true then
@@ -11084,6 +11101,10 @@ begin
   if as_of in ('infinity', '-infinity') then
     perform risk_private.fail('RK400', 'as_of must be a moment', 'argument: as_of');
   end if;
+  if not risk_private.has_foreign_rates() then
+    perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('risk_private.limits'));
+    v_is_first := true;
+  end if;
   insert into risk_private.fx_rates as f (currency, rate, as_of)
   values (set_fx.currency, set_fx.rate, coalesce(set_fx.as_of, risk_private.clock()))
   on conflict on constraint fx_rates_pkey do update set rate = excluded.rate, as_of = excluded.as_of
@@ -11096,6 +11117,10 @@ begin
     perform risk_private.note_moved(array(
       select i.instrument_id from risk_private.instruments as i
       where i.currency = set_fx.currency));
+  end if;
+  if v_is_first then
+    perform risk_private.compile_account_levels(s.scope_id, risk_private.clock())
+    from risk_private.scopes as s where s.parent_id is null;
   end if;
   return v_number;
 end
