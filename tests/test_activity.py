@@ -135,6 +135,7 @@ def test_the_same_order_is_a_duplicate_until_the_longest_window_has_passed(
     db.set_clock(NOW + 10 * SECOND)
     assert ask("3") == "ACCEPTED"
     assert ask("4") == "DUPLICATE_ORDER"
+    assert ask("5", quantity=Decimal("1.00"), price=Decimal("100.0")) == "DUPLICATE_ORDER"
 
 
 @pytest.mark.parametrize(
