@@ -3782,28 +3782,8 @@ comment on function risk_private.track_obligations(integer, integer) is
 -- What one unit of a position is worth, and moves by, at the present marks. Positions carry these
 -- values, so that decisions and fills add and subtract the same; revaluation moves them.
 
--- offset 0: marks and rates are looked up by key, whatever the statistics say.
-create view risk_private.priced_instruments as
-select
-  i.instrument_id, i.symbol, i.kind, i.sector_id, i.underlying_id, i.expiry, i.status, i.lot,
-  i.tick, i.allow_negative_price, i.multiplier, m.price, m.bid, m.ask, m.as_of,
-  case when i.currency <> risk_private.base_currency() then f.as_of end as rate_as_of,
-  i.multiplier * f.rate as factor, m.delta, m.gamma, m.vega, m.theta
-from risk_private.instruments as i
-cross join lateral (
-  select m.price, m.bid, m.ask, m.as_of, m.delta, m.gamma, m.vega, m.theta
-  from risk_private.marks as m where m.instrument_id = i.instrument_id
-  offset 0
-) as m
-cross join lateral (
-  select f.rate, f.as_of from risk_private.fx_rates as f where f.currency = i.currency
-  offset 0
-) as f;
-comment on view risk_private.priced_instruments is
-  'Marked instruments whose currency has a rate: terms, quote and Greeks of one unit, data times '
-  '(rate_as_of: NULL for the base currency), and factor, multiplier x rate.';
-
--- The trading date is not looked up for what never expires.
+-- offset 0: marks and rates are looked up by key, whatever the statistics say. The trading date is
+-- not looked up for what never expires.
 create view risk_private.unit_values as
 select
   n.instrument_id, n.price * n.factor as unit_value, abs(n.price) * n.factor as unit_notional,
@@ -3812,7 +3792,20 @@ select
   g.gamma * coalesce(s.price * s.price, 0) * 0.01 * n.factor
     as unit_dollar_gamma,
   g.vega * n.factor as unit_vega, g.theta * n.factor as unit_theta, k.has_greeks
-from risk_private.priced_instruments as n
+from (
+  select i.instrument_id, i.kind, i.underlying_id, i.expiry, i.multiplier,
+    i.multiplier * f.rate as factor, m.price, m.delta, m.gamma, m.vega, m.theta
+  from risk_private.instruments as i
+  cross join lateral (
+    select m.price, m.delta, m.gamma, m.vega, m.theta
+    from risk_private.marks as m where m.instrument_id = i.instrument_id
+    offset 0
+  ) as m
+  cross join lateral (
+    select f.rate from risk_private.fx_rates as f where f.currency = i.currency
+    offset 0
+  ) as f
+) as n
 left join risk_private.marks as s on s.instrument_id = n.underlying_id
 cross join lateral (
   select case when n.expiry is null then false
