@@ -166,6 +166,10 @@ declare
   v_slope double precision;
   v_step double precision;
 begin
+  -- Next to nothing at the money: the first guess is exact, and its square would underflow.
+  if v_branch = 'middle' and v_s < 1e-8 then
+    return v_s;
+  end if;
   for v_round in 1..200 loop
     v_d1 := moneyness / v_s + v_s / 2;
     v_d2 := moneyness / v_s - v_s / 2;

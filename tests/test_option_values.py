@@ -11,7 +11,7 @@ import mpmath
 import psycopg
 import pytest
 import QuantLib
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
@@ -240,6 +240,17 @@ def test_limits(db: Database, option: Option, price: float, delta: float) -> Non
     assert found.gamma == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("price", [1e-9, 1e-16, 1e-100, 1e-242])
+def test_next_to_nothing_at_the_money_tells_a_volatility(db: Database, price: float) -> None:
+    """It is as good as a straight line there: price = volatility / root of 2 pi."""
+    with db.connect() as connection:
+        row = connection.execute(
+            "select risk.implied_volatility('call', %s, 1, 1, 1, 0, 0)", [price]
+        ).fetchone()
+    assert row is not None
+    assert row[0] == pytest.approx(price * math.sqrt(2 * math.pi), rel=1e-9, abs=0)
+
+
 ANY_NUMBER = st.floats(allow_nan=True, allow_infinity=True)
 LIKELY_NUMBER = st.floats(0, 200)
 NUMBER = st.one_of(ANY_NUMBER, LIKELY_NUMBER)
@@ -253,6 +264,8 @@ NUMBER = st.one_of(ANY_NUMBER, LIKELY_NUMBER)
 @given(
     st.tuples(st.sampled_from(["call", "put"]), NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER),
 )
+@example(("call", 1e-242, 1.0, 1.0, 1.0, 0.0, 0.0))
+@example(("put", 1e-242, 1.0, 1.0, 100.0, 0.0, 0.0))
 def test_any_numbers_give_numbers_or_an_error_that_says_why(
     db: Database, arguments: tuple[str | float, ...]
 ) -> None:
