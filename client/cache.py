@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from pgrisk.client.cache_store import Counts, Store, name_of
+from pgrisk.client.cache_store import Counts, Entry, Store, name_of
 from pgrisk.client.change_listener import ChangeListener
 from pgrisk.client.limits import HotLimits
 
@@ -131,7 +131,7 @@ class LimitCache:
             self._counts.add("bypasses")
             return self._load(scope, symbol, name, listener.version, store=None)
         oldest = max(listener.version, entry.floor)
-        found = self._usable(entry.document, oldest)
+        found = self._usable(entry, oldest)
         if found is not None:
             self._counts.add("hits")
             return found
@@ -178,11 +178,7 @@ class LimitCache:
                 return loaded
         elif holds_lease:
             # Another process may have loaded it between the look and the lease.
-            entry = store.look(name)
-            if entry is None:
-                loaded = None
-            else:
-                loaded = self._usable(entry.document, max(oldest, entry.floor))
+            loaded = self._usable(store.look(name), oldest)
             if loaded is not None:
                 store.release(name)
                 return loaded
@@ -204,7 +200,7 @@ class LimitCache:
             entry = store.look(name)
             if entry is None:
                 break
-            found = self._usable(entry.document, max(oldest, entry.floor))
+            found = self._usable(entry, oldest)
             if found is not None:
                 return found
         return None
@@ -216,16 +212,17 @@ class LimitCache:
         self._clock = (before, found.as_of.timestamp())
         return found, document.encode()
 
-    def _usable(self, document: bytes | None, oldest: int) -> HotLimits | None:
+    def _usable(self, entry: Entry | None, oldest: int) -> HotLimits | None:
         """What the entry holds, unless it is too old or from before a change."""
-        if document is None or self._clock is None:
+        if entry is None or entry.document is None or self._clock is None:
             return None
         try:
-            found = HotLimits.parse(document)
+            found = HotLimits.parse(entry.document)
         except ValueError:
             return None
         before, as_of = self._clock
         now = as_of + time.monotonic() - before  # of the database, or slightly later
+        oldest = max(oldest, entry.floor)
         if found.version < oldest or not 0 <= now - found.as_of.timestamp() <= LIFE_SECONDS:
             return None
         if found.changes_at is not None and found.changes_at.timestamp() <= now:
