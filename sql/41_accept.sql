@@ -319,7 +319,7 @@ begin
         i.kind, i.rate_as_of, (v_position.held).cost, v_position.quantity,
         v_position.open_sell) is not true
       or exists (select from risk_private.others_of(v_position.held)) then
-      v_obligation := risk_private.obligation_change(v_account_id, i.underlying_id);
+      v_obligation := risk_private.open_obligation_change(v_account_id, i.underlying_id);
     end if;
   end if;
 
@@ -426,8 +426,8 @@ begin
           risk_private.payment(v_buy - v_sell, price, i.reference, i.factor), i.keys,
           v_levels.obligations);
       else
-        v_has_room := risk_private.add_obligations(
-          v_obligation, i.underlying_id, v_levels.obligations);
+        v_has_room := risk_private.add_obligations(risk_private.obligation_moves(
+          v_obligation, i.underlying_id, v_levels.obligations));
       end if;
       if v_has_room is not true then
         return null;

@@ -33,60 +33,74 @@ end;
 comment on function risk_private.others_of(risk_private.positions) is
   'What else the account of a position holds or may come to hold in its underlying.';
 
-create function risk_private.obligation_keys(underlying_id integer) returns integer[]
+create type risk_private.obligation_move as (
+  counter_id bigint,
+  change risk_private.obligation,
+  level risk_private.obligation_level
+);
+comment on type risk_private.obligation_move is
+  'What orders change in one row of obligations, and the warning levels in force there.';
+
+create function risk_private.obligation_moves(
+  change risk_private.obligation, underlying_id integer, levels risk_private.obligation_level[])
+returns risk_private.obligation_move[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
-    select array[u.sector_id, u.instrument_id] from risk_private.instruments as u
-    where u.instrument_id = obligation_keys.underlying_id);
+  return array(
+    select row(l.counter_id + k.key_id, change, l)::risk_private.obligation_move
+    from risk_private.instruments as u
+    cross join unnest(levels) as l
+    cross join lateral (
+      select case l.dimension when 0 then 0 when 1 then u.sector_id else u.instrument_id end
+        as key_id
+    ) as k
+    where u.instrument_id = obligation_moves.underlying_id and k.key_id is not null);
 end
 $$;
-comment on function risk_private.obligation_keys(integer) is
-  'The sector of an underlying and the underlying: keys of obligations by dimension.';
+comment on function risk_private.obligation_moves(
+  risk_private.obligation, integer, risk_private.obligation_level[]) is
+  'The rows that a change in one underlying moves; without a sector there is none for it.';
 
-create function risk_private.add_obligations(
-  change risk_private.obligation, underlying_id integer, levels risk_private.obligation_level[])
+create function risk_private.add_obligations(moves risk_private.obligation_move[])
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_keys integer[] := risk_private.obligation_keys(underlying_id);
   v_moved integer;
 begin
   update risk_private.obligations as o set
-    bull = o.bull + change.bull,
-    bear = o.bear + change.bear,
-    max_loss = o.max_loss + change.max_loss,
-    unlimited = o.unlimited + change.unlimited,
-    cash_need = o.cash_need + change.cash_need
-  from unnest(levels) as l
-  cross join lateral (
-    select (
-      select q.cash from risk_private.equities as q
-      where q.scope_id = l.scope_id and q.unknown = 0) as cash
-  ) as e
-  where o.counter_id = l.counter_id + coalesce(v_keys[l.dimension], 0)
-    and greatest(o.bull + change.bull, o.bear + change.bear) < l.same_side
-    and o.max_loss + change.max_loss < l.max_loss
-    and (o.unlimited + change.unlimited = 0 or l.max_loss = 'Infinity')
-    and (l.buying_power = 'Infinity'
-      or o.cash_need + change.cash_need - e.cash < l.buying_power);
+    bull = o.bull + m.bull,
+    bear = o.bear + m.bear,
+    max_loss = o.max_loss + m.max_loss,
+    unlimited = o.unlimited + m.unlimited,
+    cash_need = o.cash_need + m.cash_need
+  from (
+    select x.counter_id, (x.change).bull, (x.change).bear, (x.change).max_loss,
+      (x.change).unlimited, (x.change).cash_need, x.level,
+      (
+        select q.cash from risk_private.equities as q
+        where q.scope_id = (x.level).scope_id and q.unknown = 0
+      ) as cash
+    from unnest(moves) as x
+    offset 0
+  ) as m
+  where o.counter_id = m.counter_id
+    and greatest(o.bull + m.bull, o.bear + m.bear) < (m.level).same_side
+    and o.max_loss + m.max_loss < (m.level).max_loss
+    and (o.unlimited + m.unlimited = 0 or (m.level).max_loss = 'Infinity')
+    and ((m.level).buying_power = 'Infinity'
+      or o.cash_need + m.cash_need - m.cash < (m.level).buying_power);
   get diagnostics v_moved = row_count;
-  if v_moved = cardinality(levels) then
-    return true;
-  end if;
-  return risk_private.are_all(
-    v_moved, array(select l.dimension from unnest(levels) as l), v_keys);
+  return v_moved = cardinality(moves);
 end
 $$;
-comment on function risk_private.add_obligations(
-  risk_private.obligation, integer, risk_private.obligation_level[]) is
-  'Adds what orders in one underlying change to every row of obligations of a chain. False, to be '
-  'rolled back, where one is missing or would reach a warning level. The caller holds the firm''s '
-  'counter, or the rows are all of an account that it holds.';
+comment on function risk_private.add_obligations(risk_private.obligation_move[]) is
+  'Adds changes to rows of obligations. False, to be rolled back, where one is missing or would '
+  'reach a warning level. The caller holds the firm''s counter, or the rows are all of an account '
+  'that it holds.';
 
 -- What adds nothing but a cost, as most orders in shares do, has a statement of its own, because
 -- the other costs it more. Whether it does is asked once for all rows: none of them moves where
@@ -104,7 +118,9 @@ declare
 begin
   if risk_private.owes_its_cost(kind, rate_as_of, held.cost, held.quantity, held.open_sell) then
     if held.underlying_id <> held.instrument_id then
-      keys := risk_private.obligation_keys(held.underlying_id);
+      keys := array(
+        select unnest(array[u.sector_id, u.instrument_id])
+        from risk_private.instruments as u where u.instrument_id = held.underlying_id);
     end if;
     v_cash_need := case when kind = 'future' then 0 else cost end;
     update risk_private.obligations as o set
@@ -133,9 +149,9 @@ begin
         v_moved, array(select l.dimension from unnest(levels) as l), keys);
     end if;
   end if;
-  return risk_private.add_obligations(
-    risk_private.obligation_change(held.account_id, held.underlying_id), held.underlying_id,
-    levels);
+  return risk_private.add_obligations(risk_private.obligation_moves(
+    risk_private.open_obligation_change(held.account_id, held.underlying_id),
+    held.underlying_id, levels));
 end
 $$;
 comment on function risk_private.reserve_obligations(
@@ -144,33 +160,67 @@ comment on function risk_private.reserve_obligations(
   'Adds an order, which is stored and in its position, to obligations; cost: its payment; keys: '
   'its sector, underlying and instrument. Else as add_obligations.';
 
+create function risk_private.obligation_moves(entries risk_private.entry[], at timestamptz)
+returns risk_private.obligation_move[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    with groups as (
+      select e.account_id, e.underlying_id, min(e.instrument_id) as instrument_id,
+        min(e.instrument_id) = max(e.instrument_id) as is_single,
+        sum(risk_private.payment(e.sign * e.quantity, e.price, e.reference, i.multiplier)) as cost
+      from unnest(entries) as e
+      join risk_private.instruments as i on i.instrument_id = e.instrument_id
+      group by e.account_id, e.underlying_id
+    ), changes as (
+      select u.sector_id, u.instrument_id as underlying_id,
+        case when a.is_narrowed
+          then risk_private.obligation_levels(g.account_id, g.underlying_id, at)
+          else a.obligations end as levels,
+        case
+          when g.is_single and i.currency = risk_private.base_currency()
+            and risk_private.owes_its_cost(i.kind, null, p.cost, p.quantity, p.open_sell)
+            and not exists (select from risk_private.others_of(p))
+            then row(0, 0, g.cost, 0, case when i.kind = 'future' then 0 else g.cost end,
+              null, null, null, null, null)::risk_private.obligation
+          else risk_private.open_obligation_change(g.account_id, g.underlying_id)
+        end as change
+      from groups as g
+      join risk_private.account_levels as a
+        on a.account_id = g.account_id and a.obligations is not null
+      join risk_private.instruments as u on u.instrument_id = g.underlying_id
+      join risk_private.instruments as i on i.instrument_id = g.instrument_id
+      join risk_private.positions as p
+        on p.account_id = g.account_id and p.instrument_id = g.instrument_id
+      offset 0
+    )
+    select row(
+      m.counter_id,
+      row(sum((m.change).bull), sum((m.change).bear), sum((m.change).max_loss),
+        sum((m.change).unlimited), sum((m.change).cash_need), null, null, null, null,
+        null)::risk_private.obligation,
+      any_value(m.level))::risk_private.obligation_move
+    from changes as c
+    cross join lateral unnest(risk_private.obligation_moves(
+      c.change, c.underlying_id, c.levels)) as m
+    group by m.counter_id);
+end
+$$;
+comment on function risk_private.obligation_moves(risk_private.entry[], timestamptz) is
+  'The rows that the orders of a batch move, which are stored and in their positions, each row '
+  'once: each open order only adds to what may be owed.';
+
 create function risk_private.reserve_obligations(entries risk_private.entry[], at timestamptz)
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v record;
 begin
-  for v in
-    select e.account_id, e.underlying_id,
-      case when a.is_narrowed
-        then risk_private.obligation_levels(e.account_id, e.underlying_id, at)
-        else a.obligations end as levels
-    from (select distinct x.account_id, x.underlying_id from unnest(entries) as x) as e
-    join risk_private.account_levels as a on a.account_id = e.account_id
-    where a.obligations is not null
-  loop
-    if not risk_private.add_obligations(
-      risk_private.obligation_change(v.account_id, v.underlying_id), v.underlying_id,
-      v.levels) then
-      return false;
-    end if;
-  end loop;
-  return true;
+  return risk_private.add_obligations(risk_private.obligation_moves(entries, at));
 end
 $$;
 comment on function risk_private.reserve_obligations(risk_private.entry[], timestamptz) is
-  'Adds the orders of a batch, which are stored and in their positions, to obligations. False, to '
-  'be rolled back, where a row is missing or would reach a warning level with all of them: each '
-  'open order only adds to what may be owed. The caller holds the firm''s counter.';
+  'Adds the orders of a batch, which are stored and in their positions, to obligations, as '
+  'add_obligations does. The caller holds the firm''s counter.';

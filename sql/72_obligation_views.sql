@@ -17,14 +17,16 @@ comment on column risk.position_limits.loaded_at is 'When it was loaded.';
 
 create view risk.same_side_positions as
 with sides as (
-  select p.account_id, p.underlying_id, sum(b.bull) as bull, sum(b.bear) as bear,
-    sum(h.bull) as held_bull, sum(h.bear) as held_bear
+  select p.account_id, p.underlying_id,
+    sum(risk_private.side(i.option_right, i.multiplier, w.long, w.short)) as bull,
+    sum(risk_private.side(i.option_right, i.multiplier, w.short, w.long)) as bear,
+    sum(risk_private.side(i.option_right, i.multiplier, p.quantity, -p.quantity)) as held_bull,
+    sum(risk_private.side(i.option_right, i.multiplier, -p.quantity, p.quantity)) as held_bear
   from risk_private.positions as p
   join risk_private.instruments as i on i.instrument_id = p.instrument_id and i.kind = 'option'
-  cross join lateral risk_private.sides_of(
-    i.option_right, i.multiplier, p.quantity + p.open_buy, p.open_sell - p.quantity) as b
-  cross join lateral risk_private.sides_of(
-    i.option_right, i.multiplier, p.quantity, -p.quantity) as h
+  cross join lateral (
+    select p.quantity + p.open_buy as long, p.open_sell - p.quantity as short
+  ) as w
   where p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0
   group by p.account_id, p.underlying_id
 ), sums as (

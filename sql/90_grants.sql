@@ -157,7 +157,7 @@ to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.counter_id, risk_private.greek_sides, risk_private.worst_case,
   risk_private.accepted_since, risk_private.daily_loss, risk_private.drawdown_pct,
-  risk_private.concentration_pct, risk_private.sides_of
+  risk_private.concentration_pct, risk_private.side
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 
 reset role;

@@ -1312,54 +1312,82 @@ comment on type risk_private.payoff_leg is
   'currency; multiplier is money per 1.00 of price. order_id NULL: a position, else the legs of '
   'one open order. Versions of an order are alternatives: only one of them will be filled.';
 
+-- Between two strikes the sum is convex in the price, for what a floor of zero adds at an order's
+-- break-even is a bend upwards. So it is largest at 0, at a strike, or beyond all of them. Joint:
+-- legs or versions of one order, which are summed before the floor; most orders need no grouping.
 create function risk_private.worst_loss(legs risk_private.payoff_leg[]) returns numeric
-language sql immutable
+language plpgsql immutable
 set search_path = pg_catalog, pg_temp
-begin atomic
-  -- Between two strikes the sum is convex in the price, for what a floor of zero adds at an order's
-  -- break-even is a bend upwards. So it is largest at 0, at a strike, or beyond all of them.
-  with horizons (horizon) as (
-    select l.expiry from unnest(legs) as l where l.kind = 'option'
-    union
-    select 'infinity'::date
-    where not exists (select from unnest(legs) as l where l.kind = 'option')
-  ), prices (price) as (
-    select 0::numeric
-    union
-    select l.strike from unnest(legs) as l where l.kind = 'option'
-  ), versions as (
-    select h.horizon, s.price, l.order_id,
-      sum(case
-        when l.kind <> 'option' then l.cost - l.quantity * l.multiplier * s.price
-        when l.expiry < h.horizon then greatest(0, l.cost)
-        when l.option_right = 'call'
-          then l.cost - l.quantity * l.multiplier * greatest(0, s.price - l.strike)
-        else l.cost - l.quantity * l.multiplier * greatest(0, l.strike - s.price)
-      end) as loss,
-      sum(case
-        when l.kind <> 'option' or (l.option_right = 'call' and l.expiry >= h.horizon)
-          then -l.quantity * l.multiplier
-        else 0
-      end) as slope
-    from horizons as h
-    cross join prices as s
-    cross join unnest(legs) as l
-    group by h.horizon, s.price, l.order_id, l.version
-  ), orders as (
-    select v.horizon, v.price,
-      case when v.order_id is null then max(v.loss) else greatest(0, max(v.loss)) end as loss,
-      case when v.order_id is null then max(v.slope) else greatest(0, max(v.slope)) end as slope
-    from versions as v
-    group by v.horizon, v.price, v.order_id
-  ), sums as (
-    select sum(o.loss) as loss, sum(o.slope) as slope
-    from orders as o
-    group by o.horizon, o.price
-  )
-  select case when max(s.slope) > 0 then 'Infinity'
-    else trim_scale(greatest(0, max(s.loss))) end
-  from sums as s;
-end;
+as $$
+begin
+  return (
+    with legs as materialized (
+      select l.kind, l.option_right, l.strike, l.expiry, l.cost, l.quantity * l.multiplier as units,
+        l.order_id, l.version,
+        l.order_id is not null and count(*) over (partition by l.order_id) > 1 as is_joint
+      from unnest(worst_loss.legs) as l
+    ), horizons as materialized (
+      select distinct l.expiry as horizon from legs as l where l.kind = 'option'
+      union all
+      select 'infinity'::date
+      where not exists (select from legs as l where l.kind = 'option')
+    ), points as materialized (
+      select row_number() over () as point, h.horizon, s.price
+      from horizons as h
+      cross join (
+        select l.strike as price from legs as l where l.kind = 'option' union select 0
+      ) as s
+    ), losses as not materialized (
+      select p.point, l.order_id, l.version, l.is_joint,
+        case
+          when l.kind <> 'option' then l.cost - l.units * p.price
+          when l.expiry < p.horizon then greatest(0, l.cost)
+          when case l.option_right when 'call' then p.price > l.strike else p.price < l.strike end
+            then l.cost - l.units * abs(p.price - l.strike)
+          else l.cost
+        end as loss
+      from points as p
+      cross join legs as l
+    ), sums as (
+      select sum(a.loss) as loss
+      from (
+        select l.point,
+          sum(case when l.order_id is null then l.loss else greatest(0, l.loss) end) as loss
+        from losses as l
+        where not l.is_joint
+        group by l.point
+        union all
+        select o.point, greatest(0, max(o.loss))
+        from (
+          select l.point, l.order_id, sum(l.loss) as loss
+          from losses as l
+          where l.is_joint
+          group by l.point, l.order_id, l.version
+        ) as o
+        group by o.point, o.order_id
+      ) as a
+      group by a.point
+    ), slopes as (
+      select v.horizon,
+        case when v.order_id is null then max(v.slope) else greatest(0, max(v.slope)) end as slope
+      from (
+        select h.horizon, l.order_id, sum(-l.units) as slope
+        from horizons as h
+        join legs as l
+          on l.kind <> 'option' or (l.option_right = 'call' and l.expiry >= h.horizon)
+        group by h.horizon, l.order_id, l.version
+      ) as v
+      group by v.horizon, v.order_id
+    )
+    select case
+      when exists (
+          select from legs as l where l.units < 0 and l.option_right is distinct from 'put')
+        and exists (select from slopes as s group by s.horizon having sum(s.slope) > 0)
+        then 'Infinity'
+      else trim_scale(greatest(0, max(s.loss))) end
+    from sums as s);
+end
+$$;
 comment on function risk_private.worst_loss(risk_private.payoff_leg[]) is
   'The largest loss over all prices S >= 0 of the underlying at expiry: what was paid less the '
   'payoff, of the positions, plus that of each open order where it loses; at least 0, Infinity '
@@ -3408,6 +3436,8 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- offset 0: what is held and open is found once, and looked up leg by leg, whatever the
+  -- statistics say.
   return array(
     select row(i.kind, i.option_right, i.strike, i.expiry, i.multiplier * r.rate, l.quantity,
       coalesce(l.cost, l.quantity * l.price * i.multiplier) * r.rate, l.order_id,
@@ -3431,12 +3461,22 @@ begin
         as w (instrument_id, ratio, filled, cost)
       where o.account_id = payoff_legs.account_id
         and o.underlying_id = any (array[payoff_legs.underlying_id, 0]) and o.closed_at is null
+      offset 0
     ) as l
-    join risk_private.instruments as i on i.instrument_id = l.instrument_id
-    left join risk_private.cash_balances as b
-      on b.account_id = payoff_legs.account_id and b.currency = i.currency
-    left join risk_private.fx_rates as f on f.currency = i.currency
-    cross join lateral (select coalesce(b.rate, f.rate, 1) as rate) as r
+    cross join lateral (
+      select i.* from risk_private.instruments as i
+      where i.instrument_id = l.instrument_id
+      offset 0
+    ) as i
+    cross join lateral (
+      select coalesce(
+        (
+          select b.rate from risk_private.cash_balances as b
+          where b.account_id = payoff_legs.account_id and b.currency = i.currency
+        ),
+        (select f.rate from risk_private.fx_rates as f where f.currency = i.currency), 1) as rate
+      offset 0
+    ) as r
     where i.underlying_id = payoff_legs.underlying_id and l.quantity <> 0);
 end
 $$;
@@ -3448,24 +3488,28 @@ create function risk_private.cash_need(legs risk_private.payoff_leg[]) returns n
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_puts numeric := 0;
 begin
-  return risk_private.worst_loss(array(
-    select row(l.kind, l.option_right, l.strike, l.expiry, l.multiplier, l.quantity, 0, l.order_id,
-      l.version)::risk_private.payoff_leg
-    from unnest(legs) as l
-    where l.option_right = 'put'))
-    + (
-      select coalesce(sum(greatest(0, o.cost)), 0)
+  if exists (select from unnest(legs) as l where l.option_right = 'put' and l.quantity < 0) then
+    v_puts := risk_private.worst_loss(array(
+      select row(l.kind, l.option_right, l.strike, l.expiry, l.multiplier, l.quantity, 0,
+        l.order_id, l.version)::risk_private.payoff_leg
+      from unnest(legs) as l
+      where l.option_right = 'put'));
+  end if;
+  return v_puts + (
+    select coalesce(sum(greatest(0, o.cost)), 0)
+    from (
+      select max(v.cost) as cost
       from (
-        select max(v.cost) as cost
-        from (
-          select l.order_id, sum(l.cost) as cost
-          from unnest(legs) as l
-          where l.order_id is not null and l.kind <> 'future'
-          group by l.order_id, l.version
-        ) as v
-        group by v.order_id
-      ) as o);
+        select l.order_id, sum(l.cost) as cost
+        from unnest(legs) as l
+        where l.order_id is not null and l.kind <> 'future'
+        group by l.order_id, l.version
+      ) as v
+      group by v.order_id
+    ) as o);
 end
 $$;
 comment on function risk_private.cash_need(risk_private.payoff_leg[]) is
@@ -3473,18 +3517,15 @@ comment on function risk_private.cash_need(risk_private.payoff_leg[]) is
   'bring in and never below 0; and what short puts could take, strike x multiplier, covered by '
   'long ones as in worst_loss. A future is margined, not paid for.';
 
-create function risk_private.sides_of(
-  option_right text, multiplier numeric, bought numeric, sold numeric,
-  out bull numeric, out bear numeric)
+create function risk_private.side(
+  option_right text, multiplier numeric, calls numeric, puts numeric)
+returns numeric
 language sql immutable
-return row(
-  case option_right when 'call' then greatest(0, bought) else greatest(0, sold) end
-    * multiplier * 0.01,
-  case option_right when 'call' then greatest(0, sold) else greatest(0, bought) end
-    * multiplier * 0.01);
-comment on function risk_private.sides_of(text, numeric, numeric, numeric) is
-  'Which sides of the market an option is on, in units of 100 shares: long calls and short puts '
-  'are bullish, short calls and long puts bearish (FINRA 2360, Cboe 8.30).';
+return greatest(0, case option_right when 'call' then calls else puts end) * multiplier * 0.01;
+comment on function risk_private.side(text, numeric, numeric, numeric) is
+  'What an option is on one side of the market, in units of 100 shares: long calls and short puts '
+  'are bullish, short calls and long puts bearish (FINRA 2360, Cboe 8.30). calls, puts: how many '
+  'of it count there if it is a call, or a put.';
 
 create function risk_private.obligation_keys(account_id integer, underlying_id integer)
 returns table (scope_id integer, dimension integer, key_id integer)
@@ -3509,6 +3550,42 @@ comment on function risk_private.obligation_keys(integer, integer) is
   'The rows of obligations that an account''s business in one underlying moves; its own is '
   'dimension 2. A sector is that of the underlying.';
 
+create function risk_private.open_obligations_of(
+  account_id integer, underlying_id integer, legs risk_private.payoff_leg[])
+returns risk_private.obligation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_loss numeric := risk_private.worst_loss(legs);
+  v_obligation risk_private.obligation;
+begin
+  select
+    coalesce(sum(risk_private.side(i.option_right, i.multiplier, w.long, w.short)), 0),
+    coalesce(sum(risk_private.side(i.option_right, i.multiplier, w.short, w.long)), 0),
+    case when v_loss = 'Infinity' then 0 else v_loss end, (v_loss = 'Infinity')::integer,
+    risk_private.cash_need(legs),
+    coalesce(sum(risk_private.side(i.option_right, i.multiplier, w.held, -w.held)), 0),
+    coalesce(sum(risk_private.side(i.option_right, i.multiplier, -w.held, w.held)), 0)
+  into v_obligation
+  from (
+    select p.instrument_id, p.quantity as held, p.quantity + p.open_buy as long,
+      p.open_sell - p.quantity as short
+    from risk_private.positions as p
+    where p.account_id = open_obligations_of.account_id
+      and p.underlying_id = open_obligations_of.underlying_id
+    offset 0
+  ) as w
+  join risk_private.instruments as i
+    on i.instrument_id = w.instrument_id and i.kind = 'option';
+  return v_obligation;
+end
+$$;
+comment on function risk_private.open_obligations_of(
+  integer, integer, risk_private.payoff_leg[]) is
+  'What an account may come to owe in one underlying with every open order, and its held sides; '
+  'what its positions alone may cost is left NULL. legs: its payoff_legs.';
+
 create function risk_private.obligations_of(account_id integer, underlying_id integer)
 returns risk_private.obligation
 language plpgsql stable
@@ -3518,26 +3595,21 @@ declare
   v_legs risk_private.payoff_leg[] := risk_private.payoff_legs(account_id, underlying_id);
   v_held risk_private.payoff_leg[] := array(
     select l from unnest(v_legs) as l where l.order_id is null);
-  v_loss numeric := risk_private.worst_loss(v_legs);
-  v_held_loss numeric := risk_private.worst_loss(v_held);
-  v_sides risk_private.obligation;
+  v_obligation risk_private.obligation := risk_private.open_obligations_of(
+    account_id, underlying_id, v_legs);
+  v_loss numeric;
 begin
-  select coalesce(sum(b.bull), 0), coalesce(sum(b.bear), 0), 0, 0, 0,
-    coalesce(sum(h.bull), 0), coalesce(sum(h.bear), 0)
-  into v_sides
-  from risk_private.positions as p
-  join risk_private.instruments as i on i.instrument_id = p.instrument_id
-  cross join lateral risk_private.sides_of(
-    i.option_right, i.multiplier, p.quantity + p.open_buy, p.open_sell - p.quantity) as b
-  cross join lateral risk_private.sides_of(
-    i.option_right, i.multiplier, p.quantity, -p.quantity) as h
-  where p.account_id = obligations_of.account_id
-    and p.underlying_id = obligations_of.underlying_id and i.kind = 'option';
-  return row(
-    v_sides.bull, v_sides.bear, case when v_loss = 'Infinity' then 0 else v_loss end,
-    (v_loss = 'Infinity')::integer, risk_private.cash_need(v_legs), v_sides.held_bull,
-    v_sides.held_bear, case when v_held_loss = 'Infinity' then 0 else v_held_loss end,
-    (v_held_loss = 'Infinity')::integer, risk_private.cash_need(v_held))::risk_private.obligation;
+  if cardinality(v_held) = cardinality(v_legs) then
+    v_obligation.held_loss := v_obligation.max_loss;
+    v_obligation.held_unlimited := v_obligation.unlimited;
+    v_obligation.held_need := v_obligation.cash_need;
+  else
+    v_loss := risk_private.worst_loss(v_held);
+    v_obligation.held_loss := case when v_loss = 'Infinity' then 0 else v_loss end;
+    v_obligation.held_unlimited := (v_loss = 'Infinity')::integer;
+    v_obligation.held_need := risk_private.cash_need(v_held);
+  end if;
+  return v_obligation;
 end
 $$;
 comment on function risk_private.obligations_of(integer, integer) is
@@ -3585,31 +3657,60 @@ comment on function risk_private.obligation_levels(integer, integer, timestamptz
   'there from which a decision must be explained; underlying NULL: those that hold for all. NULL '
   'where no scope of the chain keeps any.';
 
-create function risk_private.obligation_change(account_id integer, underlying_id integer)
+create function risk_private.since_kept(
+  obligation risk_private.obligation, account_id integer, underlying_id integer)
 returns risk_private.obligation
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_change risk_private.obligation;
+  k risk_private.obligations;
 begin
-  select a.bull - coalesce(b.bull, 0), a.bear - coalesce(b.bear, 0),
-    a.max_loss - coalesce(b.max_loss, 0), a.unlimited - coalesce(b.unlimited, 0),
-    a.cash_need - coalesce(b.cash_need, 0), a.held_bull - coalesce(b.held_bull, 0),
-    a.held_bear - coalesce(b.held_bear, 0), a.held_loss - coalesce(b.held_loss, 0),
-    a.held_unlimited - coalesce(b.held_unlimited, 0), a.held_need - coalesce(b.held_need, 0)
-  into v_change
-  from risk_private.obligations_of(
-    obligation_change.account_id, obligation_change.underlying_id) as a
-  left join risk_private.obligations as b
-    on b.counter_id = risk_private.counter_id(
-      obligation_change.account_id, 2, obligation_change.underlying_id);
-  return v_change;
+  select o.* into k from risk_private.obligations as o
+  where o.counter_id = risk_private.counter_id(since_kept.account_id, 2, since_kept.underlying_id);
+  if not found then
+    return obligation;
+  end if;
+  return row(
+    obligation.bull - k.bull, obligation.bear - k.bear, obligation.max_loss - k.max_loss,
+    obligation.unlimited - k.unlimited, obligation.cash_need - k.cash_need,
+    obligation.held_bull - k.held_bull, obligation.held_bear - k.held_bear,
+    obligation.held_loss - k.held_loss, obligation.held_unlimited - k.held_unlimited,
+    obligation.held_need - k.held_need)::risk_private.obligation;
+end
+$$;
+comment on function risk_private.since_kept(risk_private.obligation, integer, integer) is
+  'By how much an account''s obligations in one underlying differ from what is kept of them.';
+
+create function risk_private.obligation_change(account_id integer, underlying_id integer)
+returns risk_private.obligation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return risk_private.since_kept(
+    risk_private.obligations_of(account_id, underlying_id), account_id, underlying_id);
 end
 $$;
 comment on function risk_private.obligation_change(integer, integer) is
   'By how much what is kept of an account''s obligations in one underlying differs from what its '
   'positions and open orders come to now.';
+
+create function risk_private.open_obligation_change(account_id integer, underlying_id integer)
+returns risk_private.obligation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return risk_private.since_kept(
+    risk_private.open_obligations_of(
+      account_id, underlying_id, risk_private.payoff_legs(account_id, underlying_id)),
+    account_id, underlying_id);
+end
+$$;
+comment on function risk_private.open_obligation_change(integer, integer) is
+  'As obligation_change where only open orders have changed; it does not tell held_loss, '
+  'held_unlimited and held_need (NULL), which have not.';
 
 -- Lock order: the caller holds the account; its chain's obligations only under the firm's counter.
 create function risk_private.obligation_changes(account_id integer, underlying_ids integer[])
@@ -4926,7 +5027,7 @@ begin
         i.kind, i.rate_as_of, (v_position.held).cost, v_position.quantity,
         v_position.open_sell) is not true
       or exists (select from risk_private.others_of(v_position.held)) then
-      v_obligation := risk_private.obligation_change(v_account_id, i.underlying_id);
+      v_obligation := risk_private.open_obligation_change(v_account_id, i.underlying_id);
     end if;
   end if;
 
@@ -5033,8 +5134,8 @@ begin
           risk_private.payment(v_buy - v_sell, price, i.reference, i.factor), i.keys,
           v_levels.obligations);
       else
-        v_has_room := risk_private.add_obligations(
-          v_obligation, i.underlying_id, v_levels.obligations);
+        v_has_room := risk_private.add_obligations(risk_private.obligation_moves(
+          v_obligation, i.underlying_id, v_levels.obligations));
       end if;
       if v_has_room is not true then
         return null;
@@ -5694,60 +5795,74 @@ end;
 comment on function risk_private.others_of(risk_private.positions) is
   'What else the account of a position holds or may come to hold in its underlying.';
 
-create function risk_private.obligation_keys(underlying_id integer) returns integer[]
+create type risk_private.obligation_move as (
+  counter_id bigint,
+  change risk_private.obligation,
+  level risk_private.obligation_level
+);
+comment on type risk_private.obligation_move is
+  'What orders change in one row of obligations, and the warning levels in force there.';
+
+create function risk_private.obligation_moves(
+  change risk_private.obligation, underlying_id integer, levels risk_private.obligation_level[])
+returns risk_private.obligation_move[]
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
-    select array[u.sector_id, u.instrument_id] from risk_private.instruments as u
-    where u.instrument_id = obligation_keys.underlying_id);
+  return array(
+    select row(l.counter_id + k.key_id, change, l)::risk_private.obligation_move
+    from risk_private.instruments as u
+    cross join unnest(levels) as l
+    cross join lateral (
+      select case l.dimension when 0 then 0 when 1 then u.sector_id else u.instrument_id end
+        as key_id
+    ) as k
+    where u.instrument_id = obligation_moves.underlying_id and k.key_id is not null);
 end
 $$;
-comment on function risk_private.obligation_keys(integer) is
-  'The sector of an underlying and the underlying: keys of obligations by dimension.';
+comment on function risk_private.obligation_moves(
+  risk_private.obligation, integer, risk_private.obligation_level[]) is
+  'The rows that a change in one underlying moves; without a sector there is none for it.';
 
-create function risk_private.add_obligations(
-  change risk_private.obligation, underlying_id integer, levels risk_private.obligation_level[])
+create function risk_private.add_obligations(moves risk_private.obligation_move[])
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_keys integer[] := risk_private.obligation_keys(underlying_id);
   v_moved integer;
 begin
   update risk_private.obligations as o set
-    bull = o.bull + change.bull,
-    bear = o.bear + change.bear,
-    max_loss = o.max_loss + change.max_loss,
-    unlimited = o.unlimited + change.unlimited,
-    cash_need = o.cash_need + change.cash_need
-  from unnest(levels) as l
-  cross join lateral (
-    select (
-      select q.cash from risk_private.equities as q
-      where q.scope_id = l.scope_id and q.unknown = 0) as cash
-  ) as e
-  where o.counter_id = l.counter_id + coalesce(v_keys[l.dimension], 0)
-    and greatest(o.bull + change.bull, o.bear + change.bear) < l.same_side
-    and o.max_loss + change.max_loss < l.max_loss
-    and (o.unlimited + change.unlimited = 0 or l.max_loss = 'Infinity')
-    and (l.buying_power = 'Infinity'
-      or o.cash_need + change.cash_need - e.cash < l.buying_power);
+    bull = o.bull + m.bull,
+    bear = o.bear + m.bear,
+    max_loss = o.max_loss + m.max_loss,
+    unlimited = o.unlimited + m.unlimited,
+    cash_need = o.cash_need + m.cash_need
+  from (
+    select x.counter_id, (x.change).bull, (x.change).bear, (x.change).max_loss,
+      (x.change).unlimited, (x.change).cash_need, x.level,
+      (
+        select q.cash from risk_private.equities as q
+        where q.scope_id = (x.level).scope_id and q.unknown = 0
+      ) as cash
+    from unnest(moves) as x
+    offset 0
+  ) as m
+  where o.counter_id = m.counter_id
+    and greatest(o.bull + m.bull, o.bear + m.bear) < (m.level).same_side
+    and o.max_loss + m.max_loss < (m.level).max_loss
+    and (o.unlimited + m.unlimited = 0 or (m.level).max_loss = 'Infinity')
+    and ((m.level).buying_power = 'Infinity'
+      or o.cash_need + m.cash_need - m.cash < (m.level).buying_power);
   get diagnostics v_moved = row_count;
-  if v_moved = cardinality(levels) then
-    return true;
-  end if;
-  return risk_private.are_all(
-    v_moved, array(select l.dimension from unnest(levels) as l), v_keys);
+  return v_moved = cardinality(moves);
 end
 $$;
-comment on function risk_private.add_obligations(
-  risk_private.obligation, integer, risk_private.obligation_level[]) is
-  'Adds what orders in one underlying change to every row of obligations of a chain. False, to be '
-  'rolled back, where one is missing or would reach a warning level. The caller holds the firm''s '
-  'counter, or the rows are all of an account that it holds.';
+comment on function risk_private.add_obligations(risk_private.obligation_move[]) is
+  'Adds changes to rows of obligations. False, to be rolled back, where one is missing or would '
+  'reach a warning level. The caller holds the firm''s counter, or the rows are all of an account '
+  'that it holds.';
 
 -- What adds nothing but a cost, as most orders in shares do, has a statement of its own, because
 -- the other costs it more. Whether it does is asked once for all rows: none of them moves where
@@ -5765,7 +5880,9 @@ declare
 begin
   if risk_private.owes_its_cost(kind, rate_as_of, held.cost, held.quantity, held.open_sell) then
     if held.underlying_id <> held.instrument_id then
-      keys := risk_private.obligation_keys(held.underlying_id);
+      keys := array(
+        select unnest(array[u.sector_id, u.instrument_id])
+        from risk_private.instruments as u where u.instrument_id = held.underlying_id);
     end if;
     v_cash_need := case when kind = 'future' then 0 else cost end;
     update risk_private.obligations as o set
@@ -5794,9 +5911,9 @@ begin
         v_moved, array(select l.dimension from unnest(levels) as l), keys);
     end if;
   end if;
-  return risk_private.add_obligations(
-    risk_private.obligation_change(held.account_id, held.underlying_id), held.underlying_id,
-    levels);
+  return risk_private.add_obligations(risk_private.obligation_moves(
+    risk_private.open_obligation_change(held.account_id, held.underlying_id),
+    held.underlying_id, levels));
 end
 $$;
 comment on function risk_private.reserve_obligations(
@@ -5805,36 +5922,70 @@ comment on function risk_private.reserve_obligations(
   'Adds an order, which is stored and in its position, to obligations; cost: its payment; keys: '
   'its sector, underlying and instrument. Else as add_obligations.';
 
+create function risk_private.obligation_moves(entries risk_private.entry[], at timestamptz)
+returns risk_private.obligation_move[]
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(
+    with groups as (
+      select e.account_id, e.underlying_id, min(e.instrument_id) as instrument_id,
+        min(e.instrument_id) = max(e.instrument_id) as is_single,
+        sum(risk_private.payment(e.sign * e.quantity, e.price, e.reference, i.multiplier)) as cost
+      from unnest(entries) as e
+      join risk_private.instruments as i on i.instrument_id = e.instrument_id
+      group by e.account_id, e.underlying_id
+    ), changes as (
+      select u.sector_id, u.instrument_id as underlying_id,
+        case when a.is_narrowed
+          then risk_private.obligation_levels(g.account_id, g.underlying_id, at)
+          else a.obligations end as levels,
+        case
+          when g.is_single and i.currency = risk_private.base_currency()
+            and risk_private.owes_its_cost(i.kind, null, p.cost, p.quantity, p.open_sell)
+            and not exists (select from risk_private.others_of(p))
+            then row(0, 0, g.cost, 0, case when i.kind = 'future' then 0 else g.cost end,
+              null, null, null, null, null)::risk_private.obligation
+          else risk_private.open_obligation_change(g.account_id, g.underlying_id)
+        end as change
+      from groups as g
+      join risk_private.account_levels as a
+        on a.account_id = g.account_id and a.obligations is not null
+      join risk_private.instruments as u on u.instrument_id = g.underlying_id
+      join risk_private.instruments as i on i.instrument_id = g.instrument_id
+      join risk_private.positions as p
+        on p.account_id = g.account_id and p.instrument_id = g.instrument_id
+      offset 0
+    )
+    select row(
+      m.counter_id,
+      row(sum((m.change).bull), sum((m.change).bear), sum((m.change).max_loss),
+        sum((m.change).unlimited), sum((m.change).cash_need), null, null, null, null,
+        null)::risk_private.obligation,
+      any_value(m.level))::risk_private.obligation_move
+    from changes as c
+    cross join lateral unnest(risk_private.obligation_moves(
+      c.change, c.underlying_id, c.levels)) as m
+    group by m.counter_id);
+end
+$$;
+comment on function risk_private.obligation_moves(risk_private.entry[], timestamptz) is
+  'The rows that the orders of a batch move, which are stored and in their positions, each row '
+  'once: each open order only adds to what may be owed.';
+
 create function risk_private.reserve_obligations(entries risk_private.entry[], at timestamptz)
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v record;
 begin
-  for v in
-    select e.account_id, e.underlying_id,
-      case when a.is_narrowed
-        then risk_private.obligation_levels(e.account_id, e.underlying_id, at)
-        else a.obligations end as levels
-    from (select distinct x.account_id, x.underlying_id from unnest(entries) as x) as e
-    join risk_private.account_levels as a on a.account_id = e.account_id
-    where a.obligations is not null
-  loop
-    if not risk_private.add_obligations(
-      risk_private.obligation_change(v.account_id, v.underlying_id), v.underlying_id,
-      v.levels) then
-      return false;
-    end if;
-  end loop;
-  return true;
+  return risk_private.add_obligations(risk_private.obligation_moves(entries, at));
 end
 $$;
 comment on function risk_private.reserve_obligations(risk_private.entry[], timestamptz) is
-  'Adds the orders of a batch, which are stored and in their positions, to obligations. False, to '
-  'be rolled back, where a row is missing or would reach a warning level with all of them: each '
-  'open order only adds to what may be owed. The caller holds the firm''s counter.';
+  'Adds the orders of a batch, which are stored and in their positions, to obligations, as '
+  'add_obligations does. The caller holds the firm''s counter.';
 
 -- 42_checks.sql
 -- Every rule, spelled out: what an order is checked against, and how much of it would pass.
@@ -16655,14 +16806,16 @@ comment on column risk.position_limits.loaded_at is 'When it was loaded.';
 
 create view risk.same_side_positions as
 with sides as (
-  select p.account_id, p.underlying_id, sum(b.bull) as bull, sum(b.bear) as bear,
-    sum(h.bull) as held_bull, sum(h.bear) as held_bear
+  select p.account_id, p.underlying_id,
+    sum(risk_private.side(i.option_right, i.multiplier, w.long, w.short)) as bull,
+    sum(risk_private.side(i.option_right, i.multiplier, w.short, w.long)) as bear,
+    sum(risk_private.side(i.option_right, i.multiplier, p.quantity, -p.quantity)) as held_bull,
+    sum(risk_private.side(i.option_right, i.multiplier, -p.quantity, p.quantity)) as held_bear
   from risk_private.positions as p
   join risk_private.instruments as i on i.instrument_id = p.instrument_id and i.kind = 'option'
-  cross join lateral risk_private.sides_of(
-    i.option_right, i.multiplier, p.quantity + p.open_buy, p.open_sell - p.quantity) as b
-  cross join lateral risk_private.sides_of(
-    i.option_right, i.multiplier, p.quantity, -p.quantity) as h
+  cross join lateral (
+    select p.quantity + p.open_buy as long, p.open_sell - p.quantity as short
+  ) as w
   where p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0
   group by p.account_id, p.underlying_id
 ), sums as (
@@ -18129,7 +18282,7 @@ to risk_execution, risk_admin, risk_worker, risk_analyst, risk_auditor;
 grant execute on function
   risk_private.counter_id, risk_private.greek_sides, risk_private.worst_case,
   risk_private.accepted_since, risk_private.daily_loss, risk_private.drawdown_pct,
-  risk_private.concentration_pct, risk_private.sides_of
+  risk_private.concentration_pct, risk_private.side
 to risk_admin, risk_worker, risk_analyst, risk_auditor;
 
 reset role;
