@@ -41,6 +41,31 @@ comment on table risk_private.obligations is
 comment on column risk_private.obligations.unlimited is
   'Pairs of account and underlying whose loss is without bound; max_loss is the sum of the others.';
 
+create type risk_private.payoff as (
+  horizons date[],
+  prices numeric[],
+  losses numeric[],
+  slopes numeric[],
+  put_losses numeric[],
+  costs numeric
+);
+comment on type risk_private.payoff is
+  'What legs come to at expiry, point by point (horizon, price of the underlying), in base '
+  'currency: what was paid less the payoff, of the positions, plus that of each open order where '
+  'it loses; how that grows beyond all strikes, per 1.00 of price; and what the puts alone would '
+  'take, their cost aside. costs: what the open orders would pay. NULL arrays: no legs.';
+
+create table risk_private.payoffs (
+  account_id integer,
+  underlying_id integer,
+  payoff risk_private.payoff not null,
+  primary key (account_id, underlying_id)
+) with (fillfactor = 50);
+comment on table risk_private.payoffs is
+  'The payoff of all that an account holds and has open in an underlying with options, exact where '
+  'there is a row: by it an order is judged at its points instead of leg by leg. Whatever else '
+  'changes legs makes it anew.';
+
 create table risk_private.position_limit_tiers (
   tier text primary key check (risk_private.is_code(tier)),
   amount numeric not null check (risk_private.is_amount(amount)),

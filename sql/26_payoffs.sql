@@ -16,10 +16,51 @@ comment on type risk_private.payoff_leg is
   'currency; multiplier is money per 1.00 of price. order_id NULL: a position, else the legs of '
   'one open order. Versions of an order are alternatives: only one of them will be filled.';
 
--- Between two strikes the sum is convex in the price, for what a floor of zero adds at an order's
--- break-even is a bend upwards. So it is largest at 0, at a strike, or beyond all of them. Joint:
--- legs or versions of one order, which are summed before the floor; most orders need no grouping.
-create function risk_private.worst_loss(legs risk_private.payoff_leg[]) returns numeric
+create function risk_private.loss_at(
+  price numeric, horizon date, kind text, option_right text, strike numeric, expiry date,
+  units numeric, cost numeric)
+returns numeric
+language sql immutable
+return case
+  when kind <> 'option' then cost - units * price
+  when expiry < horizon then greatest(0, cost)
+  when case option_right when 'call' then price > strike else price < strike end
+    then cost - units * abs(price - strike)
+  else cost
+end;
+comment on function risk_private.loss_at(
+  numeric, date, text, text, numeric, date, numeric, numeric) is
+  'What was paid for a leg less its payoff. units: quantity x multiplier. Of several expiries each '
+  'is a horizon: legs that expire no earlier pay their intrinsic value, earlier ones have expired, '
+  'long ones worth nothing, short ones with what they brought forgotten; so a long option covers '
+  'only shorts that expire no later. Stocks, indexes and futures are held throughout.';
+
+create function risk_private.slope_at(
+  horizon date, kind text, option_right text, expiry date, units numeric)
+returns numeric
+language sql immutable
+return case
+  when kind <> 'option' or (option_right = 'call' and expiry >= horizon) then -units
+  else 0
+end;
+comment on function risk_private.slope_at(date, text, text, date, numeric) is
+  'How the loss of a leg grows with the price beyond all strikes.';
+
+create function risk_private.put_loss_at(
+  price numeric, horizon date, option_right text, strike numeric, expiry date, units numeric)
+returns numeric
+language sql immutable
+return case
+  when option_right = 'put' and expiry >= horizon and price < strike then -units * (strike - price)
+  else 0
+end;
+comment on function risk_private.put_loss_at(numeric, date, text, numeric, date, numeric) is
+  'What a put takes, its cost aside; 0 of anything else.';
+
+-- Joint: legs or versions of one order, summed before the floor of zero. Most orders have none, and
+-- to group by them is not free.
+create function risk_private.payoff_of(legs risk_private.payoff_leg[])
+returns risk_private.payoff
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -27,75 +68,145 @@ begin
   return (
     with legs as materialized (
       select l.kind, l.option_right, l.strike, l.expiry, l.cost, l.quantity * l.multiplier as units,
-        l.order_id, l.version,
+        l.order_id, l.version, case when l.order_id is not null then 0 end as floor,
         l.order_id is not null and count(*) over (partition by l.order_id) > 1 as is_joint
-      from unnest(worst_loss.legs) as l
-    ), horizons as materialized (
-      select distinct l.expiry as horizon from legs as l where l.kind = 'option'
-      union all
-      select 'infinity'::date
-      where not exists (select from legs as l where l.kind = 'option')
+      from unnest(payoff_of.legs) as l
     ), points as materialized (
-      select row_number() over () as point, h.horizon, s.price
-      from horizons as h
+      select h.horizon, s.price
+      from (
+        select l.expiry as horizon from legs as l where l.kind = 'option'
+        union
+        select 'infinity' where not exists (select from legs as l where l.kind = 'option')
+      ) as h
       cross join (
         select l.strike as price from legs as l where l.kind = 'option' union select 0
       ) as s
-    ), losses as not materialized (
-      select p.point, l.order_id, l.version, l.is_joint,
-        case
-          when l.kind <> 'option' then l.cost - l.units * p.price
-          when l.expiry < p.horizon then greatest(0, l.cost)
-          when case l.option_right when 'call' then p.price > l.strike else p.price < l.strike end
-            then l.cost - l.units * abs(p.price - l.strike)
-          else l.cost
-        end as loss
+    ), parts as not materialized (
+      select p.horizon, p.price, l.order_id, l.version, l.is_joint, l.floor,
+        risk_private.loss_at(p.price, p.horizon, l.kind, l.option_right, l.strike, l.expiry,
+          l.units, l.cost) as loss,
+        risk_private.slope_at(p.horizon, l.kind, l.option_right, l.expiry, l.units) as slope,
+        risk_private.put_loss_at(p.price, p.horizon, l.option_right, l.strike, l.expiry,
+          l.units) as put_loss
       from points as p
       cross join legs as l
     ), sums as (
-      select sum(a.loss) as loss
+      select a.horizon, a.price, sum(a.loss) as loss, sum(a.slope) as slope,
+        sum(a.put_loss) as put_loss
       from (
-        select l.point,
-          sum(case when l.order_id is null then l.loss else greatest(0, l.loss) end) as loss
-        from losses as l
+        select l.horizon, l.price, sum(greatest(l.floor, l.loss)) as loss,
+          sum(greatest(l.floor, l.slope)) as slope, sum(greatest(l.floor, l.put_loss)) as put_loss
+        from parts as l
         where not l.is_joint
-        group by l.point
+        group by l.horizon, l.price
         union all
-        select o.point, greatest(0, max(o.loss))
+        select o.horizon, o.price, greatest(0, max(o.loss)), greatest(0, max(o.slope)),
+          greatest(0, max(o.put_loss))
         from (
-          select l.point, l.order_id, sum(l.loss) as loss
-          from losses as l
+          select l.horizon, l.price, l.order_id, sum(l.loss) as loss, sum(l.slope) as slope,
+            sum(l.put_loss) as put_loss
+          from parts as l
           where l.is_joint
-          group by l.point, l.order_id, l.version
+          group by l.horizon, l.price, l.order_id, l.version
         ) as o
-        group by o.point, o.order_id
+        group by o.horizon, o.price, o.order_id
       ) as a
-      group by a.point
-    ), slopes as (
-      select v.horizon,
-        case when v.order_id is null then max(v.slope) else greatest(0, max(v.slope)) end as slope
-      from (
-        select h.horizon, l.order_id, sum(-l.units) as slope
-        from horizons as h
-        join legs as l
-          on l.kind <> 'option' or (l.option_right = 'call' and l.expiry >= h.horizon)
-        group by h.horizon, l.order_id, l.version
-      ) as v
-      group by v.horizon, v.order_id
+      group by a.horizon, a.price
     )
-    select case
-      when exists (
-          select from legs as l where l.units < 0 and l.option_right is distinct from 'put')
-        and exists (select from slopes as s group by s.horizon having sum(s.slope) > 0)
-        then 'Infinity'
-      else trim_scale(greatest(0, max(s.loss))) end
+    select row(
+      array_agg(s.horizon order by s.horizon, s.price),
+      array_agg(s.price order by s.horizon, s.price),
+      array_agg(s.loss order by s.horizon, s.price),
+      array_agg(s.slope order by s.horizon, s.price),
+      array_agg(s.put_loss order by s.horizon, s.price),
+      (
+        select coalesce(sum(greatest(0, o.cost)), 0)
+        from (
+          select max(v.cost) as cost
+          from (
+            select l.order_id, sum(l.cost) as cost
+            from legs as l
+            where l.order_id is not null and l.kind <> 'future'
+            group by l.order_id, l.version
+          ) as v
+          group by v.order_id
+        ) as o
+      ))::risk_private.payoff
     from sums as s);
 end
 $$;
+comment on function risk_private.payoff_of(risk_private.payoff_leg[]) is
+  'The payoff of legs in one underlying. Its points are every expiry with every strike and 0: '
+  'between two strikes a sum is convex in the price, for what a floor of zero adds at an order''s '
+  'break-even is a bend upwards, so it is largest at one of them, or beyond all.';
+
+create function risk_private.with_order(
+  payoff risk_private.payoff, leg risk_private.payoff_leg)
+returns risk_private.payoff
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_units numeric := leg.quantity * leg.multiplier;
+begin
+  return (
+    select row(payoff.horizons, payoff.prices,
+      array_agg(p.loss + greatest(0, risk_private.loss_at(p.price, p.horizon, leg.kind,
+        leg.option_right, leg.strike, leg.expiry, v_units, leg.cost)) order by p.point),
+      array_agg(p.slope + greatest(0, risk_private.slope_at(p.horizon, leg.kind, leg.option_right,
+        leg.expiry, v_units)) order by p.point),
+      array_agg(p.put_loss + greatest(0, risk_private.put_loss_at(p.price, p.horizon,
+        leg.option_right, leg.strike, leg.expiry, v_units)) order by p.point),
+      payoff.costs + case when leg.kind = 'future' then 0 else greatest(0, leg.cost) end
+    )::risk_private.payoff
+    from unnest(payoff.horizons, payoff.prices, payoff.losses, payoff.slopes, payoff.put_losses)
+      with ordinality as p (horizon, price, loss, slope, put_loss, point));
+end
+$$;
+comment on function risk_private.with_order(risk_private.payoff, risk_private.payoff_leg) is
+  'The payoff with one more open order, of one leg, whose strike and expiry are among its points.';
+
+create function risk_private.worst_loss(payoff risk_private.payoff) returns numeric
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select case when max(p.slope) > 0 then 'Infinity'
+      else trim_scale(greatest(0, max(p.loss))) end
+    from unnest(payoff.losses, payoff.slopes) as p (loss, slope));
+end
+$$;
+comment on function risk_private.worst_loss(risk_private.payoff) is
+  'The largest loss over all prices >= 0 of the underlying at expiry; at least 0, Infinity where '
+  'it grows without bound. Of several horizons the worst counts.';
+
+create function risk_private.worst_loss(legs risk_private.payoff_leg[]) returns numeric
+language sql immutable
+return risk_private.worst_loss(risk_private.payoff_of(legs));
 comment on function risk_private.worst_loss(risk_private.payoff_leg[]) is
-  'The largest loss over all prices S >= 0 of the underlying at expiry: what was paid less the '
-  'payoff, of the positions, plus that of each open order where it loses; at least 0, Infinity '
-  'where it grows without bound. Of several expiries each is a horizon, the worst counts: legs '
-  'that expire no earlier pay their intrinsic value, earlier ones have expired, long ones worth '
-  'nothing, short ones with what they brought forgotten; so a long option covers only shorts that '
-  'expire no later. Stocks, indexes and futures are held throughout.';
+  'The largest loss of legs in one underlying at expiry.';
+
+create function risk_private.cash_need(payoff risk_private.payoff) returns numeric
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return payoff.costs
+    + trim_scale(greatest(0, (select max(p.loss) from unnest(payoff.put_losses) as p (loss))));
+end
+$$;
+comment on function risk_private.cash_need(risk_private.payoff) is
+  'Cash that may be called for: premium and cost of each open order, net of what its other legs '
+  'bring in and never below 0; and what short puts could take, strike x multiplier, covered by '
+  'long ones. A future is margined, not paid for.';
+
+create function risk_private.side(
+  option_right text, multiplier numeric, calls numeric, puts numeric)
+returns numeric
+language sql immutable
+return greatest(0, case option_right when 'call' then calls else puts end) * multiplier * 0.01;
+comment on function risk_private.side(text, numeric, numeric, numeric) is
+  'What an option is on one side of the market, in units of 100 shares: long calls and short puts '
+  'are bullish, short calls and long puts bearish (FINRA 2360, Cboe 8.30). calls, puts: how many '
+  'of it count there if it is a call, or a put.';

@@ -1,101 +1,4 @@
--- What an account may come to owe, and how that moves the sums of its chain.
-
-create function risk_private.payoff_legs(account_id integer, underlying_id integer)
-returns risk_private.payoff_leg[]
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  -- offset 0: what is held and open is found once, and looked up leg by leg, whatever the
-  -- statistics say.
-  return array(
-    select row(i.kind, i.option_right, i.strike, i.expiry, i.multiplier * r.rate, l.quantity,
-      coalesce(l.cost, l.quantity * l.price * i.multiplier) * r.rate, l.order_id,
-      l.version)::risk_private.payoff_leg
-    from (
-      select p.instrument_id, p.quantity, p.cost, null::numeric as price, null::text as order_id,
-        0 as version
-      from risk_private.positions as p
-      where p.account_id = payoff_legs.account_id
-        and p.underlying_id = payoff_legs.underlying_id and p.quantity <> 0
-      union all
-      -- A pending replacement and the order that it replaces are two versions of one order.
-      select w.instrument_id,
-        sign(w.ratio::numeric) * greatest(0, o.quantity * abs(w.ratio) - w.filled), null,
-        coalesce(w.cost, o.price),
-        case when o.replace_pending and o.replaced_by is null then o.replaces
-          else o.client_order_id end,
-        case when o.replace_pending and o.replaced_by is null then 2 else 1 end
-      from risk_private.orders as o
-      cross join lateral unnest(o.instrument_ids, o.ratios, o.filled, o.costs)
-        as w (instrument_id, ratio, filled, cost)
-      where o.account_id = payoff_legs.account_id
-        and o.underlying_id = any (array[payoff_legs.underlying_id, 0]) and o.closed_at is null
-      offset 0
-    ) as l
-    cross join lateral (
-      select i.* from risk_private.instruments as i
-      where i.instrument_id = l.instrument_id
-      offset 0
-    ) as i
-    cross join lateral (
-      select coalesce(
-        (
-          select b.rate from risk_private.cash_balances as b
-          where b.account_id = payoff_legs.account_id and b.currency = i.currency
-        ),
-        (select f.rate from risk_private.fx_rates as f where f.currency = i.currency), 1) as rate
-      offset 0
-    ) as r
-    where i.underlying_id = payoff_legs.underlying_id and l.quantity <> 0);
-end
-$$;
-comment on function risk_private.payoff_legs(integer, integer) is
-  'What an account holds in one underlying, at average cost, and what its open orders may still '
-  'fill, at their prices, in base currency at the rate at which its book is carried.';
-
-create function risk_private.cash_need(legs risk_private.payoff_leg[]) returns numeric
-language plpgsql immutable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_puts numeric := 0;
-begin
-  if exists (select from unnest(legs) as l where l.option_right = 'put' and l.quantity < 0) then
-    v_puts := risk_private.worst_loss(array(
-      select row(l.kind, l.option_right, l.strike, l.expiry, l.multiplier, l.quantity, 0,
-        l.order_id, l.version)::risk_private.payoff_leg
-      from unnest(legs) as l
-      where l.option_right = 'put'));
-  end if;
-  return v_puts + (
-    select coalesce(sum(greatest(0, o.cost)), 0)
-    from (
-      select max(v.cost) as cost
-      from (
-        select l.order_id, sum(l.cost) as cost
-        from unnest(legs) as l
-        where l.order_id is not null and l.kind <> 'future'
-        group by l.order_id, l.version
-      ) as v
-      group by v.order_id
-    ) as o);
-end
-$$;
-comment on function risk_private.cash_need(risk_private.payoff_leg[]) is
-  'Cash that may be called for: premium and cost of each open order, net of what its other legs '
-  'bring in and never below 0; and what short puts could take, strike x multiplier, covered by '
-  'long ones as in worst_loss. A future is margined, not paid for.';
-
-create function risk_private.side(
-  option_right text, multiplier numeric, calls numeric, puts numeric)
-returns numeric
-language sql immutable
-return greatest(0, case option_right when 'call' then calls else puts end) * multiplier * 0.01;
-comment on function risk_private.side(text, numeric, numeric, numeric) is
-  'What an option is on one side of the market, in units of 100 shares: long calls and short puts '
-  'are bullish, short calls and long puts bearish (FINRA 2360, Cboe 8.30). calls, puts: how many '
-  'of it count there if it is a call, or a put.';
+-- How what an account may come to owe moves the sums of its chain.
 
 create function risk_private.obligation_keys(account_id integer, underlying_id integer)
 returns table (scope_id integer, dimension integer, key_id integer)
@@ -119,72 +22,6 @@ $$;
 comment on function risk_private.obligation_keys(integer, integer) is
   'The rows of obligations that an account''s business in one underlying moves; its own is '
   'dimension 2. A sector is that of the underlying.';
-
-create function risk_private.open_obligations_of(
-  account_id integer, underlying_id integer, legs risk_private.payoff_leg[])
-returns risk_private.obligation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_loss numeric := risk_private.worst_loss(legs);
-  v_obligation risk_private.obligation;
-begin
-  select
-    coalesce(sum(risk_private.side(i.option_right, i.multiplier, w.long, w.short)), 0),
-    coalesce(sum(risk_private.side(i.option_right, i.multiplier, w.short, w.long)), 0),
-    case when v_loss = 'Infinity' then 0 else v_loss end, (v_loss = 'Infinity')::integer,
-    risk_private.cash_need(legs),
-    coalesce(sum(risk_private.side(i.option_right, i.multiplier, w.held, -w.held)), 0),
-    coalesce(sum(risk_private.side(i.option_right, i.multiplier, -w.held, w.held)), 0)
-  into v_obligation
-  from (
-    select p.instrument_id, p.quantity as held, p.quantity + p.open_buy as long,
-      p.open_sell - p.quantity as short
-    from risk_private.positions as p
-    where p.account_id = open_obligations_of.account_id
-      and p.underlying_id = open_obligations_of.underlying_id
-    offset 0
-  ) as w
-  join risk_private.instruments as i
-    on i.instrument_id = w.instrument_id and i.kind = 'option';
-  return v_obligation;
-end
-$$;
-comment on function risk_private.open_obligations_of(
-  integer, integer, risk_private.payoff_leg[]) is
-  'What an account may come to owe in one underlying with every open order, and its held sides; '
-  'what its positions alone may cost is left NULL. legs: its payoff_legs.';
-
-create function risk_private.obligations_of(account_id integer, underlying_id integer)
-returns risk_private.obligation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_legs risk_private.payoff_leg[] := risk_private.payoff_legs(account_id, underlying_id);
-  v_held risk_private.payoff_leg[] := array(
-    select l from unnest(v_legs) as l where l.order_id is null);
-  v_obligation risk_private.obligation := risk_private.open_obligations_of(
-    account_id, underlying_id, v_legs);
-  v_loss numeric;
-begin
-  if cardinality(v_held) = cardinality(v_legs) then
-    v_obligation.held_loss := v_obligation.max_loss;
-    v_obligation.held_unlimited := v_obligation.unlimited;
-    v_obligation.held_need := v_obligation.cash_need;
-  else
-    v_loss := risk_private.worst_loss(v_held);
-    v_obligation.held_loss := case when v_loss = 'Infinity' then 0 else v_loss end;
-    v_obligation.held_unlimited := (v_loss = 'Infinity')::integer;
-    v_obligation.held_need := risk_private.cash_need(v_held);
-  end if;
-  return v_obligation;
-end
-$$;
-comment on function risk_private.obligations_of(integer, integer) is
-  'What an account may come to owe in one underlying, from its positions and open orders. Counted '
-  'until settled, whatever has expired.';
 
 create function risk_private.obligation_levels(
   account_id integer, underlying_id integer, at timestamptz)
@@ -227,65 +64,10 @@ comment on function risk_private.obligation_levels(integer, integer, timestamptz
   'there from which a decision must be explained; underlying NULL: those that hold for all. NULL '
   'where no scope of the chain keeps any.';
 
-create function risk_private.since_kept(
-  obligation risk_private.obligation, account_id integer, underlying_id integer)
-returns risk_private.obligation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  k risk_private.obligations;
-begin
-  select o.* into k from risk_private.obligations as o
-  where o.counter_id = risk_private.counter_id(since_kept.account_id, 2, since_kept.underlying_id);
-  if not found then
-    return obligation;
-  end if;
-  return row(
-    obligation.bull - k.bull, obligation.bear - k.bear, obligation.max_loss - k.max_loss,
-    obligation.unlimited - k.unlimited, obligation.cash_need - k.cash_need,
-    obligation.held_bull - k.held_bull, obligation.held_bear - k.held_bear,
-    obligation.held_loss - k.held_loss, obligation.held_unlimited - k.held_unlimited,
-    obligation.held_need - k.held_need)::risk_private.obligation;
-end
-$$;
-comment on function risk_private.since_kept(risk_private.obligation, integer, integer) is
-  'By how much an account''s obligations in one underlying differ from what is kept of them.';
-
-create function risk_private.obligation_change(account_id integer, underlying_id integer)
-returns risk_private.obligation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return risk_private.since_kept(
-    risk_private.obligations_of(account_id, underlying_id), account_id, underlying_id);
-end
-$$;
-comment on function risk_private.obligation_change(integer, integer) is
-  'By how much what is kept of an account''s obligations in one underlying differs from what its '
-  'positions and open orders come to now.';
-
-create function risk_private.open_obligation_change(account_id integer, underlying_id integer)
-returns risk_private.obligation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return risk_private.since_kept(
-    risk_private.open_obligations_of(
-      account_id, underlying_id, risk_private.payoff_legs(account_id, underlying_id)),
-    account_id, underlying_id);
-end
-$$;
-comment on function risk_private.open_obligation_change(integer, integer) is
-  'As obligation_change where only open orders have changed; it does not tell held_loss, '
-  'held_unlimited and held_need (NULL), which have not.';
-
 -- Lock order: the caller holds the account; its chain's obligations only under the firm's counter.
 create function risk_private.obligation_changes(account_id integer, underlying_ids integer[])
 returns risk_private.obligations[]
-language plpgsql stable
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -300,7 +82,7 @@ begin
         sum(a.held_unlimited)::integer as held_unlimited, sum(a.held_need) as held_need
       from unnest(underlying_ids) as u (underlying_id)
       cross join lateral risk_private.obligation_change(
-        obligation_changes.account_id, u.underlying_id) as a
+        obligation_changes.account_id, u.underlying_id, true) as a
       cross join lateral risk_private.obligation_keys(
         obligation_changes.account_id, u.underlying_id) as k
       group by k.scope_id, k.dimension, k.key_id
@@ -313,7 +95,7 @@ end
 $$;
 comment on function risk_private.obligation_changes(integer, integer[]) is
   'What the rows of obligations that are kept on an account''s chain lack of what its positions '
-  'and open orders in some underlyings come to now.';
+  'and open orders in some underlyings come to now, whose payoffs it keeps.';
 
 create function risk_private.move_obligations(changes risk_private.obligations[]) returns void
 language plpgsql volatile

@@ -301,8 +301,8 @@ begin
   if v_levels.are_own then
     if v_levels.obligations is not null then
       if risk_private.reserve_obligations(
-        v_position.held, i.kind, i.rate_as_of,
-        risk_private.payment(v_buy - v_sell, price, i.reference, i.factor), i.keys,
+        v_position.held, i.kind, i.rate_as_of, v_buy - v_sell,
+        (v_buy - v_sell) * coalesce(price, i.reference) * i.factor, i.keys,
         v_levels.obligations) is not true then
         return null;
       end if;
@@ -319,7 +319,8 @@ begin
         i.kind, i.rate_as_of, (v_position.held).cost, v_position.quantity,
         v_position.open_sell) is not true
       or exists (select from risk_private.others_of(v_position.held)) then
-      v_obligation := risk_private.open_obligation_change(v_account_id, i.underlying_id);
+      v_obligation := risk_private.order_change(v_position.held, v_buy - v_sell,
+        (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
     end if;
   end if;
 
@@ -422,8 +423,8 @@ begin
     if v_levels.obligations is not null then
       if v_obligation.bull is null then
         v_has_room := risk_private.reserve_obligations(
-          v_position.held, i.kind, i.rate_as_of,
-          risk_private.payment(v_buy - v_sell, price, i.reference, i.factor), i.keys,
+          v_position.held, i.kind, i.rate_as_of, v_buy - v_sell,
+          (v_buy - v_sell) * coalesce(price, i.reference) * i.factor, i.keys,
           v_levels.obligations);
       else
         v_has_room := risk_private.add_obligations(risk_private.obligation_moves(

@@ -13,14 +13,6 @@ comment on function risk_private.owes_its_cost(text, timestamptz, numeric, numer
   'currency (rate_as_of NULL), no option, held long or flat, not oversold by open orders. It loses '
   'most at a price of 0.';
 
-create function risk_private.payment(
-  quantity numeric, price numeric, reference numeric, factor numeric)
-returns numeric
-language sql immutable
-return greatest(0, quantity * coalesce(price, reference) * factor);
-comment on function risk_private.payment(numeric, numeric, numeric, numeric) is
-  'What an order for a signed quantity pays; 0 where it is paid.';
-
 create function risk_private.others_of(held risk_private.positions)
 returns setof risk_private.positions
 language sql stable
@@ -106,13 +98,14 @@ comment on function risk_private.add_obligations(risk_private.obligation_move[])
 -- the other costs it more. Whether it does is asked once for all rows: none of them moves where
 -- the account has something else.
 create function risk_private.reserve_obligations(
-  held risk_private.positions, kind text, rate_as_of timestamptz, cost numeric, keys integer[],
-  levels risk_private.obligation_level[])
+  held risk_private.positions, kind text, rate_as_of timestamptz, quantity numeric, amount numeric,
+  keys integer[], levels risk_private.obligation_level[])
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_cost numeric := greatest(0, amount);
   v_cash_need numeric;
   v_moved integer;
 begin
@@ -122,9 +115,9 @@ begin
         select unnest(array[u.sector_id, u.instrument_id])
         from risk_private.instruments as u where u.instrument_id = held.underlying_id);
     end if;
-    v_cash_need := case when kind = 'future' then 0 else cost end;
+    v_cash_need := case when kind = 'future' then 0 else v_cost end;
     update risk_private.obligations as o set
-      max_loss = o.max_loss + reserve_obligations.cost,
+      max_loss = o.max_loss + v_cost,
       cash_need = o.cash_need + v_cash_need
     from unnest(levels) as l
     cross join lateral (
@@ -137,7 +130,7 @@ begin
     where not e.has_others
       and o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
       and greatest(o.bull, o.bear) < l.same_side
-      and o.max_loss + reserve_obligations.cost < l.max_loss
+      and o.max_loss + v_cost < l.max_loss
       and (o.unlimited = 0 or l.max_loss = 'Infinity')
       and (l.buying_power = 'Infinity' or o.cash_need + v_cash_need - e.cash < l.buying_power);
     get diagnostics v_moved = row_count;
@@ -150,19 +143,18 @@ begin
     end if;
   end if;
   return risk_private.add_obligations(risk_private.obligation_moves(
-    risk_private.open_obligation_change(held.account_id, held.underlying_id),
-    held.underlying_id, levels));
+    risk_private.order_change(held, quantity, amount), held.underlying_id, levels));
 end
 $$;
 comment on function risk_private.reserve_obligations(
-  risk_private.positions, text, timestamptz, numeric, integer[],
+  risk_private.positions, text, timestamptz, numeric, numeric, integer[],
   risk_private.obligation_level[]) is
-  'Adds an order, which is stored and in its position, to obligations; cost: its payment; keys: '
-  'its sector, underlying and instrument. Else as add_obligations.';
+  'Adds an order, which is stored and in its position, to obligations; quantity and what it pays '
+  '(amount) are signed; keys: its sector, underlying and instrument. Else as add_obligations.';
 
 create function risk_private.obligation_moves(entries risk_private.entry[], at timestamptz)
 returns risk_private.obligation_move[]
-language plpgsql stable
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -170,7 +162,8 @@ begin
     with groups as (
       select e.account_id, e.underlying_id, min(e.instrument_id) as instrument_id,
         min(e.instrument_id) = max(e.instrument_id) as is_single,
-        sum(risk_private.payment(e.sign * e.quantity, e.price, e.reference, i.multiplier)) as cost
+        sum(greatest(0, e.sign * e.quantity * coalesce(e.price, e.reference) * i.multiplier))
+          as cost
       from unnest(entries) as e
       join risk_private.instruments as i on i.instrument_id = e.instrument_id
       group by e.account_id, e.underlying_id
@@ -185,7 +178,7 @@ begin
             and not exists (select from risk_private.others_of(p))
             then row(0, 0, g.cost, 0, case when i.kind = 'future' then 0 else g.cost end,
               null, null, null, null, null)::risk_private.obligation
-          else risk_private.open_obligation_change(g.account_id, g.underlying_id)
+          else risk_private.obligation_change(g.account_id, g.underlying_id, false)
         end as change
       from groups as g
       join risk_private.account_levels as a

@@ -166,7 +166,7 @@ begin
       || risk_private.proposed_legs(p, legs, v_underlying_id, projected_obligation.quantity);
     v_value := v_value + case l.limit_type
         when 'max_loss' then risk_private.worst_loss(v_legs)
-        else risk_private.cash_need(v_legs) end
+        else risk_private.cash_need(risk_private.payoff_of(v_legs)) end
       - risk_private.obligation_at(p.account_id, 2, v_underlying_id, case l.limit_type
         when 'max_loss' then 'max_loss' else 'cash_need' end);
   end loop;

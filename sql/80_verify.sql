@@ -73,6 +73,10 @@ begin atomic
   ) as m (measure, stored, expected)
   where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
   union all
+  select s.code, risk_private.dimension_name(2, d.underlying_id), d.measure, d.stored, d.expected
+  from risk_private.payoff_differences() as d
+  join risk_private.scopes as s on s.scope_id = d.scope_id
+  union all
   select s.code,
     risk_private.dimension_name(coalesce(e.dimension, r.dimension), coalesce(e.key_id, r.key_id)),
     m.measure, m.stored, m.expected
@@ -102,5 +106,5 @@ begin atomic
   join risk_private.scopes as s on s.scope_id = d.scope_id;
 end;
 comment on function risk.verify_counters() is
-  'Recomputes every position, counter, exposure, obligation, cash balance and equity from orders, '
-  'fills, postings and carried values: one row per difference, none when sound.';
+  'Recomputes every position, counter, exposure, obligation, payoff, cash balance and equity from '
+  'orders, fills, postings and carried values: one row per difference, none when sound.';

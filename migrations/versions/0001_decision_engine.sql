@@ -1278,6 +1278,31 @@ comment on table risk_private.obligations is
 comment on column risk_private.obligations.unlimited is
   'Pairs of account and underlying whose loss is without bound; max_loss is the sum of the others.';
 
+create type risk_private.payoff as (
+  horizons date[],
+  prices numeric[],
+  losses numeric[],
+  slopes numeric[],
+  put_losses numeric[],
+  costs numeric
+);
+comment on type risk_private.payoff is
+  'What legs come to at expiry, point by point (horizon, price of the underlying), in base '
+  'currency: what was paid less the payoff, of the positions, plus that of each open order where '
+  'it loses; how that grows beyond all strikes, per 1.00 of price; and what the puts alone would '
+  'take, their cost aside. costs: what the open orders would pay. NULL arrays: no legs.';
+
+create table risk_private.payoffs (
+  account_id integer,
+  underlying_id integer,
+  payoff risk_private.payoff not null,
+  primary key (account_id, underlying_id)
+) with (fillfactor = 50);
+comment on table risk_private.payoffs is
+  'The payoff of all that an account holds and has open in an underlying with options, exact where '
+  'there is a row: by it an order is judged at its points instead of leg by leg. Whatever else '
+  'changes legs makes it anew.';
+
 create table risk_private.position_limit_tiers (
   tier text primary key check (risk_private.is_code(tier)),
   amount numeric not null check (risk_private.is_amount(amount)),
@@ -1312,10 +1337,51 @@ comment on type risk_private.payoff_leg is
   'currency; multiplier is money per 1.00 of price. order_id NULL: a position, else the legs of '
   'one open order. Versions of an order are alternatives: only one of them will be filled.';
 
--- Between two strikes the sum is convex in the price, for what a floor of zero adds at an order's
--- break-even is a bend upwards. So it is largest at 0, at a strike, or beyond all of them. Joint:
--- legs or versions of one order, which are summed before the floor; most orders need no grouping.
-create function risk_private.worst_loss(legs risk_private.payoff_leg[]) returns numeric
+create function risk_private.loss_at(
+  price numeric, horizon date, kind text, option_right text, strike numeric, expiry date,
+  units numeric, cost numeric)
+returns numeric
+language sql immutable
+return case
+  when kind <> 'option' then cost - units * price
+  when expiry < horizon then greatest(0, cost)
+  when case option_right when 'call' then price > strike else price < strike end
+    then cost - units * abs(price - strike)
+  else cost
+end;
+comment on function risk_private.loss_at(
+  numeric, date, text, text, numeric, date, numeric, numeric) is
+  'What was paid for a leg less its payoff. units: quantity x multiplier. Of several expiries each '
+  'is a horizon: legs that expire no earlier pay their intrinsic value, earlier ones have expired, '
+  'long ones worth nothing, short ones with what they brought forgotten; so a long option covers '
+  'only shorts that expire no later. Stocks, indexes and futures are held throughout.';
+
+create function risk_private.slope_at(
+  horizon date, kind text, option_right text, expiry date, units numeric)
+returns numeric
+language sql immutable
+return case
+  when kind <> 'option' or (option_right = 'call' and expiry >= horizon) then -units
+  else 0
+end;
+comment on function risk_private.slope_at(date, text, text, date, numeric) is
+  'How the loss of a leg grows with the price beyond all strikes.';
+
+create function risk_private.put_loss_at(
+  price numeric, horizon date, option_right text, strike numeric, expiry date, units numeric)
+returns numeric
+language sql immutable
+return case
+  when option_right = 'put' and expiry >= horizon and price < strike then -units * (strike - price)
+  else 0
+end;
+comment on function risk_private.put_loss_at(numeric, date, text, numeric, date, numeric) is
+  'What a put takes, its cost aside; 0 of anything else.';
+
+-- Joint: legs or versions of one order, summed before the floor of zero. Most orders have none, and
+-- to group by them is not free.
+create function risk_private.payoff_of(legs risk_private.payoff_leg[])
+returns risk_private.payoff
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -1323,78 +1389,148 @@ begin
   return (
     with legs as materialized (
       select l.kind, l.option_right, l.strike, l.expiry, l.cost, l.quantity * l.multiplier as units,
-        l.order_id, l.version,
+        l.order_id, l.version, case when l.order_id is not null then 0 end as floor,
         l.order_id is not null and count(*) over (partition by l.order_id) > 1 as is_joint
-      from unnest(worst_loss.legs) as l
-    ), horizons as materialized (
-      select distinct l.expiry as horizon from legs as l where l.kind = 'option'
-      union all
-      select 'infinity'::date
-      where not exists (select from legs as l where l.kind = 'option')
+      from unnest(payoff_of.legs) as l
     ), points as materialized (
-      select row_number() over () as point, h.horizon, s.price
-      from horizons as h
+      select h.horizon, s.price
+      from (
+        select l.expiry as horizon from legs as l where l.kind = 'option'
+        union
+        select 'infinity' where not exists (select from legs as l where l.kind = 'option')
+      ) as h
       cross join (
         select l.strike as price from legs as l where l.kind = 'option' union select 0
       ) as s
-    ), losses as not materialized (
-      select p.point, l.order_id, l.version, l.is_joint,
-        case
-          when l.kind <> 'option' then l.cost - l.units * p.price
-          when l.expiry < p.horizon then greatest(0, l.cost)
-          when case l.option_right when 'call' then p.price > l.strike else p.price < l.strike end
-            then l.cost - l.units * abs(p.price - l.strike)
-          else l.cost
-        end as loss
+    ), parts as not materialized (
+      select p.horizon, p.price, l.order_id, l.version, l.is_joint, l.floor,
+        risk_private.loss_at(p.price, p.horizon, l.kind, l.option_right, l.strike, l.expiry,
+          l.units, l.cost) as loss,
+        risk_private.slope_at(p.horizon, l.kind, l.option_right, l.expiry, l.units) as slope,
+        risk_private.put_loss_at(p.price, p.horizon, l.option_right, l.strike, l.expiry,
+          l.units) as put_loss
       from points as p
       cross join legs as l
     ), sums as (
-      select sum(a.loss) as loss
+      select a.horizon, a.price, sum(a.loss) as loss, sum(a.slope) as slope,
+        sum(a.put_loss) as put_loss
       from (
-        select l.point,
-          sum(case when l.order_id is null then l.loss else greatest(0, l.loss) end) as loss
-        from losses as l
+        select l.horizon, l.price, sum(greatest(l.floor, l.loss)) as loss,
+          sum(greatest(l.floor, l.slope)) as slope, sum(greatest(l.floor, l.put_loss)) as put_loss
+        from parts as l
         where not l.is_joint
-        group by l.point
+        group by l.horizon, l.price
         union all
-        select o.point, greatest(0, max(o.loss))
+        select o.horizon, o.price, greatest(0, max(o.loss)), greatest(0, max(o.slope)),
+          greatest(0, max(o.put_loss))
         from (
-          select l.point, l.order_id, sum(l.loss) as loss
-          from losses as l
+          select l.horizon, l.price, l.order_id, sum(l.loss) as loss, sum(l.slope) as slope,
+            sum(l.put_loss) as put_loss
+          from parts as l
           where l.is_joint
-          group by l.point, l.order_id, l.version
+          group by l.horizon, l.price, l.order_id, l.version
         ) as o
-        group by o.point, o.order_id
+        group by o.horizon, o.price, o.order_id
       ) as a
-      group by a.point
-    ), slopes as (
-      select v.horizon,
-        case when v.order_id is null then max(v.slope) else greatest(0, max(v.slope)) end as slope
-      from (
-        select h.horizon, l.order_id, sum(-l.units) as slope
-        from horizons as h
-        join legs as l
-          on l.kind <> 'option' or (l.option_right = 'call' and l.expiry >= h.horizon)
-        group by h.horizon, l.order_id, l.version
-      ) as v
-      group by v.horizon, v.order_id
+      group by a.horizon, a.price
     )
-    select case
-      when exists (
-          select from legs as l where l.units < 0 and l.option_right is distinct from 'put')
-        and exists (select from slopes as s group by s.horizon having sum(s.slope) > 0)
-        then 'Infinity'
-      else trim_scale(greatest(0, max(s.loss))) end
+    select row(
+      array_agg(s.horizon order by s.horizon, s.price),
+      array_agg(s.price order by s.horizon, s.price),
+      array_agg(s.loss order by s.horizon, s.price),
+      array_agg(s.slope order by s.horizon, s.price),
+      array_agg(s.put_loss order by s.horizon, s.price),
+      (
+        select coalesce(sum(greatest(0, o.cost)), 0)
+        from (
+          select max(v.cost) as cost
+          from (
+            select l.order_id, sum(l.cost) as cost
+            from legs as l
+            where l.order_id is not null and l.kind <> 'future'
+            group by l.order_id, l.version
+          ) as v
+          group by v.order_id
+        ) as o
+      ))::risk_private.payoff
     from sums as s);
 end
 $$;
+comment on function risk_private.payoff_of(risk_private.payoff_leg[]) is
+  'The payoff of legs in one underlying. Its points are every expiry with every strike and 0: '
+  'between two strikes a sum is convex in the price, for what a floor of zero adds at an order''s '
+  'break-even is a bend upwards, so it is largest at one of them, or beyond all.';
+
+create function risk_private.with_order(
+  payoff risk_private.payoff, leg risk_private.payoff_leg)
+returns risk_private.payoff
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_units numeric := leg.quantity * leg.multiplier;
+begin
+  return (
+    select row(payoff.horizons, payoff.prices,
+      array_agg(p.loss + greatest(0, risk_private.loss_at(p.price, p.horizon, leg.kind,
+        leg.option_right, leg.strike, leg.expiry, v_units, leg.cost)) order by p.point),
+      array_agg(p.slope + greatest(0, risk_private.slope_at(p.horizon, leg.kind, leg.option_right,
+        leg.expiry, v_units)) order by p.point),
+      array_agg(p.put_loss + greatest(0, risk_private.put_loss_at(p.price, p.horizon,
+        leg.option_right, leg.strike, leg.expiry, v_units)) order by p.point),
+      payoff.costs + case when leg.kind = 'future' then 0 else greatest(0, leg.cost) end
+    )::risk_private.payoff
+    from unnest(payoff.horizons, payoff.prices, payoff.losses, payoff.slopes, payoff.put_losses)
+      with ordinality as p (horizon, price, loss, slope, put_loss, point));
+end
+$$;
+comment on function risk_private.with_order(risk_private.payoff, risk_private.payoff_leg) is
+  'The payoff with one more open order, of one leg, whose strike and expiry are among its points.';
+
+create function risk_private.worst_loss(payoff risk_private.payoff) returns numeric
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select case when max(p.slope) > 0 then 'Infinity'
+      else trim_scale(greatest(0, max(p.loss))) end
+    from unnest(payoff.losses, payoff.slopes) as p (loss, slope));
+end
+$$;
+comment on function risk_private.worst_loss(risk_private.payoff) is
+  'The largest loss over all prices >= 0 of the underlying at expiry; at least 0, Infinity where '
+  'it grows without bound. Of several horizons the worst counts.';
+
+create function risk_private.worst_loss(legs risk_private.payoff_leg[]) returns numeric
+language sql immutable
+return risk_private.worst_loss(risk_private.payoff_of(legs));
 comment on function risk_private.worst_loss(risk_private.payoff_leg[]) is
-  'The largest loss over all prices S >= 0 of the underlying at expiry: what was paid less the '
-  'payoff, of the positions, plus that of each open order where it loses; at least 0, Infinity '
-  'where it grows without bound. Of several expiries each is a horizon, the worst counts: legs '
-  'that expire no earlier pay their intrinsic value, earlier ones have expired, long ones worth '
-  'nothing, short ones with what they brought forgotten; so a long option covers only shorts that '
-  'expire no later. Stocks, indexes and futures are held throughout.';
+  'The largest loss of legs in one underlying at expiry.';
+
+create function risk_private.cash_need(payoff risk_private.payoff) returns numeric
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return payoff.costs
+    + trim_scale(greatest(0, (select max(p.loss) from unnest(payoff.put_losses) as p (loss))));
+end
+$$;
+comment on function risk_private.cash_need(risk_private.payoff) is
+  'Cash that may be called for: premium and cost of each open order, net of what its other legs '
+  'bring in and never below 0; and what short puts could take, strike x multiplier, covered by '
+  'long ones. A future is margined, not paid for.';
+
+create function risk_private.side(
+  option_right text, multiplier numeric, calls numeric, puts numeric)
+returns numeric
+language sql immutable
+return greatest(0, case option_right when 'call' then calls else puts end) * multiplier * 0.01;
+comment on function risk_private.side(text, numeric, numeric, numeric) is
+  'What an option is on one side of the market, in units of 100 shares: long calls and short puts '
+  'are bullish, short calls and long puts bearish (FINRA 2360, Cboe 8.30). calls, puts: how many '
+  'of it count there if it is a call, or a put.';
 
 -- 30_reference.sql
 -- Reference data: scopes, instruments, grants and settings.
@@ -3427,8 +3563,9 @@ comment on procedure risk.load_closes(text[], date[], numeric[], integer) is
   'replaced. From then on risk.open_day adds the closes of the day that ends. loaded: how many '
   'rows. Errors: RK400, RK404 unknown symbol, naming the first bad row.';
 
--- 36_obligations.sql
--- What an account may come to owe, and how that moves the sums of its chain.
+-- 36_kept_payoffs.sql
+-- What an account may come to owe in one underlying, and the payoff that is kept of it, so that an
+-- order need not go through all that is held and open.
 
 create function risk_private.payoff_legs(account_id integer, underlying_id integer)
 returns risk_private.payoff_leg[]
@@ -3484,48 +3621,196 @@ comment on function risk_private.payoff_legs(integer, integer) is
   'What an account holds in one underlying, at average cost, and what its open orders may still '
   'fill, at their prices, in base currency at the rate at which its book is carried.';
 
-create function risk_private.cash_need(legs risk_private.payoff_leg[]) returns numeric
+create function risk_private.open_obligations_of(
+  account_id integer, underlying_id integer, payoff risk_private.payoff)
+returns risk_private.obligation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_loss numeric := risk_private.worst_loss(payoff);
+  v_obligation risk_private.obligation;
+begin
+  select
+    coalesce(sum(risk_private.side(i.option_right, i.multiplier, w.long, w.short)), 0),
+    coalesce(sum(risk_private.side(i.option_right, i.multiplier, w.short, w.long)), 0),
+    case when v_loss = 'Infinity' then 0 else v_loss end, (v_loss = 'Infinity')::integer,
+    risk_private.cash_need(payoff),
+    coalesce(sum(risk_private.side(i.option_right, i.multiplier, w.held, -w.held)), 0),
+    coalesce(sum(risk_private.side(i.option_right, i.multiplier, -w.held, w.held)), 0)
+  into v_obligation
+  from (
+    select p.instrument_id, p.quantity as held, p.quantity + p.open_buy as long,
+      p.open_sell - p.quantity as short
+    from risk_private.positions as p
+    where p.account_id = open_obligations_of.account_id
+      and p.underlying_id = open_obligations_of.underlying_id
+    offset 0
+  ) as w
+  join risk_private.instruments as i
+    on i.instrument_id = w.instrument_id and i.kind = 'option';
+  return v_obligation;
+end
+$$;
+comment on function risk_private.open_obligations_of(integer, integer, risk_private.payoff) is
+  'What an account may come to owe in one underlying with every open order, and its held sides; '
+  'what positions alone may cost is left NULL.';
+
+create function risk_private.with_held(
+  obligation risk_private.obligation, legs risk_private.payoff_leg[])
+returns risk_private.obligation
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_puts numeric := 0;
+  v_held risk_private.payoff_leg[] := array(
+    select l from unnest(legs) as l where l.order_id is null);
+  v_payoff risk_private.payoff;
+  v_loss numeric;
 begin
-  if exists (select from unnest(legs) as l where l.option_right = 'put' and l.quantity < 0) then
-    v_puts := risk_private.worst_loss(array(
-      select row(l.kind, l.option_right, l.strike, l.expiry, l.multiplier, l.quantity, 0,
-        l.order_id, l.version)::risk_private.payoff_leg
-      from unnest(legs) as l
-      where l.option_right = 'put'));
+  if cardinality(v_held) = cardinality(legs) then
+    obligation.held_loss := obligation.max_loss;
+    obligation.held_unlimited := obligation.unlimited;
+    obligation.held_need := obligation.cash_need;
+  else
+    v_payoff := risk_private.payoff_of(v_held);
+    v_loss := risk_private.worst_loss(v_payoff);
+    obligation.held_loss := case when v_loss = 'Infinity' then 0 else v_loss end;
+    obligation.held_unlimited := (v_loss = 'Infinity')::integer;
+    obligation.held_need := risk_private.cash_need(v_payoff);
   end if;
-  return v_puts + (
-    select coalesce(sum(greatest(0, o.cost)), 0)
-    from (
-      select max(v.cost) as cost
-      from (
-        select l.order_id, sum(l.cost) as cost
-        from unnest(legs) as l
-        where l.order_id is not null and l.kind <> 'future'
-        group by l.order_id, l.version
-      ) as v
-      group by v.order_id
-    ) as o);
+  return obligation;
 end
 $$;
-comment on function risk_private.cash_need(risk_private.payoff_leg[]) is
-  'Cash that may be called for: premium and cost of each open order, net of what its other legs '
-  'bring in and never below 0; and what short puts could take, strike x multiplier, covered by '
-  'long ones as in worst_loss. A future is margined, not paid for.';
+comment on function risk_private.with_held(
+  risk_private.obligation, risk_private.payoff_leg[]) is
+  'Completes obligations by what the positions alone may cost.';
 
-create function risk_private.side(
-  option_right text, multiplier numeric, calls numeric, puts numeric)
-returns numeric
-language sql immutable
-return greatest(0, case option_right when 'call' then calls else puts end) * multiplier * 0.01;
-comment on function risk_private.side(text, numeric, numeric, numeric) is
-  'What an option is on one side of the market, in units of 100 shares: long calls and short puts '
-  'are bullish, short calls and long puts bearish (FINRA 2360, Cboe 8.30). calls, puts: how many '
-  'of it count there if it is a call, or a put.';
+create function risk_private.obligations_of(account_id integer, underlying_id integer)
+returns risk_private.obligation
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_legs risk_private.payoff_leg[] := risk_private.payoff_legs(account_id, underlying_id);
+begin
+  return risk_private.with_held(
+    risk_private.open_obligations_of(
+      account_id, underlying_id, risk_private.payoff_of(v_legs)),
+    v_legs);
+end
+$$;
+comment on function risk_private.obligations_of(integer, integer) is
+  'What an account may come to owe in one underlying, from its positions and open orders. Counted '
+  'until settled, whatever has expired.';
+
+create function risk_private.keep_payoff(
+  account_id integer, underlying_id integer, payoff risk_private.payoff)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if payoff.horizons is null or payoff.horizons[1] = 'infinity' then
+    delete from risk_private.payoffs as p
+    where p.account_id = keep_payoff.account_id and p.underlying_id = keep_payoff.underlying_id;
+  else
+    insert into risk_private.payoffs (account_id, underlying_id, payoff)
+    values (keep_payoff.account_id, keep_payoff.underlying_id, keep_payoff.payoff)
+    on conflict on constraint payoffs_pkey do update set payoff = excluded.payoff;
+  end if;
+end
+$$;
+comment on function risk_private.keep_payoff(integer, integer, risk_private.payoff) is
+  'Keeps the payoff of an account in one underlying where options are part of it. The caller '
+  'holds the account.';
+
+create function risk_private.obligation_change(
+  account_id integer, underlying_id integer, has_held_changed boolean)
+returns risk_private.obligation
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_legs risk_private.payoff_leg[] := risk_private.payoff_legs(account_id, underlying_id);
+  v_payoff risk_private.payoff := risk_private.payoff_of(v_legs);
+  a risk_private.obligation := risk_private.open_obligations_of(
+    account_id, underlying_id, v_payoff);
+  k risk_private.obligations;
+begin
+  if has_held_changed then
+    a := risk_private.with_held(a, v_legs);
+  end if;
+  perform risk_private.keep_payoff(account_id, underlying_id, v_payoff);
+  select o.* into k from risk_private.obligations as o
+  where o.counter_id = risk_private.counter_id(
+    obligation_change.account_id, 2, obligation_change.underlying_id);
+  if found then
+    a := row(a.bull - k.bull, a.bear - k.bear, a.max_loss - k.max_loss,
+      a.unlimited - k.unlimited, a.cash_need - k.cash_need, a.held_bull - k.held_bull,
+      a.held_bear - k.held_bear, a.held_loss - k.held_loss, a.held_unlimited - k.held_unlimited,
+      a.held_need - k.held_need);
+  end if;
+  return a;
+end
+$$;
+comment on function risk_private.obligation_change(integer, integer, boolean) is
+  'By how much what is kept of an account''s obligations in one underlying differs from what its '
+  'positions and open orders come to now, and keeps their payoff. Where only orders have changed '
+  'it need not tell held_loss, held_unlimited and held_need (NULL). The caller holds the account.';
+
+create function risk_private.order_change(
+  held risk_private.positions, quantity numeric, amount numeric)
+returns risk_private.obligation
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  i risk_private.instruments;
+  v_payoff risk_private.payoff;
+  v_loss numeric;
+  v_long numeric := held.quantity + held.open_buy;
+  v_short numeric := held.open_sell - held.quantity;
+  v_bought numeric := greatest(0, order_change.quantity);
+  v_sold numeric := greatest(0, -order_change.quantity);
+  v_change risk_private.obligation;
+begin
+  select x.* into i from risk_private.instruments as x where x.instrument_id = held.instrument_id;
+  update risk_private.payoffs as p
+  set payoff = risk_private.with_order(p.payoff, row(i.kind, i.option_right, i.strike, i.expiry,
+    i.multiplier, order_change.quantity, amount, '', 1)::risk_private.payoff_leg)
+  where p.account_id = held.account_id and p.underlying_id = held.underlying_id
+    and i.currency = risk_private.base_currency()
+    and (i.kind <> 'option' or (i.strike = any ((p.payoff).prices)
+      and i.expiry = any ((p.payoff).horizons)))
+  returning (p.payoff).* into v_payoff;
+  if not found then
+    return risk_private.obligation_change(held.account_id, held.underlying_id, false);
+  end if;
+  v_loss := risk_private.worst_loss(v_payoff);
+  select
+    case when i.kind = 'option' then
+      risk_private.side(i.option_right, i.multiplier, v_long, v_short)
+      - risk_private.side(i.option_right, i.multiplier, v_long - v_bought, v_short - v_sold)
+    else 0 end,
+    case when i.kind = 'option' then
+      risk_private.side(i.option_right, i.multiplier, v_short, v_long)
+      - risk_private.side(i.option_right, i.multiplier, v_short - v_sold, v_long - v_bought)
+    else 0 end,
+    case when v_loss = 'Infinity' then 0 else v_loss end - o.max_loss,
+    (v_loss = 'Infinity')::integer - o.unlimited, risk_private.cash_need(v_payoff) - o.cash_need
+  into v_change
+  from risk_private.obligations as o
+  where o.counter_id = risk_private.counter_id(held.account_id, 2, held.underlying_id);
+  return v_change;
+end
+$$;
+comment on function risk_private.order_change(risk_private.positions, numeric, numeric) is
+  'As obligation_change by a new order of one leg, which is stored and in its position; quantity '
+  'and what it pays (amount) are signed. The caller holds the account.';
+
+-- 36_obligations.sql
+-- How what an account may come to owe moves the sums of its chain.
 
 create function risk_private.obligation_keys(account_id integer, underlying_id integer)
 returns table (scope_id integer, dimension integer, key_id integer)
@@ -3549,72 +3834,6 @@ $$;
 comment on function risk_private.obligation_keys(integer, integer) is
   'The rows of obligations that an account''s business in one underlying moves; its own is '
   'dimension 2. A sector is that of the underlying.';
-
-create function risk_private.open_obligations_of(
-  account_id integer, underlying_id integer, legs risk_private.payoff_leg[])
-returns risk_private.obligation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_loss numeric := risk_private.worst_loss(legs);
-  v_obligation risk_private.obligation;
-begin
-  select
-    coalesce(sum(risk_private.side(i.option_right, i.multiplier, w.long, w.short)), 0),
-    coalesce(sum(risk_private.side(i.option_right, i.multiplier, w.short, w.long)), 0),
-    case when v_loss = 'Infinity' then 0 else v_loss end, (v_loss = 'Infinity')::integer,
-    risk_private.cash_need(legs),
-    coalesce(sum(risk_private.side(i.option_right, i.multiplier, w.held, -w.held)), 0),
-    coalesce(sum(risk_private.side(i.option_right, i.multiplier, -w.held, w.held)), 0)
-  into v_obligation
-  from (
-    select p.instrument_id, p.quantity as held, p.quantity + p.open_buy as long,
-      p.open_sell - p.quantity as short
-    from risk_private.positions as p
-    where p.account_id = open_obligations_of.account_id
-      and p.underlying_id = open_obligations_of.underlying_id
-    offset 0
-  ) as w
-  join risk_private.instruments as i
-    on i.instrument_id = w.instrument_id and i.kind = 'option';
-  return v_obligation;
-end
-$$;
-comment on function risk_private.open_obligations_of(
-  integer, integer, risk_private.payoff_leg[]) is
-  'What an account may come to owe in one underlying with every open order, and its held sides; '
-  'what its positions alone may cost is left NULL. legs: its payoff_legs.';
-
-create function risk_private.obligations_of(account_id integer, underlying_id integer)
-returns risk_private.obligation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_legs risk_private.payoff_leg[] := risk_private.payoff_legs(account_id, underlying_id);
-  v_held risk_private.payoff_leg[] := array(
-    select l from unnest(v_legs) as l where l.order_id is null);
-  v_obligation risk_private.obligation := risk_private.open_obligations_of(
-    account_id, underlying_id, v_legs);
-  v_loss numeric;
-begin
-  if cardinality(v_held) = cardinality(v_legs) then
-    v_obligation.held_loss := v_obligation.max_loss;
-    v_obligation.held_unlimited := v_obligation.unlimited;
-    v_obligation.held_need := v_obligation.cash_need;
-  else
-    v_loss := risk_private.worst_loss(v_held);
-    v_obligation.held_loss := case when v_loss = 'Infinity' then 0 else v_loss end;
-    v_obligation.held_unlimited := (v_loss = 'Infinity')::integer;
-    v_obligation.held_need := risk_private.cash_need(v_held);
-  end if;
-  return v_obligation;
-end
-$$;
-comment on function risk_private.obligations_of(integer, integer) is
-  'What an account may come to owe in one underlying, from its positions and open orders. Counted '
-  'until settled, whatever has expired.';
 
 create function risk_private.obligation_levels(
   account_id integer, underlying_id integer, at timestamptz)
@@ -3657,65 +3876,10 @@ comment on function risk_private.obligation_levels(integer, integer, timestamptz
   'there from which a decision must be explained; underlying NULL: those that hold for all. NULL '
   'where no scope of the chain keeps any.';
 
-create function risk_private.since_kept(
-  obligation risk_private.obligation, account_id integer, underlying_id integer)
-returns risk_private.obligation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  k risk_private.obligations;
-begin
-  select o.* into k from risk_private.obligations as o
-  where o.counter_id = risk_private.counter_id(since_kept.account_id, 2, since_kept.underlying_id);
-  if not found then
-    return obligation;
-  end if;
-  return row(
-    obligation.bull - k.bull, obligation.bear - k.bear, obligation.max_loss - k.max_loss,
-    obligation.unlimited - k.unlimited, obligation.cash_need - k.cash_need,
-    obligation.held_bull - k.held_bull, obligation.held_bear - k.held_bear,
-    obligation.held_loss - k.held_loss, obligation.held_unlimited - k.held_unlimited,
-    obligation.held_need - k.held_need)::risk_private.obligation;
-end
-$$;
-comment on function risk_private.since_kept(risk_private.obligation, integer, integer) is
-  'By how much an account''s obligations in one underlying differ from what is kept of them.';
-
-create function risk_private.obligation_change(account_id integer, underlying_id integer)
-returns risk_private.obligation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return risk_private.since_kept(
-    risk_private.obligations_of(account_id, underlying_id), account_id, underlying_id);
-end
-$$;
-comment on function risk_private.obligation_change(integer, integer) is
-  'By how much what is kept of an account''s obligations in one underlying differs from what its '
-  'positions and open orders come to now.';
-
-create function risk_private.open_obligation_change(account_id integer, underlying_id integer)
-returns risk_private.obligation
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return risk_private.since_kept(
-    risk_private.open_obligations_of(
-      account_id, underlying_id, risk_private.payoff_legs(account_id, underlying_id)),
-    account_id, underlying_id);
-end
-$$;
-comment on function risk_private.open_obligation_change(integer, integer) is
-  'As obligation_change where only open orders have changed; it does not tell held_loss, '
-  'held_unlimited and held_need (NULL), which have not.';
-
 -- Lock order: the caller holds the account; its chain's obligations only under the firm's counter.
 create function risk_private.obligation_changes(account_id integer, underlying_ids integer[])
 returns risk_private.obligations[]
-language plpgsql stable
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -3730,7 +3894,7 @@ begin
         sum(a.held_unlimited)::integer as held_unlimited, sum(a.held_need) as held_need
       from unnest(underlying_ids) as u (underlying_id)
       cross join lateral risk_private.obligation_change(
-        obligation_changes.account_id, u.underlying_id) as a
+        obligation_changes.account_id, u.underlying_id, true) as a
       cross join lateral risk_private.obligation_keys(
         obligation_changes.account_id, u.underlying_id) as k
       group by k.scope_id, k.dimension, k.key_id
@@ -3743,7 +3907,7 @@ end
 $$;
 comment on function risk_private.obligation_changes(integer, integer[]) is
   'What the rows of obligations that are kept on an account''s chain lack of what its positions '
-  'and open orders in some underlyings come to now.';
+  'and open orders in some underlyings come to now, whose payoffs it keeps.';
 
 create function risk_private.move_obligations(changes risk_private.obligations[]) returns void
 language plpgsql volatile
@@ -5009,8 +5173,8 @@ begin
   if v_levels.are_own then
     if v_levels.obligations is not null then
       if risk_private.reserve_obligations(
-        v_position.held, i.kind, i.rate_as_of,
-        risk_private.payment(v_buy - v_sell, price, i.reference, i.factor), i.keys,
+        v_position.held, i.kind, i.rate_as_of, v_buy - v_sell,
+        (v_buy - v_sell) * coalesce(price, i.reference) * i.factor, i.keys,
         v_levels.obligations) is not true then
         return null;
       end if;
@@ -5027,7 +5191,8 @@ begin
         i.kind, i.rate_as_of, (v_position.held).cost, v_position.quantity,
         v_position.open_sell) is not true
       or exists (select from risk_private.others_of(v_position.held)) then
-      v_obligation := risk_private.open_obligation_change(v_account_id, i.underlying_id);
+      v_obligation := risk_private.order_change(v_position.held, v_buy - v_sell,
+        (v_buy - v_sell) * coalesce(price, i.reference) * i.factor);
     end if;
   end if;
 
@@ -5130,8 +5295,8 @@ begin
     if v_levels.obligations is not null then
       if v_obligation.bull is null then
         v_has_room := risk_private.reserve_obligations(
-          v_position.held, i.kind, i.rate_as_of,
-          risk_private.payment(v_buy - v_sell, price, i.reference, i.factor), i.keys,
+          v_position.held, i.kind, i.rate_as_of, v_buy - v_sell,
+          (v_buy - v_sell) * coalesce(price, i.reference) * i.factor, i.keys,
           v_levels.obligations);
       else
         v_has_room := risk_private.add_obligations(risk_private.obligation_moves(
@@ -5775,14 +5940,6 @@ comment on function risk_private.owes_its_cost(text, timestamptz, numeric, numer
   'currency (rate_as_of NULL), no option, held long or flat, not oversold by open orders. It loses '
   'most at a price of 0.';
 
-create function risk_private.payment(
-  quantity numeric, price numeric, reference numeric, factor numeric)
-returns numeric
-language sql immutable
-return greatest(0, quantity * coalesce(price, reference) * factor);
-comment on function risk_private.payment(numeric, numeric, numeric, numeric) is
-  'What an order for a signed quantity pays; 0 where it is paid.';
-
 create function risk_private.others_of(held risk_private.positions)
 returns setof risk_private.positions
 language sql stable
@@ -5868,13 +6025,14 @@ comment on function risk_private.add_obligations(risk_private.obligation_move[])
 -- the other costs it more. Whether it does is asked once for all rows: none of them moves where
 -- the account has something else.
 create function risk_private.reserve_obligations(
-  held risk_private.positions, kind text, rate_as_of timestamptz, cost numeric, keys integer[],
-  levels risk_private.obligation_level[])
+  held risk_private.positions, kind text, rate_as_of timestamptz, quantity numeric, amount numeric,
+  keys integer[], levels risk_private.obligation_level[])
 returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_cost numeric := greatest(0, amount);
   v_cash_need numeric;
   v_moved integer;
 begin
@@ -5884,9 +6042,9 @@ begin
         select unnest(array[u.sector_id, u.instrument_id])
         from risk_private.instruments as u where u.instrument_id = held.underlying_id);
     end if;
-    v_cash_need := case when kind = 'future' then 0 else cost end;
+    v_cash_need := case when kind = 'future' then 0 else v_cost end;
     update risk_private.obligations as o set
-      max_loss = o.max_loss + reserve_obligations.cost,
+      max_loss = o.max_loss + v_cost,
       cash_need = o.cash_need + v_cash_need
     from unnest(levels) as l
     cross join lateral (
@@ -5899,7 +6057,7 @@ begin
     where not e.has_others
       and o.counter_id = l.counter_id + coalesce(keys[l.dimension], 0)
       and greatest(o.bull, o.bear) < l.same_side
-      and o.max_loss + reserve_obligations.cost < l.max_loss
+      and o.max_loss + v_cost < l.max_loss
       and (o.unlimited = 0 or l.max_loss = 'Infinity')
       and (l.buying_power = 'Infinity' or o.cash_need + v_cash_need - e.cash < l.buying_power);
     get diagnostics v_moved = row_count;
@@ -5912,19 +6070,18 @@ begin
     end if;
   end if;
   return risk_private.add_obligations(risk_private.obligation_moves(
-    risk_private.open_obligation_change(held.account_id, held.underlying_id),
-    held.underlying_id, levels));
+    risk_private.order_change(held, quantity, amount), held.underlying_id, levels));
 end
 $$;
 comment on function risk_private.reserve_obligations(
-  risk_private.positions, text, timestamptz, numeric, integer[],
+  risk_private.positions, text, timestamptz, numeric, numeric, integer[],
   risk_private.obligation_level[]) is
-  'Adds an order, which is stored and in its position, to obligations; cost: its payment; keys: '
-  'its sector, underlying and instrument. Else as add_obligations.';
+  'Adds an order, which is stored and in its position, to obligations; quantity and what it pays '
+  '(amount) are signed; keys: its sector, underlying and instrument. Else as add_obligations.';
 
 create function risk_private.obligation_moves(entries risk_private.entry[], at timestamptz)
 returns risk_private.obligation_move[]
-language plpgsql stable
+language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -5932,7 +6089,8 @@ begin
     with groups as (
       select e.account_id, e.underlying_id, min(e.instrument_id) as instrument_id,
         min(e.instrument_id) = max(e.instrument_id) as is_single,
-        sum(risk_private.payment(e.sign * e.quantity, e.price, e.reference, i.multiplier)) as cost
+        sum(greatest(0, e.sign * e.quantity * coalesce(e.price, e.reference) * i.multiplier))
+          as cost
       from unnest(entries) as e
       join risk_private.instruments as i on i.instrument_id = e.instrument_id
       group by e.account_id, e.underlying_id
@@ -5947,7 +6105,7 @@ begin
             and not exists (select from risk_private.others_of(p))
             then row(0, 0, g.cost, 0, case when i.kind = 'future' then 0 else g.cost end,
               null, null, null, null, null)::risk_private.obligation
-          else risk_private.open_obligation_change(g.account_id, g.underlying_id)
+          else risk_private.obligation_change(g.account_id, g.underlying_id, false)
         end as change
       from groups as g
       join risk_private.account_levels as a
@@ -7531,7 +7689,7 @@ begin
       || risk_private.proposed_legs(p, legs, v_underlying_id, projected_obligation.quantity);
     v_value := v_value + case l.limit_type
         when 'max_loss' then risk_private.worst_loss(v_legs)
-        else risk_private.cash_need(v_legs) end
+        else risk_private.cash_need(risk_private.payoff_of(v_legs)) end
       - risk_private.obligation_at(p.account_id, 2, v_underlying_id, case l.limit_type
         when 'max_loss' then 'max_loss' else 'cash_need' end);
   end loop;
@@ -18014,6 +18172,46 @@ end;
 comment on function risk_private.money_differences() is
   'Every difference between the money that is stored and what it is made of; none when sound.';
 
+-- 79_verify_payoffs.sql
+-- Proof of the payoffs that are kept.
+
+create function risk_private.payoff_differences()
+returns table (scope_id integer, underlying_id integer, measure text, stored numeric,
+  expected numeric)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select p.account_id, p.underlying_id,
+    pg_catalog.format('%s at %s on %s', m.measure, price, horizon), m.stored, m.expected
+  from risk_private.payoffs as p
+  cross join lateral risk_private.payoff_of(
+    risk_private.payoff_legs(p.account_id, p.underlying_id)) as r
+  cross join lateral (
+    select price, horizon, k.loss as stored_loss, k.slope as stored_slope,
+      k.put_loss as stored_put_loss, n.loss, n.slope, n.put_loss
+    from unnest((p.payoff).horizons, (p.payoff).prices, (p.payoff).losses, (p.payoff).slopes,
+      (p.payoff).put_losses) as k (horizon, price, loss, slope, put_loss)
+    full join unnest(r.horizons, r.prices, r.losses, r.slopes, r.put_losses)
+      as n (horizon, price, loss, slope, put_loss) using (horizon, price)
+  ) as d
+  cross join lateral (
+    values ('loss', d.stored_loss, d.loss), ('slope', d.stored_slope, d.slope),
+      ('put loss', d.stored_put_loss, d.put_loss)
+  ) as m (measure, stored, expected)
+  where m.stored is distinct from m.expected
+  union all
+  select p.account_id, p.underlying_id, 'costs', (p.payoff).costs, r.costs
+  from risk_private.payoffs as p
+  cross join lateral risk_private.payoff_of(
+    risk_private.payoff_legs(p.account_id, p.underlying_id)) as r
+  where (p.payoff).costs is distinct from r.costs;
+end
+$$;
+comment on function risk_private.payoff_differences() is
+  'Where a payoff that is kept differs from that of the positions and open orders, point by point.';
+
 -- 80_verify.sql
 -- Proof: everything that is summed, beside what it summarises.
 
@@ -18090,6 +18288,10 @@ begin atomic
   ) as m (measure, stored, expected)
   where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
   union all
+  select s.code, risk_private.dimension_name(2, d.underlying_id), d.measure, d.stored, d.expected
+  from risk_private.payoff_differences() as d
+  join risk_private.scopes as s on s.scope_id = d.scope_id
+  union all
   select s.code,
     risk_private.dimension_name(coalesce(e.dimension, r.dimension), coalesce(e.key_id, r.key_id)),
     m.measure, m.stored, m.expected
@@ -18119,8 +18321,8 @@ begin atomic
   join risk_private.scopes as s on s.scope_id = d.scope_id;
 end;
 comment on function risk.verify_counters() is
-  'Recomputes every position, counter, exposure, obligation, cash balance and equity from orders, '
-  'fills, postings and carried values: one row per difference, none when sound.';
+  'Recomputes every position, counter, exposure, obligation, payoff, cash balance and equity from '
+  'orders, fills, postings and carried values: one row per difference, none when sound.';
 
 -- 90_grants.sql
 -- Who may do what: the only grants there are. Nobody but the owner reaches a table. What a
