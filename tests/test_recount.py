@@ -91,6 +91,25 @@ def test_it_notices_every_number_that_is_changed(firm: Caller, table: str) -> No
     assert firm.differences() == []
 
 
+def test_it_notices_every_number_of_a_payoff(firm: Caller) -> None:
+    (number,) = firm.rows("select cardinality((payoff).prices) as points from risk_private.payoffs")
+    assert number["points"] >= 3
+    places = [
+        f"{name}[{point}]"
+        for name in ("prices", "losses", "slopes", "put_losses")
+        for point in range(1, number["points"] + 1)
+    ]
+    for place in ("costs", *places):
+        with firm.connection.transaction(force_rollback=True):
+            firm.rows(
+                f"""update risk_private.payoffs as p
+                    set payoff.{place} = (p.payoff).{place} + 0.5"""
+            )
+            assert {(row["scope"], row["dimension"]) for row in firm.differences()} == {
+                ("A1", "underlying:AAPL")
+            }, place
+
+
 @pytest.mark.parametrize("scope", ["A1", "F"])
 def test_it_notices_every_part_of_an_equity(firm: Caller, scope: str) -> None:
     for name in summed(firm, "equities"):
