@@ -26,6 +26,11 @@ def firm(db: Database) -> Iterator[Caller]:
             caller.limit(scope, limit_type, PLENTY)
         for symbol, quantity in HELD.items():
             caller.hold("A1", symbol, quantity, 100 if symbol == "AAPL" else 5)
+        # The first order in anything is not plain: it makes counters.
+        for symbol in ("AAPL", "MSFT", *OPTIONS):
+            name = caller.new_name()
+            assert caller.check("A2", name, symbol, "buy", 1, 1).is_accepted
+            caller.call("release_order", account="A2", client_order_id=name, reason="cancelled")
         yield caller
 
 
