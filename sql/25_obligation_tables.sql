@@ -60,7 +60,7 @@ create table risk_private.payoffs (
   underlying_id integer,
   payoff risk_private.payoff not null,
   primary key (account_id, underlying_id)
-) with (fillfactor = 50);
+) with (fillfactor = 50, toast_tuple_target = 8160);
 comment on table risk_private.payoffs is
   'The payoff of all that an account holds and has open in an underlying with options, exact where '
   'there is a row: by it an order is judged at its points instead of leg by leg. Whatever else '

@@ -58,7 +58,7 @@ comment on function risk_private.put_loss_at(numeric, date, text, numeric, date,
   'What a put takes, its cost aside; 0 of anything else.';
 
 -- Joint: legs or versions of one order, summed before the floor of zero. Most orders have none, and
--- to group by them is not free.
+-- to group by them is not free. A position has no floor: greatest() passes over NULL.
 create function risk_private.payoff_of(legs risk_private.payoff_leg[])
 returns risk_private.payoff
 language plpgsql immutable

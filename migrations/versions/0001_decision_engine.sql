@@ -1297,7 +1297,7 @@ create table risk_private.payoffs (
   underlying_id integer,
   payoff risk_private.payoff not null,
   primary key (account_id, underlying_id)
-) with (fillfactor = 50);
+) with (fillfactor = 50, toast_tuple_target = 8160);
 comment on table risk_private.payoffs is
   'The payoff of all that an account holds and has open in an underlying with options, exact where '
   'there is a row: by it an order is judged at its points instead of leg by leg. Whatever else '
@@ -1379,7 +1379,7 @@ comment on function risk_private.put_loss_at(numeric, date, text, numeric, date,
   'What a put takes, its cost aside; 0 of anything else.';
 
 -- Joint: legs or versions of one order, summed before the floor of zero. Most orders have none, and
--- to group by them is not free.
+-- to group by them is not free. A position has no floor: greatest() passes over NULL.
 create function risk_private.payoff_of(legs risk_private.payoff_leg[])
 returns risk_private.payoff
 language plpgsql immutable

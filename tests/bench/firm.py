@@ -31,9 +31,11 @@ LIMITS = {
     "open_orders": 10**8,
 }
 
-# What a decision cannot do without: one durable insert of the row that it leaves.
+# What a decision cannot do without: one durable insert of the row that it leaves. The table is not
+# vacuumed, for that would burden what is measured next.
 FLOOR = """
-create table risk_private.floor_orders (like risk_private.orders including all);
+create table risk_private.floor_orders (like risk_private.orders including all)
+with (autovacuum_enabled = false);
 create procedure risk.insert_only(account_id integer, client_order_id text,
   instrument_id integer, quantity numeric, price numeric)
 language plpgsql as $$

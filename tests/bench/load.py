@@ -33,6 +33,7 @@ CHECK = (
   symbol => 'S' || :symbol, side => 'buy', quantity => :quantity::numeric, price => 100);
 """
 )
+OPTION = CHECK.replace("'S' ||", "'O' ||").replace("price => 100", "price => 5")
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,9 @@ AT_DESKS = (
 AMOUNTS = {"price_collar_pct": 50, "duplicate_window": 0.001, "self_cross": 1, "drawdown_pct": 100}
 HELD = 200
 """Instruments in which every account has a position already."""
+CHAINS, STRIKES = 5, range(80, 120, 4)
+OPTIONS = 2 * CHAINS * len(STRIKES)
+"""Calls and puts, all of which every account holds."""
 
 
 class Portfolio:
@@ -95,9 +98,12 @@ class Portfolio:
         plain = firm.create(self._server, "plain")
         limited = firm.create(self._server, "limited")
         _limit_everything(limited)
+        _hold_options(limited)
         self.owners = [tick.owner, large.owner, plain.owner, limited.owner]
         marks = self._marks(plain)
         revaluation, greeks = self._revaluation_and_greeks(large)
+        streaming = self._streaming(plain)
+        shares, options = self._limited(limited)
         return [
             Row("`set_marks`, batches of 1,000 ÷ bare upsert", 0.4, 0.7, marks),
             Row(
@@ -115,10 +121,11 @@ class Portfolio:
             Row("`portfolio_greeks` of the firm ÷ bare sum", 2, 1.2, greeks, at_most=True),
             Row(
                 "p99 of `check_order` at 1,000/s, 5,000 marks/s ÷ none",
-                *(3, 1.5, self._streaming(plain)),
+                *(3, 1.5, streaming),
                 at_most=True,
             ),
-            Row("`check_order`, all limits ÷ floor, 8 clients", 0.22, 0.35, self._limited(limited)),
+            Row("`check_order`, all limits ÷ floor, 8 clients", 0.22, 0.35, shares),
+            Row("the same, orders in options", 0.22, 0.35, options),
         ]
 
     def _run(self, url: str, scripts: list[str], clients: int, **how: Any) -> load.Result:
@@ -196,20 +203,25 @@ class Portfolio:
                     raise SystemExit(f"the feed was {feed.result().p99:g} ms late")
         return median(ratios)
 
-    def _limited(self, of: firm.Firm) -> float:
-        """Throughput with every type of limit in force, on a book of 12,800 positions."""
-        check = [load.script(load.CHECK, symbols=HELD)]
+    def _limited(self, of: firm.Firm) -> tuple[float, float]:
+        """Throughput with every type of limit in force, on a book of 12,800 positions in shares
+        and 6,400 in options: of orders in the ones and in the others."""
         floor = [load.script(load.FLOOR, symbols=HELD)]
+        shares = [load.script(load.CHECK, symbols=HELD)]
+        options = [load.script(load.OPTION, symbols=OPTIONS)]
         ratios = []
         for _ in range(self._pairs):
             bare = self._run(of.trader, floor, 8).rate
-            ratios.append(self._run(of.trader, check, 8).rate / bare)
+            ratios.append(
+                [self._run(of.trader, script, 8).rate / bare for script in (shares, options)]
+            )
         with psycopg.connect(of.owner) as connection:
             refused = connection.execute(
                 "select reason, count(*) from risk.decisions where decision = 'REJECTED' group by 1"
             ).fetchall()
         assert not refused, f"orders were refused: {refused}"
-        return median(ratios)
+        in_shares, in_options = map(median, zip(*ratios, strict=True))
+        return in_shares, in_options
 
 
 def _seconds(connection: Connection, statement: str) -> float:
@@ -254,4 +266,34 @@ def _limit_everything(of: firm.Firm) -> None:
             for scope in scopes
         ]
         connection.execute("call risk.set_limits(%s)", [json.dumps(limits)])
+        connection.execute("vacuum analyze")
+
+
+def _hold_options(of: firm.Firm) -> None:
+    """Lists options on the first shares, and gives every account a position in each."""
+    options = [
+        {
+            "symbol": f"O{number}",
+            "kind": "option",
+            "underlying": f"S{1 + number % CHAINS}",
+            "expiry": "2099-12-18",
+            "strike": STRIKES[number // CHAINS % len(STRIKES)],
+            "option_right": "call" if number <= OPTIONS // 2 else "put",
+        }
+        for number in range(1, OPTIONS + 1)
+    ]
+    symbols = [option["symbol"] for option in options]
+    with psycopg.connect(of.owner, autocommit=True) as connection:
+        connection.execute("set synchronous_commit = off")
+        connection.execute("call risk.upsert_instruments(%s)", [json.dumps(options)])
+        connection.execute(
+            "call risk.set_marks(%s, %s::numeric[], ivs => %s)",
+            [symbols, ["5"] * OPTIONS, [0.3] * OPTIONS],
+        )
+        for account in range(1, firm.ACCOUNTS + 1):
+            for symbol in symbols:
+                connection.execute(
+                    "call risk.record_trade(%s, %s, 'buy', 10, 5, %s)",
+                    [f"A{account}", symbol, f"{account}-{symbol}"],
+                )
         connection.execute("vacuum analyze")
