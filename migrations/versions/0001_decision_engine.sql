@@ -3883,6 +3883,7 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- Rows are counted: where it is asked whether one exists, the plan may read the whole table.
   return array(
     select row(c.*)::risk_private.obligations
     from (
@@ -3901,7 +3902,8 @@ begin
     ) as c
     where row(c.bull, c.bear, c.max_loss, c.unlimited, c.cash_need, c.held_bull, c.held_bear,
       c.held_loss, c.held_unlimited, c.held_need) <> row(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-      or not exists (select from risk_private.obligations as o where o.counter_id = c.counter_id)
+      or 0 = (
+        select count(*) from risk_private.obligations as o where o.counter_id = c.counter_id)
     order by 1);
 end
 $$;
