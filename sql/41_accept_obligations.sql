@@ -111,8 +111,8 @@ declare
 begin
   if risk_private.owes_its_cost(kind, rate_as_of, held.cost, held.quantity, held.open_sell) then
     if held.underlying_id <> held.instrument_id then
-      keys := array(
-        select unnest(array[u.sector_id, u.instrument_id])
+      keys := (
+        select array[u.sector_id, u.instrument_id]
         from risk_private.instruments as u where u.instrument_id = held.underlying_id);
     end if;
     v_cash_need := case when kind = 'future' then 0 else v_cost end;
