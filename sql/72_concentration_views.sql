@@ -30,6 +30,12 @@ create view risk_private.dollar_deltas as
 select s.scope_id, g.*
 from risk_private.scopes as s
 cross join lateral (
+  select array(
+    select a.scope_id from risk_private.scopes as a
+    where a.is_leaf and a.chain @> array[s.scope_id]) as accounts
+  offset 0
+) as c
+cross join lateral (
   select
     t.dimension, t.key_id,
     sum(t.effect) filter (where t.is_held) as net,
@@ -51,18 +57,14 @@ cross join lateral (
         sum(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell)) as worst_case,
         count(*) as positions
       from risk_private.positions as p
-      where (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0) and p.account_id in (
-        select a.scope_id from risk_private.scopes as a
-        where a.is_leaf and a.chain @> array[s.scope_id])
+      where (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0) and p.account_id = any (c.accounts)
       group by p.instrument_id
       union all
       select
         w.account_id, w.client_order_id, w.instrument_id,
         sign(w.ratio::numeric) * w.open_quantity, 0, 0
       from risk_private.working_legs as w
-      where w.open_quantity > 0 and w.account_id in (
-        select a.scope_id from risk_private.scopes as a
-        where a.is_leaf and a.chain @> array[s.scope_id])
+      where w.open_quantity > 0 and w.account_id = any (c.accounts)
     ) as b
     join risk_private.unit_dollar_deltas as u on u.instrument_id = b.instrument_id
     cross join lateral (
