@@ -18,15 +18,23 @@ comment on type risk_private.revaluation_gain is
   'What other unit values of positions add in one dimension and key: the same to the account and '
   'to every scope above.';
 
--- Summed per sector and underlying before it is summed any wider; offset 0 keeps expressions from
--- being repeated wherever they are used.
+-- Summed per sector and underlying, where the chain needs these, before it is summed any wider;
+-- offset 0 keeps expressions from being repeated wherever they are used.
 create function risk_private.revaluation_gains(
   account_id integer, units risk_private.unit_values[])
 returns setof risk_private.revaluation_gain
 language sql stable
 begin atomic
-  with held as materialized (
-    select i.instrument_id, i.sector_id, i.underlying_id,
+  with needed as materialized (
+    select bool_or(s.tracks_sector or 1 = any (s.exposure_dimensions)) as sectors,
+      bool_or(s.tracks_underlying or 2 = any (s.exposure_dimensions)) as underlyings,
+      bool_or(s.tracks_instrument or 3 = any (s.exposure_dimensions)) as instruments
+    from risk_private.scopes as leaf
+    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    where leaf.scope_id = revaluation_gains.account_id
+  ), held as materialized (
+    select i.instrument_id, case when n.sectors then i.sector_id end as sector_id,
+      case when n.underlyings then i.underlying_id end as underlying_id,
       p.quantity * (u.unit_value - p.unit_value) as equity,
       w.worst_case * (u.unit_notional - p.unit_notional) as gross_notional,
       w.worst_case * (abs(u.unit_dollar_delta) - abs(p.unit_dollar_delta)) as gross_exposure,
@@ -41,6 +49,7 @@ begin atomic
     join risk_private.positions as p
       on p.account_id = revaluation_gains.account_id and p.instrument_id = u.instrument_id
     join risk_private.instruments as i on i.instrument_id = u.instrument_id
+    cross join needed as n
     cross join lateral (
       select risk_private.worst_case(p.quantity, p.open_buy, p.open_sell) as worst_case offset 0
     ) as w
@@ -66,15 +75,11 @@ begin atomic
   select 3, h.instrument_id, h.equity, h.gross_notional, h.gross_exposure, h.unknown, h.delta,
     h.gamma, h.dollar_delta, h.dollar_gamma, h.vega, h.theta
   from held as h
-  where exists (
-    select from risk_private.scopes as leaf
-    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
-    where leaf.scope_id = revaluation_gains.account_id
-      and (s.tracks_instrument or 3 = any (s.exposure_dimensions)));
+  where (select n.instruments from needed as n);
 end;
 comment on function risk_private.revaluation_gains(integer, risk_private.unit_values[]) is
-  'What carrying an account''s positions at those values adds to each dimension and key, open '
-  'orders apart.';
+  'What carrying an account''s positions at those values adds in each dimension and key that a scope '
+  'of its chain needs, open orders apart.';
 
 -- Lock order: the scope's counter; then its others, in the order of the gains, which is ascending:
 -- an order that is about to be rolled back may hold some of them and not the scope's own. Exposures

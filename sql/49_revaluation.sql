@@ -193,21 +193,30 @@ comment on function risk_private.revalue(integer, integer[]) is
   'by the difference.';
 
 -- An order in flight keeps a batch waiting. That is a matter of milliseconds; where it takes
--- longer, the next call sees to it.
-create procedure risk.revalue()
+-- longer, the next call sees to it. Sleeping between accounts, not after the pass, leaves room for
+-- orders all the time: a pass at full speed makes them queue up for as long as it takes.
+create procedure risk_private.revalue(share double precision)
 language plpgsql
 as $$
 declare
   v_pass risk_private.revaluation_pass;
   v_account_id integer;
+  v_began_at timestamptz;
+  v_rest interval := '0';
 begin
   for v_turn in 1 .. 20 loop
     v_pass := risk_private.next_pass();
     commit;
     if v_pass.batches is not null then
       foreach v_account_id in array v_pass.account_ids loop
+        v_began_at := pg_catalog.clock_timestamp();
         perform risk_private.revalue(v_account_id, v_pass.instrument_ids);
         commit;
+        v_rest := v_rest + (pg_catalog.clock_timestamp() - v_began_at) * (1 / share - 1);
+        if v_rest > interval '5 ms' then
+          perform pg_catalog.pg_sleep_for(v_rest);
+          v_rest := '0';
+        end if;
       end loop;
       perform risk_private.end_pass(v_pass);
       commit;
@@ -215,6 +224,17 @@ begin
     exit when v_pass.is_waiting is not true;
     perform pg_catalog.pg_sleep(0.005);
   end loop;
+end
+$$;
+comment on procedure risk_private.revalue(double precision) is
+  'risk.revalue() that takes at most that share of the time, above 0 and at most 1, by resting '
+  'between accounts.';
+
+create procedure risk.revalue()
+language plpgsql
+as $$
+begin
+  call risk_private.revalue(1);
 end
 $$;
 comment on procedure risk.revalue() is

@@ -97,7 +97,7 @@ def cancels(context: Context) -> None:
 def revaluation(context: Context) -> None:
     """Let positions follow marks that have moved."""
     if context.value("has_unfollowed"):
-        context.connection.execute("call risk.revalue()")
+        context.connection.execute("call risk_private.revalue(0.5)")
         context.evaluate_soon()
 
 
@@ -129,7 +129,7 @@ def queues(context: Context) -> None:
 
 BACKGROUND = (
     (Job("cancels", 10, cancels, share=0.5),),
-    (Job("revaluation", 10, revaluation, share=0.5),),
+    (Job("revaluation", 10, revaluation, share=1),),
     (Job("breaches", 1, breaches, share=0.25),),
     (
         Job("lapsed_limits", 1, lapsed_limits),
