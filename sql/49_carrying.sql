@@ -78,8 +78,8 @@ begin atomic
   where (select n.instruments from needed as n);
 end;
 comment on function risk_private.revaluation_gains(integer, risk_private.unit_values[]) is
-  'What carrying an account''s positions at those values adds in each dimension and key that a scope '
-  'of its chain needs, open orders apart.';
+  'What carrying an account''s positions at those values adds in each dimension and key that a '
+  'scope of its chain needs, open orders apart.';
 
 -- Lock order: the scope's counter; then its others, in the order of the gains, which is ascending:
 -- an order that is about to be rolled back may hold some of them and not the scope's own. Exposures

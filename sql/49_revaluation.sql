@@ -193,17 +193,17 @@ comment on function risk_private.revalue(integer, integer[]) is
   'by the difference.';
 
 -- An order in flight keeps a batch waiting. That is a matter of milliseconds; where it takes
--- longer, the next call sees to it. Sleeping between accounts, not after the pass, leaves room for
--- orders all the time: a pass at full speed makes them queue up for as long as it takes.
-create procedure risk_private.revalue(share double precision)
+-- longer, the next call sees to it. What takes long rests between accounts, not afterwards: at full
+-- speed it would make orders queue up for seconds.
+create procedure risk_private.revalue_sparingly(share double precision, inout owed double precision)
 language plpgsql
 as $$
 declare
   v_pass risk_private.revaluation_pass;
   v_account_id integer;
   v_began_at timestamptz;
-  v_rest interval := '0';
 begin
+  owed := 0;
   for v_turn in 1 .. 20 loop
     v_pass := risk_private.next_pass();
     commit;
@@ -212,10 +212,11 @@ begin
         v_began_at := pg_catalog.clock_timestamp();
         perform risk_private.revalue(v_account_id, v_pass.instrument_ids);
         commit;
-        v_rest := v_rest + (pg_catalog.clock_timestamp() - v_began_at) * (1 / share - 1);
-        if v_rest > interval '5 ms' then
-          perform pg_catalog.pg_sleep_for(v_rest);
-          v_rest := '0';
+        owed := owed + (1 / share - 1)
+          * extract(epoch from pg_catalog.clock_timestamp() - v_began_at)::double precision;
+        if owed > 0.305 then
+          perform pg_catalog.pg_sleep(owed - 0.3);
+          owed := 0.3;
         end if;
       end loop;
       perform risk_private.end_pass(v_pass);
@@ -226,15 +227,17 @@ begin
   end loop;
 end
 $$;
-comment on procedure risk_private.revalue(double precision) is
-  'risk.revalue() that takes at most that share of the time, above 0 and at most 1, by resting '
-  'between accounts.';
+comment on procedure risk_private.revalue_sparingly(double precision, double precision) is
+  'risk.revalue() that takes at most that share of the time, above 0 and at most 1. It rests when '
+  'it owes more than 0.3 s, and tells how many seconds it still owes.';
 
 create procedure risk.revalue()
 language plpgsql
 as $$
+declare
+  v_owed double precision;
 begin
-  call risk_private.revalue(1);
+  call risk_private.revalue_sparingly(1, v_owed);
 end
 $$;
 comment on procedure risk.revalue() is

@@ -183,8 +183,9 @@ comment on function risk_private.tell_warnings(bigint) is
   'Alerts every limit whose use has reached warn_pct, once; again only after the use has been '
   'below warn_pct - 5. Returns how many. Raises RK409 when the epoch is over.';
 
+-- Part by part: as long as a snapshot is in use, the rows that orders update keep all versions.
 -- Lock order: the lease, then trading states. The count is one statement on one snapshot.
-create function risk_private.reconcile(epoch bigint) returns integer
+create function risk_private.reconcile(epoch bigint, part text) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -197,8 +198,8 @@ begin
       (pg_catalog.array_agg(pg_catalog.to_jsonb(d)))[1:20] as details,
       pg_catalog.min(pg_catalog.format('%s of %s is %s, expected %s', d.measure, d.dimension,
         d.stored, d.expected)) as example
-    from risk.verify_counters() as d
-    join risk_private.scopes as s on s.code = d.scope
+    from risk_private.differences(part::risk_private.recounted) as d
+    join risk_private.scopes as s on s.scope_id = d.scope_id
     group by s.scope_id
     order by s.scope_id
   loop
@@ -212,9 +213,9 @@ begin
   return v_count;
 end
 $$;
-comment on function risk_private.reconcile(bigint) is
-  'Recounts positions and counters from orders and fills. Halts each scope with a difference and '
-  'alerts up to 20 of its differences, when it was not halted already; repairs nothing. Returns '
+comment on function risk_private.reconcile(bigint, text) is
+  'Recounts one part of what is summed from what it summarises. Halts each scope with a difference '
+  'and alerts up to 20 of its differences, when it was not halted already; repairs nothing. Returns '
   'the number of differences. Raises RK409 when the epoch is over.';
 
 create function risk_private.views_to_refresh() returns text[]

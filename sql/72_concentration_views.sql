@@ -57,7 +57,8 @@ cross join lateral (
         sum(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell)) as worst_case,
         count(*) as positions
       from risk_private.positions as p
-      where (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0) and p.account_id = any (c.accounts)
+      where p.account_id = any (c.accounts)
+        and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
       group by p.instrument_id
       union all
       select

@@ -2,7 +2,7 @@
 
 create function risk_private.recount_positions(scope_id integer default null)
 returns table (account_id integer, instrument_id integer, quantity numeric, open_buy numeric,
-               open_sell numeric, traded_notional numeric)
+               open_sell numeric, traded_notional numeric, open_orders bigint)
 language sql stable
 begin atomic
   with accounts as not materialized (
@@ -12,25 +12,26 @@ begin atomic
       and (recount_positions.scope_id is null or s.chain @> array[recount_positions.scope_id])
   )
   select u.account_id, u.instrument_id, sum(u.quantity), sum(u.open_buy), sum(u.open_sell),
-    sum(u.traded_notional)
+    sum(u.traded_notional), sum(u.open_orders)
   from (
     select a.account_id, w.instrument_id, 0::numeric as quantity,
       case when w.ratio > 0 then w.open_quantity else 0 end as open_buy,
       case when w.ratio < 0 then w.open_quantity else 0 end as open_sell,
-      w.open_notional as traded_notional
+      w.open_notional as traded_notional, (w.legs = 1)::integer as open_orders
     from accounts as a
     join risk_private.working_legs as w on w.account_id = a.account_id
     union all
     select a.account_id, f.instrument_id, f.signed_quantity, 0, 0,
       case when f.trading_day is not distinct from a.trading_day
-           then abs(f.signed_quantity) * f.unit_price else 0 end
+           then abs(f.signed_quantity) * f.unit_price else 0 end, 0
     from accounts as a
     join risk_private.fills as f on f.account_id = a.account_id
   ) as u
   group by u.account_id, u.instrument_id;
 end;
 comment on function risk_private.recount_positions(integer) is
-  'Positions as orders and fills say: of the accounts of one scope, or of all.';
+  'Positions as orders and fills say, and open orders of one leg: of the accounts of one scope, or '
+  'of all.';
 
 create function risk_private.recount(scope_id integer default null)
 returns setof risk_private.counters
@@ -55,19 +56,15 @@ begin atomic
     join risk_private.instruments as i on i.instrument_id = r.instrument_id
     left join risk_private.positions as p
       on p.account_id = r.account_id and p.instrument_id = r.instrument_id
-  ), working as (
-    select w.account_id, w.client_order_id, w.instrument_id, w.legs, i.sector_id, i.underlying_id
+  ), combos as (
+    select distinct w.account_id, w.client_order_id, d.dimension, d.key_id
     from risk_private.scopes as a
     join risk_private.working_legs as w on w.account_id = a.scope_id
     join risk_private.instruments as i on i.instrument_id = w.instrument_id
-    where recount.scope_id is null or a.chain @> array[recount.scope_id]
-  ), combos as (
-    select distinct w.account_id, w.client_order_id, d.dimension, d.key_id
-    from working as w
     cross join lateral (
-      values (0, 0), (1, w.sector_id), (2, w.underlying_id), (3, w.instrument_id)
+      values (0, 0), (1, i.sector_id), (2, i.underlying_id), (3, i.instrument_id)
     ) as d (dimension, key_id)
-    where w.legs > 1
+    where w.legs > 1 and (recount.scope_id is null or a.chain @> array[recount.scope_id])
   )
   select
     risk_private.counter_id(m.scope_id, m.dimension, m.key_id), m.scope_id, m.dimension::smallint,
@@ -79,16 +76,9 @@ begin atomic
       case k.dimension when 0 then 0 when 1 then h.sector_id when 2 then h.underlying_id
         else h.instrument_id end as key_id,
       h.worst_case as gross_position, h.worst_case * h.unit_notional as gross_notional,
-      h.traded_notional, 0 as open_orders, h.is_open as open_positions
+      h.traded_notional, h.open_orders, h.is_open as open_positions
     from kept as k
     join held as h on h.account_id = k.account_id
-    union all
-    select k.scope_id, k.dimension, 0, 0, 0,
-      case k.dimension when 0 then 0 when 1 then w.sector_id when 2 then w.underlying_id
-        else w.instrument_id end,
-      0, 0, 0, 1, 0
-    from kept as k
-    join working as w on w.account_id = k.account_id and w.legs = 1
     union all
     select k.scope_id, k.dimension, 0, 0, 0, c.key_id, 0, 0, 0, 1, 0
     from kept as k

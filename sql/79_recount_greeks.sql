@@ -37,6 +37,9 @@ begin atomic
   cross join lateral risk_private.sum_exposures(array(
     select p from risk_private.recount_parts(a.scope_id) as p)) as x
   where a.is_leaf
+    and exists (
+      select from risk_private.scopes as s
+      where s.scope_id = any (a.chain) and pg_catalog.cardinality(s.exposure_dimensions) > 0)
     and (recount_exposures.scope_id is null or x.scope_id = recount_exposures.scope_id)
     and (recount_exposures.scope_id is null or a.chain @> array[recount_exposures.scope_id])
   group by x.counter_id, x.scope_id, x.dimension, x.key_id;

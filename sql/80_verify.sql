@@ -19,30 +19,35 @@ $$;
 comment on function risk_private.dimension_name(integer, integer) is
   'How a dimension is written: all, sector:Energy, underlying:AAPL, instrument:AAPL.';
 
-create function risk.verify_counters()
-returns table (scope text, dimension text, measure text, stored numeric, expected numeric)
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
+create function risk_private.position_differences()
+returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
+language sql stable
 begin atomic
-  select s.code, 'position:' || i.symbol, m.measure, m.stored, m.expected
+  select coalesce(p.account_id, r.account_id), 'position:' || i.symbol, m.measure, m.stored,
+    m.expected
   from risk_private.positions as p
   full join risk_private.recount_positions() as r
     on r.account_id = p.account_id and r.instrument_id = p.instrument_id
-  join risk_private.scopes as s on s.scope_id = coalesce(p.account_id, r.account_id)
   join risk_private.instruments as i on i.instrument_id = coalesce(p.instrument_id, r.instrument_id)
   cross join lateral (
     values ('quantity', p.quantity, r.quantity), ('open_buy', p.open_buy, r.open_buy),
       ('open_sell', p.open_sell, r.open_sell)
   ) as m (measure, stored, expected)
-  where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
-  union all
-  select s.code,
+  where coalesce(m.stored, 0) <> coalesce(m.expected, 0);
+end;
+comment on function risk_private.position_differences() is
+  'Positions that differ from what orders and fills say.';
+
+create function risk_private.counter_differences()
+returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
+language sql stable
+begin atomic
+  select coalesce(c.scope_id, r.scope_id),
     risk_private.dimension_name(coalesce(c.dimension, r.dimension), coalesce(c.key_id, r.key_id)),
     m.measure,
     m.stored, m.expected
   from risk_private.counters as c
   full join risk_private.recount() as r on r.counter_id = c.counter_id
-  join risk_private.scopes as s on s.scope_id = coalesce(c.scope_id, r.scope_id)
   cross join lateral (
     values
       ('quantity', c.quantity, r.quantity, 3), ('open_buy', c.open_buy, r.open_buy, 3),
@@ -54,14 +59,20 @@ begin atomic
       ('open_positions', c.open_positions, r.open_positions, 0)
   ) as m (measure, stored, expected, least_dimension)
   where coalesce(c.dimension, r.dimension) >= m.least_dimension
-    and coalesce(m.stored, 0) <> coalesce(m.expected, 0)
-  union all
-  select s.code,
+    and coalesce(m.stored, 0) <> coalesce(m.expected, 0);
+end;
+comment on function risk_private.counter_differences() is
+  'Counters that differ from what orders, fills and carried values say.';
+
+create function risk_private.obligation_differences()
+returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
+language sql stable
+begin atomic
+  select coalesce(o.scope_id, r.scope_id),
     risk_private.dimension_name(coalesce(o.dimension, r.dimension), coalesce(o.key_id, r.key_id)),
     m.measure, m.stored, m.expected
   from risk_private.obligations as o
   full join risk_private.recount_obligations() as r on r.counter_id = o.counter_id
-  join risk_private.scopes as s on s.scope_id = coalesce(o.scope_id, r.scope_id)
   cross join lateral (
     values
       ('bull', o.bull, r.bull), ('bear', o.bear, r.bear), ('max_loss', o.max_loss, r.max_loss),
@@ -71,18 +82,20 @@ begin atomic
       ('held_unlimited', o.held_unlimited, r.held_unlimited),
       ('held_need', o.held_need, r.held_need)
   ) as m (measure, stored, expected)
-  where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
-  union all
-  select s.code, risk_private.dimension_name(2, d.underlying_id), d.measure, d.stored, d.expected
-  from risk_private.payoff_differences() as d
-  join risk_private.scopes as s on s.scope_id = d.scope_id
-  union all
-  select s.code,
+  where coalesce(m.stored, 0) <> coalesce(m.expected, 0);
+end;
+comment on function risk_private.obligation_differences() is
+  'Obligations that differ from what positions and open orders say.';
+
+create function risk_private.exposure_differences()
+returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
+language sql stable
+begin atomic
+  select coalesce(e.scope_id, r.scope_id),
     risk_private.dimension_name(coalesce(e.dimension, r.dimension), coalesce(e.key_id, r.key_id)),
     m.measure, m.stored, m.expected
   from risk_private.exposures as e
   full join risk_private.recount_exposures() as r on r.counter_id = e.counter_id
-  join risk_private.scopes as s on s.scope_id = coalesce(e.scope_id, r.scope_id)
   cross join lateral (
     values
       ('delta', e.delta, r.delta), ('delta_up', e.delta_up, r.delta_up),
@@ -99,10 +112,53 @@ begin atomic
       ('theta_up', e.theta_up, r.theta_up), ('theta_down', e.theta_down, r.theta_down),
       ('gross_exposure', e.gross_exposure, r.gross_exposure), ('unknown', e.unknown, r.unknown)
   ) as m (measure, stored, expected)
-  where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
-  union all
+  where coalesce(m.stored, 0) <> coalesce(m.expected, 0);
+end;
+comment on function risk_private.exposure_differences() is
+  'Exposures that differ from what orders, fills and carried values say.';
+
+create type risk_private.recounted as enum (
+  'positions', 'counters', 'obligations', 'payoffs', 'exposures', 'money');
+comment on type risk_private.recounted is 'What is recounted, part by part.';
+
+create function risk_private.parts_to_recount() returns text[]
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select pg_catalog.enum_range(null::risk_private.recounted)::text[];
+end;
+comment on function risk_private.parts_to_recount() is 'What reconcile() can recount.';
+
+create function risk_private.differences(part risk_private.recounted)
+returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  case part
+    when 'positions' then return query select d.* from risk_private.position_differences() as d;
+    when 'counters' then return query select d.* from risk_private.counter_differences() as d;
+    when 'obligations' then return query select d.* from risk_private.obligation_differences() as d;
+    when 'payoffs' then return query
+      select d.scope_id, risk_private.dimension_name(2, d.underlying_id), d.measure, d.stored,
+        d.expected
+      from risk_private.payoff_differences() as d;
+    when 'exposures' then return query select d.* from risk_private.exposure_differences() as d;
+    when 'money' then return query select d.* from risk_private.money_differences() as d;
+  end case;
+end
+$$;
+comment on function risk_private.differences(risk_private.recounted) is
+  'Where one part of what is summed differs from what it summarises.';
+
+create function risk.verify_counters()
+returns table (scope text, dimension text, measure text, stored numeric, expected numeric)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
   select s.code, d.dimension, d.measure, d.stored, d.expected
-  from risk_private.money_differences() as d
+  from unnest(pg_catalog.enum_range(null::risk_private.recounted)) as r (part)
+  cross join lateral risk_private.differences(r.part) as d
   join risk_private.scopes as s on s.scope_id = d.scope_id;
 end;
 comment on function risk.verify_counters() is

@@ -50,6 +50,7 @@ to risk_execution;
 -- Market data
 grant execute on procedure risk.set_marks, risk.remark_underlying to risk_feed;
 grant execute on procedure risk.revalue to risk_feed, risk_admin, risk_worker;
+grant execute on procedure risk_private.revalue_sparingly to risk_feed, risk_admin, risk_worker;
 grant execute on procedure risk_private.follow to risk_feed, risk_admin;
 grant execute on function risk_private.worker_follows to risk_feed, risk_admin;
 grant execute on function
@@ -125,7 +126,8 @@ grant execute on function
   risk_private.count_breaches,
   risk_private.begin_due_day,
   risk_private.roll_account_at, risk_private.tell_lapsed_limits, risk_private.tell_warnings,
-  risk_private.reconcile, risk_private.views_to_refresh, risk_private.refresh_view
+  risk_private.parts_to_recount, risk_private.reconcile, risk_private.views_to_refresh,
+  risk_private.refresh_view
 to risk_worker;
 
 -- Limits for caches; whose limits, the function checks.

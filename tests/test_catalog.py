@@ -62,6 +62,7 @@ DEFINERS = {
     "risk_private.limit_cache",
     "risk_private.note_limit_change",
     "risk_private.next_pass",
+    "risk_private.parts_to_recount",
     "risk_private.present_trading_date",
     "risk_private.load_closes",
     "risk_private.post_cash",

@@ -123,6 +123,7 @@ OF_THE_WORKER = {
     "handle_events",
     "has_unfollowed",
     "lease",
+    "parts_to_recount",
     "read_events",
     "reconcile",
     "refresh_view",

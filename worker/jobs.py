@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +34,18 @@ class Context:
         ).fetchone()
         return row[0] if row else None
 
-    def value_of_all(self, function: str) -> Any:
+    def value_of_all(self, function: str, *arguments: object) -> Any:
         """The same of a function that goes through whole tables.
 
         It is planned for the tables as they are: a plan made while they were empty would take
         minutes, and hold back what vacuum may remove.
         """
         self.connection.execute("discard plans")
-        return self.value(function)
+        return self.value(function, *arguments)
+
+    def rest(self, seconds: float) -> None:
+        """Leave the processors to others; it ends when the job is cancelled."""
+        self.connection.execute("select pg_sleep(%s)", [seconds])
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,14 @@ def day(context: Context) -> None:
 
 
 def reconciliation(context: Context) -> None:
-    """Recount positions and counters; what differs halts its scope and stays as it is."""
-    count = context.value_of_all("reconcile")
+    """Recount all that is summed, part by part; what differs halts its scope and stays as it is."""
+    count = 0
+    for part in context.connection.execute(
+        "select unnest(risk_private.parts_to_recount())"
+    ).fetchall():
+        began = time.monotonic()
+        count += context.value_of_all("reconcile", *part)
+        context.rest(time.monotonic() - began)
     if count:
         context.log.error("drift", differences=count)
 
@@ -97,8 +108,11 @@ def cancels(context: Context) -> None:
 def revaluation(context: Context) -> None:
     """Let positions follow marks that have moved."""
     if context.value("has_unfollowed"):
-        context.connection.execute("call risk_private.revalue(0.5)")
+        row = context.connection.execute(
+            "call risk_private.revalue_sparingly(0.5, null)"
+        ).fetchone()
         context.evaluate_soon()
+        context.rest(row[0] if row else 0)
 
 
 def breaches(context: Context) -> None:

@@ -744,6 +744,8 @@ comment on table risk_private.start_equities is
 -- 23_working_legs.sql
 -- What live orders reserve.
 
+-- Other versions are looked for where a replace is pending, and for no other order: a join would go
+-- through all orders once for each, wherever a plan outlives the empty table that it was made for.
 create view risk_private.working_legs as
 select
   o.account_id, o.client_order_id, l.leg, l.instrument_id, l.ratio,
@@ -751,12 +753,11 @@ select
   greatest(0, r.old_open * l.unit_price, r.new_open * l.new_unit_price) as open_notional,
   pg_catalog.cardinality(o.instrument_ids) as legs
 from risk_private.orders as o
-left join risk_private.orders as n
-  on o.replaced_by is not null and o.replace_pending and n.account_id = o.account_id
-  and n.client_order_id = o.replaced_by
-left join risk_private.orders as old
-  on o.replaces is not null and o.replace_pending and old.account_id = o.account_id
-  and old.client_order_id = o.replaces and old.closed_at is null
+left join lateral (
+  select p.quantity, p.unit_prices from risk_private.orders as p
+  where o.replace_pending and p.account_id = o.account_id and p.client_order_id = o.replaced_by
+  offset 0
+) as n on true
 cross join lateral unnest(o.instrument_ids, o.ratios, o.filled, o.unit_prices,
   n.unit_prices) with ordinality
   as l (instrument_id, ratio, filled, unit_price, new_unit_price, leg)
@@ -764,7 +765,11 @@ cross join lateral (
   select o.quantity * abs(l.ratio) - l.filled as old_open,
     n.quantity * abs(l.ratio) - l.filled as new_open
 ) as r
-where o.closed_at is null and old.account_id is null;
+where o.closed_at is null
+  and not (o.replace_pending and exists (
+    select from risk_private.orders as old
+    where old.account_id = o.account_id and old.client_order_id = o.replaces
+      and old.closed_at is null));
 comment on view risk_private.working_legs is
   'Legs of live orders and what each reserves. A live order and its pending replacement are one, '
   'under the old id: the larger of the two, per leg.';
@@ -9149,15 +9154,23 @@ comment on type risk_private.revaluation_gain is
   'What other unit values of positions add in one dimension and key: the same to the account and '
   'to every scope above.';
 
--- Summed per sector and underlying before it is summed any wider; offset 0 keeps expressions from
--- being repeated wherever they are used.
+-- Summed per sector and underlying, where the chain needs these, before it is summed any wider;
+-- offset 0 keeps expressions from being repeated wherever they are used.
 create function risk_private.revaluation_gains(
   account_id integer, units risk_private.unit_values[])
 returns setof risk_private.revaluation_gain
 language sql stable
 begin atomic
-  with held as materialized (
-    select i.instrument_id, i.sector_id, i.underlying_id,
+  with needed as materialized (
+    select bool_or(s.tracks_sector or 1 = any (s.exposure_dimensions)) as sectors,
+      bool_or(s.tracks_underlying or 2 = any (s.exposure_dimensions)) as underlyings,
+      bool_or(s.tracks_instrument or 3 = any (s.exposure_dimensions)) as instruments
+    from risk_private.scopes as leaf
+    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
+    where leaf.scope_id = revaluation_gains.account_id
+  ), held as materialized (
+    select i.instrument_id, case when n.sectors then i.sector_id end as sector_id,
+      case when n.underlyings then i.underlying_id end as underlying_id,
       p.quantity * (u.unit_value - p.unit_value) as equity,
       w.worst_case * (u.unit_notional - p.unit_notional) as gross_notional,
       w.worst_case * (abs(u.unit_dollar_delta) - abs(p.unit_dollar_delta)) as gross_exposure,
@@ -9172,6 +9185,7 @@ begin atomic
     join risk_private.positions as p
       on p.account_id = revaluation_gains.account_id and p.instrument_id = u.instrument_id
     join risk_private.instruments as i on i.instrument_id = u.instrument_id
+    cross join needed as n
     cross join lateral (
       select risk_private.worst_case(p.quantity, p.open_buy, p.open_sell) as worst_case offset 0
     ) as w
@@ -9197,15 +9211,11 @@ begin atomic
   select 3, h.instrument_id, h.equity, h.gross_notional, h.gross_exposure, h.unknown, h.delta,
     h.gamma, h.dollar_delta, h.dollar_gamma, h.vega, h.theta
   from held as h
-  where exists (
-    select from risk_private.scopes as leaf
-    join risk_private.scopes as s on s.scope_id = any (leaf.chain)
-    where leaf.scope_id = revaluation_gains.account_id
-      and (s.tracks_instrument or 3 = any (s.exposure_dimensions)));
+  where (select n.instruments from needed as n);
 end;
 comment on function risk_private.revaluation_gains(integer, risk_private.unit_values[]) is
-  'What carrying an account''s positions at those values adds to each dimension and key, open '
-  'orders apart.';
+  'What carrying an account''s positions at those values adds in each dimension and key that a '
+  'scope of its chain needs, open orders apart.';
 
 -- Lock order: the scope's counter; then its others, in the order of the gains, which is ascending:
 -- an order that is about to be rolled back may hold some of them and not the scope's own. Exposures
@@ -9867,21 +9877,31 @@ comment on function risk_private.revalue(integer, integer[]) is
   'by the difference.';
 
 -- An order in flight keeps a batch waiting. That is a matter of milliseconds; where it takes
--- longer, the next call sees to it.
-create procedure risk.revalue()
+-- longer, the next call sees to it. What takes long rests between accounts, not afterwards: at full
+-- speed it would make orders queue up for seconds.
+create procedure risk_private.revalue_sparingly(share double precision, inout owed double precision)
 language plpgsql
 as $$
 declare
   v_pass risk_private.revaluation_pass;
   v_account_id integer;
+  v_began_at timestamptz;
 begin
+  owed := 0;
   for v_turn in 1 .. 20 loop
     v_pass := risk_private.next_pass();
     commit;
     if v_pass.batches is not null then
       foreach v_account_id in array v_pass.account_ids loop
+        v_began_at := pg_catalog.clock_timestamp();
         perform risk_private.revalue(v_account_id, v_pass.instrument_ids);
         commit;
+        owed := owed + (1 / share - 1)
+          * extract(epoch from pg_catalog.clock_timestamp() - v_began_at)::double precision;
+        if owed > 0.305 then
+          perform pg_catalog.pg_sleep(owed - 0.3);
+          owed := 0.3;
+        end if;
       end loop;
       perform risk_private.end_pass(v_pass);
       commit;
@@ -9889,6 +9909,19 @@ begin
     exit when v_pass.is_waiting is not true;
     perform pg_catalog.pg_sleep(0.005);
   end loop;
+end
+$$;
+comment on procedure risk_private.revalue_sparingly(double precision, double precision) is
+  'risk.revalue() that takes at most that share of the time, above 0 and at most 1. It rests when '
+  'it owes more than 0.3 s, and tells how many seconds it still owes.';
+
+create procedure risk.revalue()
+language plpgsql
+as $$
+declare
+  v_owed double precision;
+begin
+  call risk_private.revalue_sparingly(1, v_owed);
 end
 $$;
 comment on procedure risk.revalue() is
@@ -15276,8 +15309,9 @@ comment on function risk_private.tell_warnings(bigint) is
   'Alerts every limit whose use has reached warn_pct, once; again only after the use has been '
   'below warn_pct - 5. Returns how many. Raises RK409 when the epoch is over.';
 
+-- Part by part: as long as a snapshot is in use, the rows that orders update keep all versions.
 -- Lock order: the lease, then trading states. The count is one statement on one snapshot.
-create function risk_private.reconcile(epoch bigint) returns integer
+create function risk_private.reconcile(epoch bigint, part text) returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -15290,8 +15324,8 @@ begin
       (pg_catalog.array_agg(pg_catalog.to_jsonb(d)))[1:20] as details,
       pg_catalog.min(pg_catalog.format('%s of %s is %s, expected %s', d.measure, d.dimension,
         d.stored, d.expected)) as example
-    from risk.verify_counters() as d
-    join risk_private.scopes as s on s.code = d.scope
+    from risk_private.differences(part::risk_private.recounted) as d
+    join risk_private.scopes as s on s.scope_id = d.scope_id
     group by s.scope_id
     order by s.scope_id
   loop
@@ -15305,9 +15339,9 @@ begin
   return v_count;
 end
 $$;
-comment on function risk_private.reconcile(bigint) is
-  'Recounts positions and counters from orders and fills. Halts each scope with a difference and '
-  'alerts up to 20 of its differences, when it was not halted already; repairs nothing. Returns '
+comment on function risk_private.reconcile(bigint, text) is
+  'Recounts one part of what is summed from what it summarises. Halts each scope with a difference '
+  'and alerts up to 20 of its differences, when it was not halted already; repairs nothing. Returns '
   'the number of differences. Raises RK409 when the epoch is over.';
 
 create function risk_private.views_to_refresh() returns text[]
@@ -16296,6 +16330,12 @@ create view risk_private.dollar_deltas as
 select s.scope_id, g.*
 from risk_private.scopes as s
 cross join lateral (
+  select array(
+    select a.scope_id from risk_private.scopes as a
+    where a.is_leaf and a.chain @> array[s.scope_id]) as accounts
+  offset 0
+) as c
+cross join lateral (
   select
     t.dimension, t.key_id,
     sum(t.effect) filter (where t.is_held) as net,
@@ -16317,18 +16357,15 @@ cross join lateral (
         sum(risk_private.worst_case(p.quantity, p.open_buy, p.open_sell)) as worst_case,
         count(*) as positions
       from risk_private.positions as p
-      where (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0) and p.account_id in (
-        select a.scope_id from risk_private.scopes as a
-        where a.is_leaf and a.chain @> array[s.scope_id])
+      where p.account_id = any (c.accounts)
+        and (p.quantity <> 0 or p.open_buy <> 0 or p.open_sell <> 0)
       group by p.instrument_id
       union all
       select
         w.account_id, w.client_order_id, w.instrument_id,
         sign(w.ratio::numeric) * w.open_quantity, 0, 0
       from risk_private.working_legs as w
-      where w.open_quantity > 0 and w.account_id in (
-        select a.scope_id from risk_private.scopes as a
-        where a.is_leaf and a.chain @> array[s.scope_id])
+      where w.open_quantity > 0 and w.account_id = any (c.accounts)
     ) as b
     join risk_private.unit_dollar_deltas as u on u.instrument_id = b.instrument_id
     cross join lateral (
@@ -17852,7 +17889,7 @@ comment on column risk.daily_summary.as_of is
 
 create function risk_private.recount_positions(scope_id integer default null)
 returns table (account_id integer, instrument_id integer, quantity numeric, open_buy numeric,
-               open_sell numeric, traded_notional numeric)
+               open_sell numeric, traded_notional numeric, open_orders bigint)
 language sql stable
 begin atomic
   with accounts as not materialized (
@@ -17862,25 +17899,26 @@ begin atomic
       and (recount_positions.scope_id is null or s.chain @> array[recount_positions.scope_id])
   )
   select u.account_id, u.instrument_id, sum(u.quantity), sum(u.open_buy), sum(u.open_sell),
-    sum(u.traded_notional)
+    sum(u.traded_notional), sum(u.open_orders)
   from (
     select a.account_id, w.instrument_id, 0::numeric as quantity,
       case when w.ratio > 0 then w.open_quantity else 0 end as open_buy,
       case when w.ratio < 0 then w.open_quantity else 0 end as open_sell,
-      w.open_notional as traded_notional
+      w.open_notional as traded_notional, (w.legs = 1)::integer as open_orders
     from accounts as a
     join risk_private.working_legs as w on w.account_id = a.account_id
     union all
     select a.account_id, f.instrument_id, f.signed_quantity, 0, 0,
       case when f.trading_day is not distinct from a.trading_day
-           then abs(f.signed_quantity) * f.unit_price else 0 end
+           then abs(f.signed_quantity) * f.unit_price else 0 end, 0
     from accounts as a
     join risk_private.fills as f on f.account_id = a.account_id
   ) as u
   group by u.account_id, u.instrument_id;
 end;
 comment on function risk_private.recount_positions(integer) is
-  'Positions as orders and fills say: of the accounts of one scope, or of all.';
+  'Positions as orders and fills say, and open orders of one leg: of the accounts of one scope, or '
+  'of all.';
 
 create function risk_private.recount(scope_id integer default null)
 returns setof risk_private.counters
@@ -17905,19 +17943,15 @@ begin atomic
     join risk_private.instruments as i on i.instrument_id = r.instrument_id
     left join risk_private.positions as p
       on p.account_id = r.account_id and p.instrument_id = r.instrument_id
-  ), working as (
-    select w.account_id, w.client_order_id, w.instrument_id, w.legs, i.sector_id, i.underlying_id
+  ), combos as (
+    select distinct w.account_id, w.client_order_id, d.dimension, d.key_id
     from risk_private.scopes as a
     join risk_private.working_legs as w on w.account_id = a.scope_id
     join risk_private.instruments as i on i.instrument_id = w.instrument_id
-    where recount.scope_id is null or a.chain @> array[recount.scope_id]
-  ), combos as (
-    select distinct w.account_id, w.client_order_id, d.dimension, d.key_id
-    from working as w
     cross join lateral (
-      values (0, 0), (1, w.sector_id), (2, w.underlying_id), (3, w.instrument_id)
+      values (0, 0), (1, i.sector_id), (2, i.underlying_id), (3, i.instrument_id)
     ) as d (dimension, key_id)
-    where w.legs > 1
+    where w.legs > 1 and (recount.scope_id is null or a.chain @> array[recount.scope_id])
   )
   select
     risk_private.counter_id(m.scope_id, m.dimension, m.key_id), m.scope_id, m.dimension::smallint,
@@ -17929,16 +17963,9 @@ begin atomic
       case k.dimension when 0 then 0 when 1 then h.sector_id when 2 then h.underlying_id
         else h.instrument_id end as key_id,
       h.worst_case as gross_position, h.worst_case * h.unit_notional as gross_notional,
-      h.traded_notional, 0 as open_orders, h.is_open as open_positions
+      h.traded_notional, h.open_orders, h.is_open as open_positions
     from kept as k
     join held as h on h.account_id = k.account_id
-    union all
-    select k.scope_id, k.dimension, 0, 0, 0,
-      case k.dimension when 0 then 0 when 1 then w.sector_id when 2 then w.underlying_id
-        else w.instrument_id end,
-      0, 0, 0, 1, 0
-    from kept as k
-    join working as w on w.account_id = k.account_id and w.legs = 1
     union all
     select k.scope_id, k.dimension, 0, 0, 0, c.key_id, 0, 0, 0, 1, 0
     from kept as k
@@ -17991,6 +18018,9 @@ begin atomic
   cross join lateral risk_private.sum_exposures(array(
     select p from risk_private.recount_parts(a.scope_id) as p)) as x
   where a.is_leaf
+    and exists (
+      select from risk_private.scopes as s
+      where s.scope_id = any (a.chain) and pg_catalog.cardinality(s.exposure_dimensions) > 0)
     and (recount_exposures.scope_id is null or x.scope_id = recount_exposures.scope_id)
     and (recount_exposures.scope_id is null or a.chain @> array[recount_exposures.scope_id])
   group by x.counter_id, x.scope_id, x.dimension, x.key_id;
@@ -18231,30 +18261,35 @@ $$;
 comment on function risk_private.dimension_name(integer, integer) is
   'How a dimension is written: all, sector:Energy, underlying:AAPL, instrument:AAPL.';
 
-create function risk.verify_counters()
-returns table (scope text, dimension text, measure text, stored numeric, expected numeric)
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
+create function risk_private.position_differences()
+returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
+language sql stable
 begin atomic
-  select s.code, 'position:' || i.symbol, m.measure, m.stored, m.expected
+  select coalesce(p.account_id, r.account_id), 'position:' || i.symbol, m.measure, m.stored,
+    m.expected
   from risk_private.positions as p
   full join risk_private.recount_positions() as r
     on r.account_id = p.account_id and r.instrument_id = p.instrument_id
-  join risk_private.scopes as s on s.scope_id = coalesce(p.account_id, r.account_id)
   join risk_private.instruments as i on i.instrument_id = coalesce(p.instrument_id, r.instrument_id)
   cross join lateral (
     values ('quantity', p.quantity, r.quantity), ('open_buy', p.open_buy, r.open_buy),
       ('open_sell', p.open_sell, r.open_sell)
   ) as m (measure, stored, expected)
-  where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
-  union all
-  select s.code,
+  where coalesce(m.stored, 0) <> coalesce(m.expected, 0);
+end;
+comment on function risk_private.position_differences() is
+  'Positions that differ from what orders and fills say.';
+
+create function risk_private.counter_differences()
+returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
+language sql stable
+begin atomic
+  select coalesce(c.scope_id, r.scope_id),
     risk_private.dimension_name(coalesce(c.dimension, r.dimension), coalesce(c.key_id, r.key_id)),
     m.measure,
     m.stored, m.expected
   from risk_private.counters as c
   full join risk_private.recount() as r on r.counter_id = c.counter_id
-  join risk_private.scopes as s on s.scope_id = coalesce(c.scope_id, r.scope_id)
   cross join lateral (
     values
       ('quantity', c.quantity, r.quantity, 3), ('open_buy', c.open_buy, r.open_buy, 3),
@@ -18266,14 +18301,20 @@ begin atomic
       ('open_positions', c.open_positions, r.open_positions, 0)
   ) as m (measure, stored, expected, least_dimension)
   where coalesce(c.dimension, r.dimension) >= m.least_dimension
-    and coalesce(m.stored, 0) <> coalesce(m.expected, 0)
-  union all
-  select s.code,
+    and coalesce(m.stored, 0) <> coalesce(m.expected, 0);
+end;
+comment on function risk_private.counter_differences() is
+  'Counters that differ from what orders, fills and carried values say.';
+
+create function risk_private.obligation_differences()
+returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
+language sql stable
+begin atomic
+  select coalesce(o.scope_id, r.scope_id),
     risk_private.dimension_name(coalesce(o.dimension, r.dimension), coalesce(o.key_id, r.key_id)),
     m.measure, m.stored, m.expected
   from risk_private.obligations as o
   full join risk_private.recount_obligations() as r on r.counter_id = o.counter_id
-  join risk_private.scopes as s on s.scope_id = coalesce(o.scope_id, r.scope_id)
   cross join lateral (
     values
       ('bull', o.bull, r.bull), ('bear', o.bear, r.bear), ('max_loss', o.max_loss, r.max_loss),
@@ -18283,18 +18324,20 @@ begin atomic
       ('held_unlimited', o.held_unlimited, r.held_unlimited),
       ('held_need', o.held_need, r.held_need)
   ) as m (measure, stored, expected)
-  where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
-  union all
-  select s.code, risk_private.dimension_name(2, d.underlying_id), d.measure, d.stored, d.expected
-  from risk_private.payoff_differences() as d
-  join risk_private.scopes as s on s.scope_id = d.scope_id
-  union all
-  select s.code,
+  where coalesce(m.stored, 0) <> coalesce(m.expected, 0);
+end;
+comment on function risk_private.obligation_differences() is
+  'Obligations that differ from what positions and open orders say.';
+
+create function risk_private.exposure_differences()
+returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
+language sql stable
+begin atomic
+  select coalesce(e.scope_id, r.scope_id),
     risk_private.dimension_name(coalesce(e.dimension, r.dimension), coalesce(e.key_id, r.key_id)),
     m.measure, m.stored, m.expected
   from risk_private.exposures as e
   full join risk_private.recount_exposures() as r on r.counter_id = e.counter_id
-  join risk_private.scopes as s on s.scope_id = coalesce(e.scope_id, r.scope_id)
   cross join lateral (
     values
       ('delta', e.delta, r.delta), ('delta_up', e.delta_up, r.delta_up),
@@ -18311,10 +18354,53 @@ begin atomic
       ('theta_up', e.theta_up, r.theta_up), ('theta_down', e.theta_down, r.theta_down),
       ('gross_exposure', e.gross_exposure, r.gross_exposure), ('unknown', e.unknown, r.unknown)
   ) as m (measure, stored, expected)
-  where coalesce(m.stored, 0) <> coalesce(m.expected, 0)
-  union all
+  where coalesce(m.stored, 0) <> coalesce(m.expected, 0);
+end;
+comment on function risk_private.exposure_differences() is
+  'Exposures that differ from what orders, fills and carried values say.';
+
+create type risk_private.recounted as enum (
+  'positions', 'counters', 'obligations', 'payoffs', 'exposures', 'money');
+comment on type risk_private.recounted is 'What is recounted, part by part.';
+
+create function risk_private.parts_to_recount() returns text[]
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select pg_catalog.enum_range(null::risk_private.recounted)::text[];
+end;
+comment on function risk_private.parts_to_recount() is 'What reconcile() can recount.';
+
+create function risk_private.differences(part risk_private.recounted)
+returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  case part
+    when 'positions' then return query select d.* from risk_private.position_differences() as d;
+    when 'counters' then return query select d.* from risk_private.counter_differences() as d;
+    when 'obligations' then return query select d.* from risk_private.obligation_differences() as d;
+    when 'payoffs' then return query
+      select d.scope_id, risk_private.dimension_name(2, d.underlying_id), d.measure, d.stored,
+        d.expected
+      from risk_private.payoff_differences() as d;
+    when 'exposures' then return query select d.* from risk_private.exposure_differences() as d;
+    when 'money' then return query select d.* from risk_private.money_differences() as d;
+  end case;
+end
+$$;
+comment on function risk_private.differences(risk_private.recounted) is
+  'Where one part of what is summed differs from what it summarises.';
+
+create function risk.verify_counters()
+returns table (scope text, dimension text, measure text, stored numeric, expected numeric)
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
   select s.code, d.dimension, d.measure, d.stored, d.expected
-  from risk_private.money_differences() as d
+  from unnest(pg_catalog.enum_range(null::risk_private.recounted)) as r (part)
+  cross join lateral risk_private.differences(r.part) as d
   join risk_private.scopes as s on s.scope_id = d.scope_id;
 end;
 comment on function risk.verify_counters() is
@@ -18374,6 +18460,7 @@ to risk_execution;
 -- Market data
 grant execute on procedure risk.set_marks, risk.remark_underlying to risk_feed;
 grant execute on procedure risk.revalue to risk_feed, risk_admin, risk_worker;
+grant execute on procedure risk_private.revalue_sparingly to risk_feed, risk_admin, risk_worker;
 grant execute on procedure risk_private.follow to risk_feed, risk_admin;
 grant execute on function risk_private.worker_follows to risk_feed, risk_admin;
 grant execute on function
@@ -18449,7 +18536,8 @@ grant execute on function
   risk_private.count_breaches,
   risk_private.begin_due_day,
   risk_private.roll_account_at, risk_private.tell_lapsed_limits, risk_private.tell_warnings,
-  risk_private.reconcile, risk_private.views_to_refresh, risk_private.refresh_view
+  risk_private.parts_to_recount, risk_private.reconcile, risk_private.views_to_refresh,
+  risk_private.refresh_view
 to risk_worker;
 
 -- Limits for caches; whose limits, the function checks.
