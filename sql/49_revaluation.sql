@@ -192,6 +192,25 @@ comment on function risk_private.revalue(integer, integer[]) is
   'Carries an account''s positions in the instruments at their present values, moving its counters '
   'by the difference.';
 
+create function risk_private.rested(
+  share double precision, owed double precision, began_at timestamptz)
+returns double precision
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  owed := owed + (1 / share - 1) * extract(epoch from clock_timestamp() - began_at);
+  if owed > 0.305 then
+    perform pg_sleep(owed - 0.3);
+    owed := 0.3;
+  end if;
+  return owed;
+end
+$$;
+comment on function risk_private.rested(double precision, double precision, timestamptz) is
+  'Seconds of rest that are owed after what began then and shall take that share of the time: 0.3 '
+  'at most, for it rests for what is more.';
+
 -- An order in flight keeps a batch waiting. That is a matter of milliseconds; where it takes
 -- longer, the next call sees to it. What takes long rests between accounts, not afterwards: at full
 -- speed it would make orders queue up for seconds.
@@ -212,12 +231,7 @@ begin
         v_began_at := pg_catalog.clock_timestamp();
         perform risk_private.revalue(v_account_id, v_pass.instrument_ids);
         commit;
-        owed := owed + (1 / share - 1)
-          * extract(epoch from pg_catalog.clock_timestamp() - v_began_at)::double precision;
-        if owed > 0.305 then
-          perform pg_catalog.pg_sleep(owed - 0.3);
-          owed := 0.3;
-        end if;
+        owed := risk_private.rested(share, owed, v_began_at);
       end loop;
       perform risk_private.end_pass(v_pass);
       commit;

@@ -183,9 +183,22 @@ comment on function risk_private.tell_warnings(bigint) is
   'Alerts every limit whose use has reached warn_pct, once; again only after the use has been '
   'below warn_pct - 5. Returns how many. Raises RK409 when the epoch is over.';
 
+create type risk_private.recounted as enum (
+  'positions', 'counters', 'obligations', 'payoffs', 'exposures', 'money');
+comment on type risk_private.recounted is 'What is recounted, part by part.';
+
+create function risk_private.parts_to_recount() returns text[]
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select pg_catalog.enum_range(null::risk_private.recounted)::text[];
+end;
+comment on function risk_private.parts_to_recount() is 'What reconcile() can recount.';
+
 -- Part by part: as long as a snapshot is in use, the rows that orders update keep all versions.
 -- Lock order: the lease, then trading states. The count is one statement on one snapshot.
-create function risk_private.reconcile(epoch bigint, part text) returns integer
+create function risk_private.reconcile(epoch bigint, part risk_private.recounted)
+returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -195,10 +208,12 @@ declare
 begin
   for v_drift in
     select s.scope_id, count(*)::integer as differences,
-      (pg_catalog.array_agg(pg_catalog.to_jsonb(d)))[1:20] as details,
+      (pg_catalog.array_agg(pg_catalog.jsonb_build_object('scope', s.code,
+        'dimension', d.dimension, 'measure', d.measure, 'stored', d.stored,
+        'expected', d.expected)))[1:20] as details,
       pg_catalog.min(pg_catalog.format('%s of %s is %s, expected %s', d.measure, d.dimension,
         d.stored, d.expected)) as example
-    from risk_private.differences(part::risk_private.recounted) as d
+    from risk_private.differences(part) as d
     join risk_private.scopes as s on s.scope_id = d.scope_id
     group by s.scope_id
     order by s.scope_id
@@ -213,7 +228,7 @@ begin
   return v_count;
 end
 $$;
-comment on function risk_private.reconcile(bigint, text) is
+comment on function risk_private.reconcile(bigint, risk_private.recounted) is
   'Recounts one part of what is summed from what it summarises. Halts each scope with a difference '
   'and alerts up to 20 of its differences, when it was not halted already; repairs nothing. Returns '
   'the number of differences. Raises RK409 when the epoch is over.';

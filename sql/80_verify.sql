@@ -117,18 +117,6 @@ end;
 comment on function risk_private.exposure_differences() is
   'Exposures that differ from what orders, fills and carried values say.';
 
-create type risk_private.recounted as enum (
-  'positions', 'counters', 'obligations', 'payoffs', 'exposures', 'money');
-comment on type risk_private.recounted is 'What is recounted, part by part.';
-
-create function risk_private.parts_to_recount() returns text[]
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select pg_catalog.enum_range(null::risk_private.recounted)::text[];
-end;
-comment on function risk_private.parts_to_recount() is 'What reconcile() can recount.';
-
 create function risk_private.differences(part risk_private.recounted)
 returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
 language plpgsql stable

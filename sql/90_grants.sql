@@ -54,7 +54,7 @@ grant execute on procedure risk_private.revalue_sparingly to risk_feed, risk_adm
 grant execute on procedure risk_private.follow to risk_feed, risk_admin;
 grant execute on function risk_private.worker_follows to risk_feed, risk_admin;
 grant execute on function
-  risk_private.next_pass, risk_private.revalue, risk_private.end_pass
+  risk_private.next_pass, risk_private.revalue, risk_private.rested, risk_private.end_pass
 to risk_feed, risk_admin, risk_worker;
 grant execute on function risk_private.set_marks, risk_private.remark_underlying to risk_feed;
 

@@ -157,6 +157,7 @@ ARGUMENTS = {
     "boolean": "true",
     "date": "'2098-01-05'",
     "timestamp with time zone": "now()",
+    "risk_private.recounted": "'counters'",
 }
 UNFENCED = {"lease", "release_lease"}
 

@@ -9876,6 +9876,25 @@ comment on function risk_private.revalue(integer, integer[]) is
   'Carries an account''s positions in the instruments at their present values, moving its counters '
   'by the difference.';
 
+create function risk_private.rested(
+  share double precision, owed double precision, began_at timestamptz)
+returns double precision
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  owed := owed + (1 / share - 1) * extract(epoch from clock_timestamp() - began_at);
+  if owed > 0.305 then
+    perform pg_sleep(owed - 0.3);
+    owed := 0.3;
+  end if;
+  return owed;
+end
+$$;
+comment on function risk_private.rested(double precision, double precision, timestamptz) is
+  'Seconds of rest that are owed after what began then and shall take that share of the time: 0.3 '
+  'at most, for it rests for what is more.';
+
 -- An order in flight keeps a batch waiting. That is a matter of milliseconds; where it takes
 -- longer, the next call sees to it. What takes long rests between accounts, not afterwards: at full
 -- speed it would make orders queue up for seconds.
@@ -9896,12 +9915,7 @@ begin
         v_began_at := pg_catalog.clock_timestamp();
         perform risk_private.revalue(v_account_id, v_pass.instrument_ids);
         commit;
-        owed := owed + (1 / share - 1)
-          * extract(epoch from pg_catalog.clock_timestamp() - v_began_at)::double precision;
-        if owed > 0.305 then
-          perform pg_catalog.pg_sleep(owed - 0.3);
-          owed := 0.3;
-        end if;
+        owed := risk_private.rested(share, owed, v_began_at);
       end loop;
       perform risk_private.end_pass(v_pass);
       commit;
@@ -15309,9 +15323,22 @@ comment on function risk_private.tell_warnings(bigint) is
   'Alerts every limit whose use has reached warn_pct, once; again only after the use has been '
   'below warn_pct - 5. Returns how many. Raises RK409 when the epoch is over.';
 
+create type risk_private.recounted as enum (
+  'positions', 'counters', 'obligations', 'payoffs', 'exposures', 'money');
+comment on type risk_private.recounted is 'What is recounted, part by part.';
+
+create function risk_private.parts_to_recount() returns text[]
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+begin atomic
+  select pg_catalog.enum_range(null::risk_private.recounted)::text[];
+end;
+comment on function risk_private.parts_to_recount() is 'What reconcile() can recount.';
+
 -- Part by part: as long as a snapshot is in use, the rows that orders update keep all versions.
 -- Lock order: the lease, then trading states. The count is one statement on one snapshot.
-create function risk_private.reconcile(epoch bigint, part text) returns integer
+create function risk_private.reconcile(epoch bigint, part risk_private.recounted)
+returns integer
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -15321,10 +15348,12 @@ declare
 begin
   for v_drift in
     select s.scope_id, count(*)::integer as differences,
-      (pg_catalog.array_agg(pg_catalog.to_jsonb(d)))[1:20] as details,
+      (pg_catalog.array_agg(pg_catalog.jsonb_build_object('scope', s.code,
+        'dimension', d.dimension, 'measure', d.measure, 'stored', d.stored,
+        'expected', d.expected)))[1:20] as details,
       pg_catalog.min(pg_catalog.format('%s of %s is %s, expected %s', d.measure, d.dimension,
         d.stored, d.expected)) as example
-    from risk_private.differences(part::risk_private.recounted) as d
+    from risk_private.differences(part) as d
     join risk_private.scopes as s on s.scope_id = d.scope_id
     group by s.scope_id
     order by s.scope_id
@@ -15339,7 +15368,7 @@ begin
   return v_count;
 end
 $$;
-comment on function risk_private.reconcile(bigint, text) is
+comment on function risk_private.reconcile(bigint, risk_private.recounted) is
   'Recounts one part of what is summed from what it summarises. Halts each scope with a difference '
   'and alerts up to 20 of its differences, when it was not halted already; repairs nothing. Returns '
   'the number of differences. Raises RK409 when the epoch is over.';
@@ -18359,18 +18388,6 @@ end;
 comment on function risk_private.exposure_differences() is
   'Exposures that differ from what orders, fills and carried values say.';
 
-create type risk_private.recounted as enum (
-  'positions', 'counters', 'obligations', 'payoffs', 'exposures', 'money');
-comment on type risk_private.recounted is 'What is recounted, part by part.';
-
-create function risk_private.parts_to_recount() returns text[]
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
-begin atomic
-  select pg_catalog.enum_range(null::risk_private.recounted)::text[];
-end;
-comment on function risk_private.parts_to_recount() is 'What reconcile() can recount.';
-
 create function risk_private.differences(part risk_private.recounted)
 returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
 language plpgsql stable
@@ -18464,7 +18481,7 @@ grant execute on procedure risk_private.revalue_sparingly to risk_feed, risk_adm
 grant execute on procedure risk_private.follow to risk_feed, risk_admin;
 grant execute on function risk_private.worker_follows to risk_feed, risk_admin;
 grant execute on function
-  risk_private.next_pass, risk_private.revalue, risk_private.end_pass
+  risk_private.next_pass, risk_private.revalue, risk_private.rested, risk_private.end_pass
 to risk_feed, risk_admin, risk_worker;
 grant execute on function risk_private.set_marks, risk_private.remark_underlying to risk_feed;
 
