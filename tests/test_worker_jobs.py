@@ -212,7 +212,17 @@ def test_a_limit_that_is_breached_at_once_is_alerted_and_one_removed_is_forgotte
     assert job("tell_warnings") == 1
 
 
-# -- recounts and refreshes ------------------------------------------------------------------
+# -- revaluation, recounts and refreshes -----------------------------------------------------
+
+
+def test_a_revaluation_rests_for_what_it_owes_above_a_third_of_a_second(firm: Caller) -> None:
+    owed = "select risk_private.rested(%s, %s, clock_timestamp() - %s * interval '1 second')"
+    assert 0.1 <= firm.value(owed, 0.5, 0, 0.1) < 0.3
+    assert 0.2 <= firm.value(owed, 0.5, 0.1, 0.1) < 0.3
+    assert firm.value(owed, 1, 0, 10) == 0
+    before = firm.value("select clock_timestamp()")
+    assert firm.value(owed, 0.5, 0.2, 0.2) == 0.3
+    assert firm.value("select clock_timestamp()") - before >= timedelta(seconds=0.1)
 
 
 def test_drift_halts_its_scope_is_told_once_and_stays(
