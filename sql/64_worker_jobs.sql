@@ -230,8 +230,8 @@ end
 $$;
 comment on function risk_private.reconcile(bigint, risk_private.recounted) is
   'Recounts one part of what is summed from what it summarises. Halts each scope with a difference '
-  'and alerts up to 20 of its differences, when it was not halted already; repairs nothing. Returns '
-  'the number of differences. Raises RK409 when the epoch is over.';
+  'and alerts up to 20 of its differences, when it was not halted already; repairs nothing. '
+  'Returns the number of differences. Raises RK409 when the epoch is over.';
 
 create function risk_private.views_to_refresh() returns text[]
 language sql stable security definer

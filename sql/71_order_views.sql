@@ -58,21 +58,18 @@ create view risk.open_orders with (security_barrier) as
 select
   risk_private.order_id(a.code, o.client_order_id) as order_id, a.code as account,
   o.client_order_id, o.agent, i.symbol,
-  case when l.ratio > 0 then 'buy' else 'sell' end as side, o.quantity * abs(l.ratio) as quantity,
+  case when o.ratio > 0 then 'buy' else 'sell' end as side, o.quantity * abs(o.ratio) as quantity,
   o.price,
-  l.filled as filled_quantity,
-  case when w.account_id is null then 0
-    else greatest(0, o.quantity * abs(l.ratio) - l.filled) end as remaining_quantity,
-  coalesce(w.open_quantity, 0) as reserved_quantity, o.state, o.decided_at, o.time_in_force,
+  o.filled_quantity,
+  case when o.is_replacement then 0
+    else greatest(0, o.quantity * abs(o.ratio) - o.filled_quantity) end as remaining_quantity,
+  case when o.is_replacement then 0 else o.open_quantity end as reserved_quantity,
+  o.state, o.decided_at, o.time_in_force,
   o.is_combo, o.sent_at, o.acknowledged_at, o.broker_order_id, o.cancel_requested_at,
   o.replace_pending, o.replaces, o.replaced_by
 from risk_private.scopes as a
-join risk_private.orders as o on o.account_id = a.scope_id and o.closed_at is null
-cross join lateral unnest(o.instrument_ids, o.ratios, o.filled) with ordinality
-  as l (instrument_id, ratio, filled, leg)
-join risk_private.instruments as i on i.instrument_id = l.instrument_id
-left join risk_private.working_legs as w
-  on w.account_id = o.account_id and w.client_order_id = o.client_order_id and w.leg = l.leg
+join risk_private.open_legs as o on o.account_id = a.scope_id
+join risk_private.instruments as i on i.instrument_id = o.instrument_id
 where a.scope_id = any ((select risk_private.visible_accounts())::integer[])
   and o.decided_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned()
   and (select risk_private.is_settled());

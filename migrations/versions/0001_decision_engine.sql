@@ -746,12 +746,15 @@ comment on table risk_private.start_equities is
 
 -- Other versions are looked for where a replace is pending, and for no other order: a join would go
 -- through all orders once for each, wherever a plan outlives the empty table that it was made for.
-create view risk_private.working_legs as
+create view risk_private.open_legs as
 select
-  o.account_id, o.client_order_id, l.leg, l.instrument_id, l.ratio,
+  o.*, l.leg, l.instrument_id, l.ratio, l.filled_quantity,
   greatest(0, r.old_open, r.new_open) as open_quantity,
   greatest(0, r.old_open * l.unit_price, r.new_open * l.new_unit_price) as open_notional,
-  pg_catalog.cardinality(o.instrument_ids) as legs
+  o.replace_pending and exists (
+    select from risk_private.orders as old
+    where old.account_id = o.account_id and old.client_order_id = o.replaces
+      and old.closed_at is null) as is_replacement
 from risk_private.orders as o
 left join lateral (
   select p.quantity, p.unit_prices from risk_private.orders as p
@@ -760,16 +763,22 @@ left join lateral (
 ) as n on true
 cross join lateral unnest(o.instrument_ids, o.ratios, o.filled, o.unit_prices,
   n.unit_prices) with ordinality
-  as l (instrument_id, ratio, filled, unit_price, new_unit_price, leg)
+  as l (instrument_id, ratio, filled_quantity, unit_price, new_unit_price, leg)
 cross join lateral (
-  select o.quantity * abs(l.ratio) - l.filled as old_open,
-    n.quantity * abs(l.ratio) - l.filled as new_open
+  select o.quantity * abs(l.ratio) - l.filled_quantity as old_open,
+    n.quantity * abs(l.ratio) - l.filled_quantity as new_open
 ) as r
-where o.closed_at is null
-  and not (o.replace_pending and exists (
-    select from risk_private.orders as old
-    where old.account_id = o.account_id and old.client_order_id = o.replaces
-      and old.closed_at is null));
+where o.closed_at is null;
+comment on view risk_private.open_legs is
+  'Legs of live orders, each with what its order and a pending replacement of it may still fill: '
+  'the larger of the two. is_replacement: it is one itself, of an order that lives.';
+
+create view risk_private.working_legs as
+select
+  o.account_id, o.client_order_id, o.leg, o.instrument_id, o.ratio, o.open_quantity,
+  o.open_notional, pg_catalog.cardinality(o.instrument_ids) as legs
+from risk_private.open_legs as o
+where not o.is_replacement;
 comment on view risk_private.working_legs is
   'Legs of live orders and what each reserves. A live order and its pending replacement are one, '
   'under the old id: the larger of the two, per leg.';
@@ -15370,8 +15379,8 @@ end
 $$;
 comment on function risk_private.reconcile(bigint, risk_private.recounted) is
   'Recounts one part of what is summed from what it summarises. Halts each scope with a difference '
-  'and alerts up to 20 of its differences, when it was not halted already; repairs nothing. Returns '
-  'the number of differences. Raises RK409 when the epoch is over.';
+  'and alerts up to 20 of its differences, when it was not halted already; repairs nothing. '
+  'Returns the number of differences. Raises RK409 when the epoch is over.';
 
 create function risk_private.views_to_refresh() returns text[]
 language sql stable security definer
@@ -16075,21 +16084,18 @@ create view risk.open_orders with (security_barrier) as
 select
   risk_private.order_id(a.code, o.client_order_id) as order_id, a.code as account,
   o.client_order_id, o.agent, i.symbol,
-  case when l.ratio > 0 then 'buy' else 'sell' end as side, o.quantity * abs(l.ratio) as quantity,
+  case when o.ratio > 0 then 'buy' else 'sell' end as side, o.quantity * abs(o.ratio) as quantity,
   o.price,
-  l.filled as filled_quantity,
-  case when w.account_id is null then 0
-    else greatest(0, o.quantity * abs(l.ratio) - l.filled) end as remaining_quantity,
-  coalesce(w.open_quantity, 0) as reserved_quantity, o.state, o.decided_at, o.time_in_force,
+  o.filled_quantity,
+  case when o.is_replacement then 0
+    else greatest(0, o.quantity * abs(o.ratio) - o.filled_quantity) end as remaining_quantity,
+  case when o.is_replacement then 0 else o.open_quantity end as reserved_quantity,
+  o.state, o.decided_at, o.time_in_force,
   o.is_combo, o.sent_at, o.acknowledged_at, o.broker_order_id, o.cancel_requested_at,
   o.replace_pending, o.replaces, o.replaced_by
 from risk_private.scopes as a
-join risk_private.orders as o on o.account_id = a.scope_id and o.closed_at is null
-cross join lateral unnest(o.instrument_ids, o.ratios, o.filled) with ordinality
-  as l (instrument_id, ratio, filled, leg)
-join risk_private.instruments as i on i.instrument_id = l.instrument_id
-left join risk_private.working_legs as w
-  on w.account_id = o.account_id and w.client_order_id = o.client_order_id and w.leg = l.leg
+join risk_private.open_legs as o on o.account_id = a.scope_id
+join risk_private.instruments as i on i.instrument_id = o.instrument_id
 where a.scope_id = any ((select risk_private.visible_accounts())::integer[])
   and o.decided_xid is distinct from pg_catalog.pg_current_xact_id_if_assigned()
   and (select risk_private.is_settled());
