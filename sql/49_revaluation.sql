@@ -213,7 +213,8 @@ comment on function risk_private.rested(double precision, double precision, time
 
 -- An order in flight keeps a batch waiting. That is a matter of milliseconds; where it takes
 -- longer, the next call sees to it. What takes long rests between accounts, not afterwards: at full
--- speed it would make orders queue up for seconds.
+-- speed it would make orders queue up for seconds. Orders come all the time, so it would go on from
+-- pass to pass: who owes rest is let go after one.
 create procedure risk_private.revalue_sparingly(share double precision, inout owed double precision)
 language plpgsql
 as $$
@@ -236,14 +237,15 @@ begin
       perform risk_private.end_pass(v_pass);
       commit;
     end if;
-    exit when v_pass.is_waiting is not true;
+    exit when v_pass.is_waiting is not true or pg_catalog.float8ge(owed, 0.3);
     perform pg_catalog.pg_sleep(0.005);
   end loop;
 end
 $$;
 comment on procedure risk_private.revalue_sparingly(double precision, double precision) is
   'risk.revalue() that takes at most that share of the time, above 0 and at most 1. It rests when '
-  'it owes more than 0.3 s, and tells how many seconds it still owes.';
+  'it owes more than 0.3 s, and tells how many seconds it still owes: from 0.3 on there may be more '
+  'to do.';
 
 create procedure risk.revalue()
 language plpgsql

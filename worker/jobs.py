@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pgrisk.worker.metrics import Metrics
 
 
+LONGEST_REST = 0.3
+"""Seconds of rest that a revaluation owes when it took long, and may not be done."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a job works with."""
@@ -107,12 +111,13 @@ def cancels(context: Context) -> None:
 
 def revaluation(context: Context) -> None:
     """Let positions follow marks that have moved."""
-    if context.value("has_unfollowed"):
-        row = context.connection.execute(
+    owed = LONGEST_REST
+    while owed >= LONGEST_REST and context.value("has_unfollowed"):
+        (owed,) = context.connection.execute(
             "call risk_private.revalue_sparingly(0.5, null)"
-        ).fetchone()
+        ).fetchone() or (0,)
         context.evaluate_soon()
-        context.rest(row[0] if row else 0)
+        context.rest(owed)
 
 
 def breaches(context: Context) -> None:
