@@ -56,6 +56,22 @@ begin atomic
     join risk_private.instruments as i on i.instrument_id = r.instrument_id
     left join risk_private.positions as p
       on p.account_id = r.account_id and p.instrument_id = r.instrument_id
+  ), summed as (
+    select h.account_id, 0 as dimension, 0 as key_id, sum(h.quantity) as quantity,
+      sum(h.open_buy) as open_buy, sum(h.open_sell) as open_sell,
+      sum(h.worst_case) as gross_position, sum(h.worst_case * h.unit_notional) as gross_notional,
+      sum(h.traded_notional) as traded_notional, sum(h.open_orders) as open_orders,
+      sum(h.is_open) as open_positions
+    from held as h
+    group by h.account_id
+    union all
+    select h.account_id, d.dimension, d.key_id, h.quantity, h.open_buy, h.open_sell, h.worst_case,
+      h.worst_case * h.unit_notional, h.traded_notional, h.open_orders, h.is_open
+    from held as h
+    cross join lateral (
+      values (1, h.sector_id), (2, h.underlying_id), (3, h.instrument_id)
+    ) as d (dimension, key_id)
+    where d.key_id is not null
   ), combos as (
     select distinct w.account_id, w.client_order_id, d.dimension, d.key_id
     from risk_private.scopes as a
@@ -72,15 +88,11 @@ begin atomic
     sum(m.gross_notional), sum(m.traded_notional), sum(m.open_orders)::integer,
     sum(m.open_positions)::integer, 0::bigint
   from (
-    select k.scope_id, k.dimension, h.quantity, h.open_buy, h.open_sell,
-      case k.dimension when 0 then 0 when 1 then h.sector_id when 2 then h.underlying_id
-        else h.instrument_id end as key_id,
-      h.worst_case as gross_position, h.worst_case * h.unit_notional as gross_notional,
-      h.traded_notional, h.open_orders, h.is_open as open_positions
+    select k.scope_id, h.*
     from kept as k
-    join held as h on h.account_id = k.account_id
+    join summed as h on h.account_id = k.account_id and h.dimension = k.dimension
     union all
-    select k.scope_id, k.dimension, 0, 0, 0, c.key_id, 0, 0, 0, 1, 0
+    select k.scope_id, c.account_id, c.dimension, c.key_id, 0, 0, 0, 0, 0, 0, 1, 0
     from kept as k
     join combos as c on c.account_id = k.account_id and c.dimension = k.dimension
   ) as m

@@ -2,7 +2,7 @@
 -- values.
 
 create function risk_private.recount_realized()
-returns table (account_id integer, instrument_id integer, cost numeric, average_price numeric,
+returns table (held risk_private.positions, symbol text, cost numeric, average_price numeric,
   realized numeric, fees numeric)
 language sql stable
 begin atomic
@@ -22,7 +22,7 @@ begin atomic
       on s.scope_id = c.account_id and s.trading_day is not distinct from c.trading_day
     group by f.account_id, f.instrument_id
   )
-  select p.account_id, p.instrument_id, coalesce(r.cost, 0),
+  select p, i.symbol, coalesce(r.cost, 0),
     risk_private.average_price(coalesce(r.cost, 0), p.quantity, i.multiplier),
     coalesce(r.realized, 0) + coalesce(l.realized, 0), coalesce(r.fees, 0) + coalesce(l.fees, 0)
   from risk_private.positions as p
@@ -31,8 +31,8 @@ begin atomic
   left join late as l on l.account_id = p.account_id and l.instrument_id = p.instrument_id;
 end;
 comment on function risk_private.recount_realized() is
-  'Cost, average price, and what today realized and cost in fees, of every position, replayed from '
-  'its executions.';
+  'Every position, with its cost, its average price, and what today realized and cost in fees, as '
+  'replayed from its executions.';
 
 create function risk_private.recount_cash()
 returns table (account_id integer, currency text, amount numeric, cost numeric)
@@ -109,15 +109,13 @@ create function risk_private.money_differences()
 returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
 language sql stable
 begin atomic
-  select p.account_id, 'position:' || i.symbol, m.measure, m.stored, m.expected
-  from risk_private.positions as p
-  join risk_private.recount_realized() as r
-    on r.account_id = p.account_id and r.instrument_id = p.instrument_id
-  join risk_private.instruments as i on i.instrument_id = p.instrument_id
+  select (r.held).account_id, 'position:' || r.symbol, m.measure, m.stored, m.expected
+  from risk_private.recount_realized() as r
   cross join lateral (
-    values ('cost', p.cost, r.cost), ('average_price', p.average_price, r.average_price),
-      ('realized_pnl_today', p.realized_pnl_today, r.realized - r.fees),
-      ('fees_today', p.fees_today, r.fees)
+    values ('cost', (r.held).cost, r.cost),
+      ('average_price', (r.held).average_price, r.average_price),
+      ('realized_pnl_today', (r.held).realized_pnl_today, r.realized - r.fees),
+      ('fees_today', (r.held).fees_today, r.fees)
   ) as m (measure, stored, expected)
   where m.stored <> m.expected
   union all

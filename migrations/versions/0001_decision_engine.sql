@@ -17980,6 +17980,22 @@ begin atomic
     join risk_private.instruments as i on i.instrument_id = r.instrument_id
     left join risk_private.positions as p
       on p.account_id = r.account_id and p.instrument_id = r.instrument_id
+  ), summed as (
+    select h.account_id, 0 as dimension, 0 as key_id, sum(h.quantity) as quantity,
+      sum(h.open_buy) as open_buy, sum(h.open_sell) as open_sell,
+      sum(h.worst_case) as gross_position, sum(h.worst_case * h.unit_notional) as gross_notional,
+      sum(h.traded_notional) as traded_notional, sum(h.open_orders) as open_orders,
+      sum(h.is_open) as open_positions
+    from held as h
+    group by h.account_id
+    union all
+    select h.account_id, d.dimension, d.key_id, h.quantity, h.open_buy, h.open_sell, h.worst_case,
+      h.worst_case * h.unit_notional, h.traded_notional, h.open_orders, h.is_open
+    from held as h
+    cross join lateral (
+      values (1, h.sector_id), (2, h.underlying_id), (3, h.instrument_id)
+    ) as d (dimension, key_id)
+    where d.key_id is not null
   ), combos as (
     select distinct w.account_id, w.client_order_id, d.dimension, d.key_id
     from risk_private.scopes as a
@@ -17996,15 +18012,11 @@ begin atomic
     sum(m.gross_notional), sum(m.traded_notional), sum(m.open_orders)::integer,
     sum(m.open_positions)::integer, 0::bigint
   from (
-    select k.scope_id, k.dimension, h.quantity, h.open_buy, h.open_sell,
-      case k.dimension when 0 then 0 when 1 then h.sector_id when 2 then h.underlying_id
-        else h.instrument_id end as key_id,
-      h.worst_case as gross_position, h.worst_case * h.unit_notional as gross_notional,
-      h.traded_notional, h.open_orders, h.is_open as open_positions
+    select k.scope_id, h.*
     from kept as k
-    join held as h on h.account_id = k.account_id
+    join summed as h on h.account_id = k.account_id and h.dimension = k.dimension
     union all
-    select k.scope_id, k.dimension, 0, 0, 0, c.key_id, 0, 0, 0, 1, 0
+    select k.scope_id, c.account_id, c.dimension, c.key_id, 0, 0, 0, 0, 0, 0, 1, 0
     from kept as k
     join combos as c on c.account_id = k.account_id and c.dimension = k.dimension
   ) as m
@@ -18070,7 +18082,7 @@ comment on function risk_private.recount_exposures(integer) is
 -- values.
 
 create function risk_private.recount_realized()
-returns table (account_id integer, instrument_id integer, cost numeric, average_price numeric,
+returns table (held risk_private.positions, symbol text, cost numeric, average_price numeric,
   realized numeric, fees numeric)
 language sql stable
 begin atomic
@@ -18090,7 +18102,7 @@ begin atomic
       on s.scope_id = c.account_id and s.trading_day is not distinct from c.trading_day
     group by f.account_id, f.instrument_id
   )
-  select p.account_id, p.instrument_id, coalesce(r.cost, 0),
+  select p, i.symbol, coalesce(r.cost, 0),
     risk_private.average_price(coalesce(r.cost, 0), p.quantity, i.multiplier),
     coalesce(r.realized, 0) + coalesce(l.realized, 0), coalesce(r.fees, 0) + coalesce(l.fees, 0)
   from risk_private.positions as p
@@ -18099,8 +18111,8 @@ begin atomic
   left join late as l on l.account_id = p.account_id and l.instrument_id = p.instrument_id;
 end;
 comment on function risk_private.recount_realized() is
-  'Cost, average price, and what today realized and cost in fees, of every position, replayed from '
-  'its executions.';
+  'Every position, with its cost, its average price, and what today realized and cost in fees, as '
+  'replayed from its executions.';
 
 create function risk_private.recount_cash()
 returns table (account_id integer, currency text, amount numeric, cost numeric)
@@ -18177,15 +18189,13 @@ create function risk_private.money_differences()
 returns table (scope_id integer, dimension text, measure text, stored numeric, expected numeric)
 language sql stable
 begin atomic
-  select p.account_id, 'position:' || i.symbol, m.measure, m.stored, m.expected
-  from risk_private.positions as p
-  join risk_private.recount_realized() as r
-    on r.account_id = p.account_id and r.instrument_id = p.instrument_id
-  join risk_private.instruments as i on i.instrument_id = p.instrument_id
+  select (r.held).account_id, 'position:' || r.symbol, m.measure, m.stored, m.expected
+  from risk_private.recount_realized() as r
   cross join lateral (
-    values ('cost', p.cost, r.cost), ('average_price', p.average_price, r.average_price),
-      ('realized_pnl_today', p.realized_pnl_today, r.realized - r.fees),
-      ('fees_today', p.fees_today, r.fees)
+    values ('cost', (r.held).cost, r.cost),
+      ('average_price', (r.held).average_price, r.average_price),
+      ('realized_pnl_today', (r.held).realized_pnl_today, r.realized - r.fees),
+      ('fees_today', (r.held).fees_today, r.fees)
   ) as m (measure, stored, expected)
   where m.stored <> m.expected
   union all
