@@ -55,7 +55,7 @@ def test_a_plan_made_for_empty_tables_reads_each_once(firm: Caller, view: str) -
     assert ORDERS <= rows_read(plan["Plan"]) < 3 * ORDERS * scopes
 
 
-def test_a_recount_is_planned_for_the_tables_as_they_are(firm: Caller) -> None:
+def test_a_recount_planned_for_empty_tables_reads_each_a_few_times(firm: Caller) -> None:
     epoch = firm.value("select risk_private.take_lease('one', '{}')")
     context = Context(firm.connection, epoch, create_log("one"), Metrics(), print)
     reconciliation(context)

@@ -38,15 +38,6 @@ class Context:
         ).fetchone()
         return row[0] if row else None
 
-    def value_of_all(self, function: str, *arguments: object) -> Any:
-        """The same of a function that goes through whole tables.
-
-        It is planned for the tables as they are: a plan made while they were empty would take
-        minutes, and hold back what vacuum may remove.
-        """
-        self.connection.execute("discard plans")
-        return self.value(function, *arguments)
-
     def rest(self, seconds: float) -> None:
         """Leave the processors to others; it ends when the job is cancelled."""
         self.connection.execute("select pg_sleep(%s)", [seconds])
@@ -73,7 +64,7 @@ def lapsed_limits(context: Context) -> None:
 
 def warnings(context: Context) -> None:
     """Alert limits that came near."""
-    count = context.value_of_all("tell_warnings")
+    count = context.value("tell_warnings")
     if count:
         context.log.info("limits_near", count=count)
 
@@ -98,7 +89,7 @@ def reconciliation(context: Context) -> None:
         "select unnest(risk_private.parts_to_recount())"
     ).fetchall():
         began = time.monotonic()
-        count += context.value_of_all("reconcile", *part)
+        count += context.value("reconcile", *part)
         context.rest(time.monotonic() - began)
     if count:
         context.log.error("drift", differences=count)
@@ -122,7 +113,7 @@ def revaluation(context: Context) -> None:
 
 def breaches(context: Context) -> None:
     """Count exceeded limits for the breakers on them, where there are too many to do it there."""
-    if context.value_of_all("count_breaches"):
+    if context.value("count_breaches"):
         context.evaluate_soon()
 
 
