@@ -147,6 +147,8 @@ class Stage(ExitStack):
             self._book()
             if number == 1:
                 self._settle(session)
+            if number == ROUNDS:
+                self._admin.execute("call risk.revalue()")  # the worker may be at rest
             self.history.sample(session.day)
             self.story.follow(session.day, number == ROUNDS)
         self._worker.require_running()
