@@ -41,7 +41,7 @@ def rows_read(node: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize(
-    "view", ["risk_private.used_by_sums", "risk_private.dollar_deltas", "risk.open_orders"]
+    "view", ["risk_private.working_legs", "risk_private.used_by_sums", "risk_private.dollar_deltas"]
 )
 def test_a_plan_made_for_empty_tables_reads_each_once(firm: Caller, view: str) -> None:
     firm.rows(f"prepare plan as select count(*) from (select * from {view}) as v")
