@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from pgrisk.worker.metrics import Metrics
 
 
-LONGEST_REST = 0.3
-"""Seconds of rest that a revaluation owes when it took long, and may not be done."""
-
-
 @dataclass(frozen=True)
 class Context:
     """What a job works with."""
@@ -102,8 +98,8 @@ def cancels(context: Context) -> None:
 
 def revaluation(context: Context) -> None:
     """Let positions follow marks that have moved."""
-    owed = LONGEST_REST
-    while owed >= LONGEST_REST and context.value("has_unfollowed"):
+    owed = None
+    while owed != 0 and context.value("has_unfollowed"):  # who owes nothing found nothing to do
         (owed,) = context.connection.execute(
             "call risk_private.revalue_sparingly(0.5, null)"
         ).fetchone() or (0,)

@@ -9937,8 +9937,8 @@ end
 $$;
 comment on procedure risk_private.revalue_sparingly(double precision, double precision) is
   'risk.revalue() that takes at most that share of the time, above 0 and at most 1. It rests when '
-  'it owes more than 0.3 s, and tells how many seconds it still owes: from 0.3 on there may be more '
-  'to do.';
+  'it owes more than 0.3 s, and tells how many seconds it still owes: above 0 it did something, and '
+  'there may be more to do.';
 
 create procedure risk.revalue()
 language plpgsql
